@@ -1,0 +1,59 @@
+# Every target is a verb; `make help` lists them.
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -X lockstep/appliance/control.version=$(VERSION)
+SEEDS   ?= 1000
+CONNS   ?= 1000000
+
+.PHONY: help build test test-quick test-race sim churn fuzz bench demo image image-lock vm-demo check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/lockstep
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/lockstep ./cmd/lockstep
+
+test: check ## all tests, race detector on (root: the end-to-end ones need network namespaces)
+	go test -race -count=1 -p 1 -timeout 40m ./...
+	$(MAKE) sim SEEDS=1000
+	$(MAKE) churn CONNS=100000
+
+test-quick: ## all tests without the race detector
+	go test -p 1 -timeout 20m ./...
+
+test-race: test ## the same as test
+
+sim: ## simulate the replication core and the arbiter: make sim SEEDS=100000
+	SIM_SEEDS=$(SEEDS) go test -count=1 -timeout 60m -run Seeds ./replication/sim ./replication/arbiter
+
+churn: ## connections come and go, nothing may be left: make churn CONNS=1000000
+	LOCKSTEP_LEAK_CONNS=$(CONNS) go test -count=1 -timeout 60m -v -run '^TestNothingLeaks$$' ./stack
+
+fuzz: ## every fuzz target for half a minute
+	@for p in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	    echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime 30s $$p || exit 1; \
+	  done; \
+	done
+
+bench: build ## measure Lockstep against forwarding, HAProxy and a plain proxy (root)
+	bin/lockstep bench
+
+demo: build ## watch a connection outlive its appliance
+	bin/lockstep demo
+
+image: ## build the bootable appliance: bin/image/lockstep.qcow2, .raw, .efi, vmlinuz and initrd.img
+	CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build -trimpath -buildvcs=false -ldflags "-s -w $(LDFLAGS)" -o bin/image/lockstep ./cmd/lockstep
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} go run ./images/mkimage -version "$(VERSION)"
+
+image-lock: ## pin the Debian packages of the image to what Debian has now
+	go run ./images/mkimage -relock
+
+vm-demo: build image ## watch a connection outlive a virtual machine (root, QEMU)
+	bin/lockstep demo --vm bin/image
+
+check: ## gofmt and vet
+	@test -z "$$(gofmt -l .)" || { echo "not gofmt'ed:"; gofmt -l .; exit 1; }
+	go vet ./...
+
+clean: ## remove what was built
+	rm -rf bin
