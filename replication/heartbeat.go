@@ -1,0 +1,140 @@
+package replication
+
+import "lockstep/replication/wire"
+
+// heartbeat keeps the session's liveness, its round trip and the peer's clock.
+// Both sides send heartbeats and answer them.
+type heartbeat struct {
+	due   Nanos // when the next one is to be sent
+	heard Nanos // when the last valid frame came
+
+	seq     uint64 // of the newest heartbeat
+	send    bool   // seq waits for Flush
+	millis  uint32 // its clock reading
+	answer  uint64 // peer's heartbeat to be answered; 0: none
+	sentAt  [sentRing]Nanos
+	counted uint64 // newest of ours that was answered
+
+	// heardUs is when the newest of our heartbeats that was answered was made: since
+	// then at the latest the peer knows that we live.
+	heardUs Nanos
+
+	rtt Nanos
+
+	// Our own millisecond clock, as told by SetClock.
+	clockAt     Nanos
+	clockMillis uint32
+	clockSet    bool
+
+	// peerOffset = peer's clock - ours, milliseconds modulo 2^32. The largest seen:
+	// it came with the smallest delay, and an estimate that is behind the truth could
+	// make a timestamp go back (invariant 7).
+	peerOffset uint32
+	peerKnown  bool
+
+	// peerUnprotected is how many connections the active could not hand over, as it
+	// last said: those of before the session, and those beyond a limit.
+	peerUnprotected uint32
+
+	unfit, peerUnfit bool // see SetFit; ours survives a session
+}
+
+// sentRing is how many heartbeats can be unanswered and still give a round trip.
+const sentRing = 16
+
+func (h *heartbeat) begin(now Nanos) {
+	clockAt, millis, set, unfit := h.clockAt, h.clockMillis, h.clockSet, h.unfit
+	*h = heartbeat{due: now, heard: now, heardUs: now, clockAt: clockAt, clockMillis: millis, clockSet: set, unfit: unfit}
+}
+
+// end keeps what a takeover needs: the peer's clock.
+func (h *heartbeat) end() { h.send, h.answer = false, 0 }
+
+func (h *heartbeat) tick(now, period Nanos) {
+	if now < h.due {
+		return
+	}
+	h.seq++
+	h.send = true
+	h.millis = h.millisAt(now)
+	h.sentAt[h.seq%sentRing] = now
+	h.due = now + period
+}
+
+func (h *heartbeat) flushable() bool { return h.send || h.answer != 0 }
+
+func (h *heartbeat) flush(dst []byte, version uint8, epoch uint64, unprotected int) []byte {
+	if h.answer != 0 {
+		dst = wire.AppendHeartbeatAck(dst, version, epoch, h.answer)
+		h.answer = 0
+	}
+	if h.send {
+		dst = wire.AppendHeartbeat(dst, version, epoch, h.seq, wire.Heartbeat{ClockMillis: h.millis, Unprotected: uint32(unprotected), Unfit: h.unfit})
+		h.send = false
+	}
+	return dst
+}
+
+// step takes the peer's heartbeat seq.
+func (h *heartbeat) step(now Nanos, seq uint64, payload []byte) error {
+	hb, err := wire.DecodeHeartbeat(payload)
+	if err != nil {
+		return err
+	}
+	h.answer = seq
+	h.peerUnprotected, h.peerUnfit = hb.Unprotected, hb.Unfit
+	offset := hb.ClockMillis - h.millisAt(now)
+	if !h.peerKnown || int32(offset-h.peerOffset) > 0 {
+		h.peerOffset, h.peerKnown = offset, true
+	}
+	return nil
+}
+
+// answered takes the answer to our heartbeat seq.
+func (h *heartbeat) answered(now Nanos, seq uint64) {
+	if seq <= h.counted || seq > h.seq || h.seq-seq >= sentRing {
+		return // answered already, never sent, or too long ago
+	}
+	h.counted = seq
+	h.heardUs = h.sentAt[seq%sentRing]
+	sample := now - h.heardUs
+	if h.rtt == 0 {
+		h.rtt = sample
+		return
+	}
+	h.rtt += (sample - h.rtt) / 8 // as RFC 6298, 2.3
+}
+
+func (h *heartbeat) millisAt(now Nanos) uint32 {
+	return h.clockMillis + uint32((now-h.clockAt)/millisecond)
+}
+
+// SetClock tells the reading of our TSval clock (milliseconds, RFC 7323, 5.4) at
+// now. The core follows it from there on by the time that is passed in.
+func (c *Core) SetClock(now Nanos, millis uint32) {
+	c.beat.clockAt, c.beat.clockMillis, c.beat.clockSet = now, millis, true
+}
+
+// PeerClock estimates the peer's TSval clock from ours. The estimate may be behind
+// the truth by the smallest one-way delay of the heartbeats and the two clocks'
+// rounding: at most RTT + 2 ms; a new active adds that to its timestamps. It
+// survives PeerLost.
+func (c *Core) PeerClock(ownMillis uint32) (est uint32, ok bool) {
+	return ownMillis + c.beat.peerOffset, c.beat.peerKnown && c.beat.clockSet
+}
+
+// RTT is the smoothed round trip of heartbeats; 0: not known.
+func (c *Core) RTT() Nanos { return c.beat.rtt }
+
+// HeardUs is a point in time since which, at the latest, the peer knows that this
+// appliance lives: when the newest answered heartbeat was sent, not when the answer
+// came. A standby does not take over because of silence before FailureTimeout has
+// passed since then, so until then the active may speak (invariant 4).
+func (c *Core) HeardUs() Nanos { return c.beat.heardUs }
+
+// SetFit tells whether this appliance could serve: both its networks are up. The
+// peer learns it with the next heartbeat.
+func (c *Core) SetFit(fit bool) { c.beat.unfit = !fit }
+
+// PeerFit is what the peer last said; true while it has said nothing.
+func (c *Core) PeerFit() bool { return !c.beat.peerUnfit }

@@ -1,0 +1,105 @@
+package replication
+
+import (
+	"go/ast"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestPure keeps clocks, goroutines, I/O and hidden state out of the core, its wire
+// format, the arbiter and the rules of the roles, and iteration over maps, whose order
+// differs from run to run. The arbiter may import raft, whose only hidden input, random
+// election time-outs, it never lets count (arbiter.TestEqualInputs).
+func TestPure(t *testing.T) {
+	forbidden := []string{
+		"time", "net", "os", "io", "sync", "log", "math/rand", "context", "runtime", "syscall", "unsafe", "reflect",
+		"crypto", "testing",
+	}
+	allowed := map[string]bool{"net/netip": true}
+	ranges := 0
+	for _, dir := range []string{".", "wire", "arbiter", "roles"} {
+		fset := token.NewFileSet()
+		pkgs, err := parser.ParseDir(fset, dir, func(fi fs.FileInfo) bool {
+			return !strings.HasSuffix(fi.Name(), "_test.go")
+		}, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(pkgs) != 1 {
+			t.Fatalf("%s: %d packages", dir, len(pkgs))
+		}
+		for _, pkg := range pkgs {
+			var files []*ast.File
+			for name, f := range pkg.Files {
+				files = append(files, f)
+				for _, imp := range f.Imports {
+					path, _ := strconv.Unquote(imp.Path.Value)
+					for _, bad := range forbidden {
+						if !allowed[path] && (path == bad || strings.HasPrefix(path, bad+"/")) {
+							t.Errorf("%s imports %s", filepath.Join(dir, filepath.Base(name)), path)
+						}
+					}
+				}
+			}
+			checkSyntax(t, fset, files)
+			ranges += checkMapRanges(t, fset, files)
+		}
+	}
+	if ranges == 0 {
+		t.Error("no range statement found: the check looks at nothing")
+	}
+}
+
+func checkSyntax(t *testing.T, fset *token.FileSet, files []*ast.File) {
+	for _, f := range files {
+		for _, d := range f.Decls {
+			if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.VAR {
+				t.Errorf("%s: package-level variable", fset.Position(d.Pos()))
+			}
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Name.Name == "init" && fn.Recv == nil {
+				t.Errorf("%s: init function", fset.Position(d.Pos()))
+			}
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n.(type) {
+			case *ast.GoStmt, *ast.ChanType, *ast.SelectStmt, *ast.SendStmt:
+				t.Errorf("%s: %T", fset.Position(n.Pos()), n)
+			}
+			return true
+		})
+	}
+}
+
+// checkMapRanges needs types to tell a map from a slice. What cannot be resolved
+// (an import's internals) does not matter for that.
+func checkMapRanges(t *testing.T, fset *token.FileSet, files []*ast.File) (ranges int) {
+	info := &types.Info{Types: make(map[ast.Expr]types.TypeAndValue)}
+	conf := types.Config{Importer: importer.ForCompiler(fset, "source", nil), Error: func(error) {}}
+	_, _ = conf.Check("lockstep/replication", fset, files, info)
+	for _, f := range files {
+		ast.Inspect(f, func(n ast.Node) bool {
+			r, ok := n.(*ast.RangeStmt)
+			if !ok {
+				return true
+			}
+			ranges++
+			tv, known := info.Types[r.X]
+			if !known || tv.Type == nil {
+				t.Errorf("%s: type of the range is not known", fset.Position(n.Pos()))
+				return true
+			}
+			if _, isMap := tv.Type.Underlying().(*types.Map); isMap {
+				t.Errorf("%s: range over a map", fset.Position(n.Pos()))
+			}
+			return true
+		})
+	}
+	return ranges
+}

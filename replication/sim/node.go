@@ -1,0 +1,483 @@
+package sim
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+
+	"lockstep/replication"
+)
+
+// node is an appliance: a core, and the simplest shell around it.
+type node struct {
+	*machine
+	muted   bool // oracle worlds: deposed, nothing leaves any more
+	core    *replication.Core
+	session *session
+	skew    uint32 // of its millisecond clock
+	*table
+	next uint64
+	pair *shell // nil in an oracle world
+
+	flushing bool // a flush is scheduled
+	tickAt   nanos
+	out      []byte
+
+	lastFrame []byte // from the peer; must be refused once its epoch is over
+}
+
+// table is all connections of one time as the active. A closure that belongs to them
+// ends with it.
+type table struct {
+	conns   map[replication.ConnID]*gwConn // looked up only
+	byFlow  map[*flow]*gwConn              // looked up only
+	ordered []*gwConn                      // the same, in order of creation
+	core    *replication.Core
+	closed  bool // the core has forgotten them
+}
+
+// gwConn is a connection at the relay.
+type gwConn struct {
+	id          replication.ConnID
+	f           *flow
+	inc         uint32
+	rec         replication.Record
+	dialled     bool // the server has answered; the record is with the core
+	opened      bool // the SYN-ACK may leave
+	unprotected bool // the gate is open
+	loose       bool // something has left while it was
+	dropped     bool // its protection was being taken back when the table was closed
+	adopted     bool // it ran before the standby of this session joined
+	continued   int  // takeovers that it has lived through
+	finished    bool // Close(Finished) was called, or a tombstone
+	gone        bool
+	log         *gwLog // nil: not logged
+	legWaits    bool   // the standby does not hold the server leg yet
+	hist        *history
+	s           [2]gwStream
+}
+
+// gwStream is one direction at the relay.
+type gwStream struct {
+	una    uint64 // acknowledged by the receiver, at most rcv
+	acked  uint64 // the highest ACK seen; a takeover may find it beyond rcv
+	rcv    uint64 // next expected from the sender, FIN counted
+	fin    bool   // the FIN is below rcv
+	buf    []byte // from una to rcv, without the FIN
+	told   uint64 // how far the sender may have been told that it is safe
+	permit uint64 // the core's newest in this session
+	gate   uint64 // at least permit: what was told before the connection was adopted
+}
+
+// boot starts the process with nothing in memory.
+func (n *node) boot() {
+	n.start()
+	n.muted, n.session = false, nil
+	n.lastFrame = nil
+	n.skew = n.w.rng.Uint32()
+	lim := n.w.plan.limits
+	if n.name != "a" {
+		lim = n.w.plan.standbyLimits
+	}
+	n.core = replication.New(lim)
+	n.forget()
+	n.tickAt = replication.Never
+	n.flushing = false
+}
+
+func (n *node) forget() {
+	n.table = &table{conns: map[replication.ConnID]*gwConn{}, byFlow: map[*flow]*gwConn{}, core: n.core}
+}
+
+func (n *node) clock() uint32 { return n.skew + uint32(n.now()/millis) }
+
+// silent: nothing may leave now.
+func (n *node) silent() bool {
+	if n.pair != nil {
+		return !n.alive || !n.pair.speaking || n.now() >= n.pair.lease.Until()
+	}
+	return !n.alive || n.muted
+}
+
+func (n *node) becomeActive(epoch uint64) {
+	if err := n.core.SetRole(replication.RoleActive, epoch); err != nil {
+		n.w.failf("%s: %v", n.name, err)
+	}
+	n.w.vip = n
+	n.next = 0
+}
+
+// crash: everything in memory is gone, and the session breaks. It comes back as
+// nobody and joins whoever is active then.
+func (n *node) crash() {
+	w := n.w
+	w.logf("crash of %s, %v", n.name, n.core.Role())
+	n.stop()
+	if w.vip == n {
+		w.seen.CrashActive++
+	}
+	if n.session != nil {
+		n.session.cut()
+	}
+	w.after(w.between(30*millis, 300*millis), func() {
+		if o := w.other(n); o.alive && o.core.Role() != replication.RoleActive {
+			o.takeOver() // nobody else will serve
+		}
+		n.boot()
+		w.logf("%s is back", n.name)
+	})
+}
+
+// step takes a frame.
+func (n *node) step(frame []byte) error {
+	n.lastFrame = append(n.lastFrame[:0], frame...)
+	return n.core.Step(n.now(), frame)
+}
+
+// sessionClosed: the shell has noticed. It must not act before the arbiter has
+// decided whether the active goes on alone or the standby takes its place.
+func (n *node) sessionClosed(s *session) {
+	w := n.w
+	if !n.alive || n.session != s {
+		return
+	}
+	n.session = nil
+	if st := n.core.Stats(); st.PeerJoined && st.SnapshotTotal > 0 && !st.CanTakeOver {
+		w.seen.SnapshotCut++
+	}
+	w.logf("%s notices the end of the session", n.name)
+	switch n.core.Role() {
+	case replication.RoleActive:
+		if w.arbiter.Alone(n) {
+			w.seen.Released++
+			n.core.PeerLost()
+			n.pump()
+			return
+		}
+		// Deposed: it starts again from nothing, as a standby to be.
+		n.boot()
+		w.connectSoon()
+	case replication.RoleStandby:
+		n.core.PeerLost()
+		n.takeOver()
+	}
+}
+
+// takeOver asks for the active's place and continues what it may.
+func (n *node) takeOver() {
+	w := n.w
+	old := w.other(n)
+	n.core.PeerLost()
+	n.session = nil
+	epoch, whole, ok := w.arbiter.Take(n)
+	if !ok {
+		w.logf("%s may not take over", n.name)
+		return
+	}
+	if old.alive {
+		w.seen.Deposed++
+	}
+	clock, known := n.core.PeerClock(n.clock())
+	rtt := n.core.RTT()
+	inSync := n.core.Stats().CanTakeOver
+	if !whole {
+		if !inSync && n.core.Stats().Connections > 0 {
+			w.seen.RefusedInSnapshot++
+		}
+		if !inSync {
+			if _, err := n.core.Takeover(epoch); err == nil {
+				w.failf("%s takes over although it is not in sync (invariant 5)", n.name)
+			}
+			w.seen.NotInSync++
+		}
+		n.becomeActive(epoch)
+		w.seen.StartedEmpty++
+		n.forget()
+		w.loseAll()
+		n.pump()
+		return
+	}
+	if !inSync {
+		w.failf("%s takes over without being in sync", n.name)
+	}
+	if err := n.continueAll(epoch, old.table); err != nil {
+		w.failf("%s is in sync for the arbiter, but not for itself: %v", n.name, err)
+	}
+	if known && rtt > 0 {
+		// Invariant 7: with the margin of PeerClock's comment no timestamp goes back.
+		behind := int32(old.clock() - clock)
+		if behind < -1 || nanos(behind)*millis > rtt+3*millis {
+			w.failf("the active's clock is estimated %d ms behind, round trip %d us", behind, rtt/micros)
+		}
+		w.seen.ClockKnown++
+	}
+}
+
+// continueAll takes over what old has served. After an error nothing has changed.
+func (n *node) continueAll(epoch uint64, old *table) error {
+	w := n.w
+	cont, err := n.core.Takeover(epoch)
+	if err != nil {
+		return err
+	}
+	w.logf("%s takes over in epoch %d: %d", n.name, epoch, len(cont))
+	if len(n.lastFrame) > 0 && n.core.Step(n.now(), n.lastFrame) == nil {
+		w.failf("%s accepts a frame of the epoch that it has ended (invariant 4)", n.name)
+	}
+	n.next = 0
+	n.forget()
+	if w.takeover++; w.takeover > 1 {
+		w.seen.SecondTakeover++
+	}
+	if n.pair != nil {
+		n.pair.serveEpoch(epoch)
+	} else {
+		w.vip = n
+	}
+	for i := range cont {
+		n.continueConn(old, &cont[i])
+	}
+	w.lose(old, n)
+	n.pump()
+	for _, g := range n.ordered {
+		n.probe(g)
+	}
+	return nil
+}
+
+// continueConn rebuilds one connection.
+func (n *node) continueConn(old *table, k *replication.Continue) {
+	w := n.w
+	f := w.flows[k.Record.Client.Remote.Port()]
+	g := &gwConn{
+		id: k.Record.ID, f: f, inc: k.Record.Server.ISS, rec: k.Record,
+		dialled: true, opened: true, unprotected: true, finished: k.Finished,
+	}
+	for i := range g.s {
+		c := &k.Streams[i]
+		g.s[i] = gwStream{
+			una: c.Delivered, acked: c.Delivered, rcv: c.Held, fin: c.Fin,
+			buf: bytes.Join(c.Bytes, nil), told: c.Held,
+		}
+		fin := uint64(0)
+		if c.Fin && !c.FinDelivered {
+			fin = 1
+		}
+		if c.Held-c.Delivered != uint64(len(g.s[i].buf))+fin {
+			w.failf("flow %d %v: D=%d C=%d with %d bytes", f.n, replication.Stream(i), c.Delivered, c.Held, len(g.s[i].buf))
+		}
+	}
+	w.observeContinue(old, g, k)
+	n.continueLog(old.conns[g.id], g, k)
+	n.add(g)
+}
+
+func (n *node) add(g *gwConn) {
+	n.conns[g.id] = g
+	n.byFlow[g.f] = g
+	n.ordered = append(n.ordered, g)
+}
+
+// probe tells both peers where we are, and sends again what they may miss.
+func (n *node) probe(g *gwConn) {
+	for s := range g.s {
+		n.ack(g, replication.Stream(s))
+		n.forward(g, replication.Stream(s), g.s[s].una)
+	}
+	n.retransmit(g)
+	n.finish(g) // both ends may have been told, and only the Close not
+}
+
+// pump carries out what the core wants, then lets it write.
+func (n *node) pump() {
+	if !n.alive {
+		return
+	}
+	for {
+		r := n.core.Ready()
+		if r.Empty() {
+			break
+		}
+		n.apply(r)
+	}
+	switch {
+	case n.pair != nil:
+		n.pair.look()
+	case n.core.Role() == replication.RoleActive && n.core.Stats().CanTakeOver:
+		n.w.arbiter.InSync(n)
+	}
+	if !n.flushing && n.core.Flushable() && (n.session != nil || n.pair == nil) {
+		n.flushing = true
+		n.later(n.w.between(0, 100*micros), func() {
+			n.flushing = false
+			n.flush()
+		})
+	}
+	n.schedule()
+}
+
+func (n *node) flush() {
+	for n.core.Flushable() && (n.session != nil || n.pair == nil) {
+		n.out = n.core.Flush(n.out[:0])
+		if len(n.out) == 0 {
+			break
+		}
+		if n.session != nil {
+			n.session.send(n, n.out)
+		}
+	}
+	n.pump()
+}
+
+// schedule arranges the next Tick.
+func (n *node) schedule() {
+	at := n.core.NextTick(n.now())
+	if at == replication.Never || (n.tickAt <= at && n.tickAt > n.now()) {
+		return
+	}
+	n.tickAt = at
+	n.later(max(at-n.now(), 10*micros), func() {
+		if n.tickAt != at {
+			return
+		}
+		n.tickAt = replication.Never
+		n.core.Tick(n.now())
+		if n.core.PeerSilent(n.now()) && n.session != nil {
+			n.w.logf("%s finds its peer silent", n.name)
+			n.w.seen.Silent++
+			if n.pair == nil {
+				n.session.cut()
+			} else {
+				n.pair.sessionLost(n.session)
+			}
+		}
+		n.pump()
+	})
+}
+
+func (n *node) apply(r *replication.Ready) {
+	for _, id := range r.Unprotected {
+		if g := n.conns[id]; g != nil && !n.fenced() {
+			n.w.logf("%s: flow %d unprotected", n.name, g.f.n)
+			if g.unprotected {
+				n.w.failf("flow %d loses its protection twice", g.f.n)
+			}
+			g.unprotected = true
+			n.w.seen.Unprotected++
+			n.ack(g, replication.Request)
+			n.ack(g, replication.Response)
+		}
+	}
+	for _, id := range r.Opened {
+		g := n.conns[id]
+		if g == nil {
+			continue
+		}
+		if g.opened {
+			n.w.failf("flow %d is opened twice", g.f.n)
+		}
+		g.opened = true
+		n.synAck(g)
+	}
+	n.applyLog(r)
+	for _, p := range r.Permits {
+		if g := n.conns[p.ID]; g != nil {
+			if st := &g.s[p.Stream]; p.Off > st.permit {
+				st.permit = p.Off
+				st.gate = max(st.gate, p.Off)
+				n.ack(g, p.Stream)
+			} else {
+				n.w.failf("flow %d: permit of %v goes from %d to %d", g.f.n, p.Stream, st.permit, p.Off)
+			}
+		}
+	}
+	for _, need := range r.Need {
+		if g := n.conns[need.ID]; g != nil && !g.gone {
+			n.handIn(g, need)
+		}
+	}
+	for _, id := range r.Adopt {
+		if g := n.conns[id]; g != nil {
+			n.serve(n.w.between(0, millis), func() { n.adopt(g) })
+		}
+	}
+}
+
+// adopt closes the gates of a running connection and gives it to the core.
+func (n *node) adopt(g *gwConn) {
+	if g.gone || g.finished || !g.unprotected {
+		return // ended, or asked for by two sessions and answered already
+	}
+	var pos [2]replication.StreamPos
+	for i := range pos {
+		st := &g.s[i]
+		pos[i] = replication.StreamPos{Delivered: st.una, Acked: st.told, Received: st.rcv, Fin: st.fin}
+		keep := uint64(len(st.buf))
+		if replication.Stream(i) == replication.Response {
+			keep = min(keep, max(st.told, st.una)-st.una)
+		}
+		pos[i].Bytes = [][]byte{st.buf[:keep/2], st.buf[keep/2 : keep]}
+		st.permit, st.gate = 0, st.told
+	}
+	g.unprotected = false
+	switch err := n.core.Adopt(n.now(), &g.rec, pos, n.adoptLog(g)); {
+	case err == nil:
+		g.adopted, g.loose = true, false
+		g.hist.legHeld = len(g.hist.legs) - 1
+		n.w.seen.Adopted++
+		n.w.logf("%s: flow %d adopted", n.name, g.f.n)
+		return
+	case errors.Is(err, replication.ErrLimit), oldPeer(err):
+		n.w.seen.AdoptRefused++
+	case errors.Is(err, replication.ErrLater), errors.Is(err, replication.ErrNoSession):
+	case n.pair != nil && errors.Is(err, replication.ErrUnexpected): // refused when a session before asked
+	default:
+		n.call("adopt", err)
+	}
+	g.unprotected = true
+	n.ack(g, replication.Request)
+	n.ack(g, replication.Response)
+}
+
+// handIn gives the core the response bytes that it asks for, some time later.
+func (n *node) handIn(g *gwConn, need replication.Range) {
+	n.w.seen.Need++
+	n.serve(n.w.between(0, millis), func() {
+		if g.gone || g.finished {
+			return
+		}
+		st := &g.s[replication.Response]
+		from := max(need.From, st.una)
+		if from >= need.To {
+			return
+		}
+		lo := min(from-st.una, uint64(len(st.buf)))
+		hi := min(need.To-st.una, uint64(len(st.buf)))
+		fin := st.fin && need.To == st.rcv
+		n.call("data", n.core.Data(n.now(), g.id, replication.Response, from, st.buf[lo:hi], fin))
+	})
+}
+
+func (n *node) call(what string, err error) {
+	if err != nil {
+		n.w.failf("%s: %s: %v", n.name, what, err)
+	}
+}
+
+func (n *node) record(g *gwConn) *replication.Record {
+	addr := func(b byte) netip.Addr { return netip.AddrFrom4([4]byte{10, b, 0, 1}) }
+	g.rec = replication.Record{
+		ID: g.id, Service: "sim",
+		Client: replication.LegRecord{
+			Local: netip.AddrPortFrom(addr(1), 80), Remote: netip.AddrPortFrom(addr(2), uint16(g.f.n)),
+			ISS: n.w.rng.Uint32(), IRS: n.w.rng.Uint32(), MSS: 1460, OurMSS: 1460, PeerWS: 7, OurWS: 7, TS: true,
+			TSOffset: n.w.rng.Uint32(),
+		},
+		Server: replication.LegRecord{
+			Local: netip.AddrPortFrom(addr(2), uint16(g.f.n)), Remote: netip.AddrPortFrom(addr(3), 80),
+			ISS: g.inc, PeerWS: -1, OurWS: -1, SACK: true,
+		},
+	}
+	n.beginLog(g)
+	return &g.rec
+}

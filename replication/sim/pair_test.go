@@ -1,0 +1,120 @@
+package sim
+
+import (
+	"fmt"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// defaultPairSeeds takes about a minute on two cores with the race detector.
+const defaultPairSeeds = 1000
+
+// playPair plays a world with voters, and again to see that nothing but the seed
+// decides. It says what is wrong, and how to see it again.
+func playPair(cfg Config) (Result, error) {
+	cfg.Voters = true
+	repeat := fmt.Sprintf("repeat: go test ./replication/sim -run Pair -seed=%d -fault=%d -kind=%d", cfg.Seed, cfg.Fault, cfg.Kind)
+	r := Run(cfg)
+	if r.Err != nil {
+		return r, fmt.Errorf("%w\nlast steps:\n%s\n%s", r.Err, strings.Join(r.Tail, "\n"), repeat)
+	}
+	if again := Run(cfg); again.Hash != r.Hash || again.Steps != r.Steps {
+		return r, fmt.Errorf("not reproducible: %d steps, then %d\n%s", r.Steps, again.Steps, repeat)
+	}
+	return r, nil
+}
+
+// playAll plays n worlds on all cores: each is a world of its own. The first one that
+// fails is reported.
+func playAll(t *testing.T, n int, config func(i int) Config) (steps int, seen Sometimes, pair PairSometimes) {
+	t.Helper()
+	var mu sync.Mutex // guards all of these
+	next, failed := 0, n
+	var failure error
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for {
+				mu.Lock()
+				i := next
+				next++
+				mu.Unlock()
+				if i >= n {
+					return
+				}
+				r, err := playPair(config(i))
+				mu.Lock()
+				if err != nil && i < failed {
+					failed, failure = i, err
+					next = n // the others are not begun
+				}
+				steps += r.Steps
+				seen.add(&r.Seen)
+				addUp(&pair, &r.Pair)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if failure != nil {
+		t.Fatal(failure)
+	}
+	return steps, seen, pair
+}
+
+// TestPairSeeds plays many worlds in which both appliances and a witness decide by
+// Raft, over a network that fails.
+func TestPairSeeds(t *testing.T) {
+	if *oneSeed >= 0 {
+		r, err := playPair(Config{Seed: uint64(*oneSeed), Fault: *oneFault, Kind: FaultKind(*oneKind)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d steps\n%s\n%+v\n%+v", r.Steps, strings.Join(r.Tail, "\n"), r.Seen, r.Pair)
+		return
+	}
+	n := numSeeds(t, defaultPairSeeds)
+	steps, seen, pair := playAll(t, n, func(i int) Config { return Config{Seed: uint64(i), Fault: -1, Kind: -1} })
+	t.Logf("%d seeds, %d steps: %+v %+v", n, steps, seen, pair)
+	if n < defaultPairSeeds {
+		return // too few to demand everything
+	}
+	v := reflect.ValueOf(pair)
+	for i := range v.NumField() {
+		if v.Field(i).Int() == 0 {
+			t.Errorf("%s never happened in %d seeds: the simulation does not test it", v.Type().Field(i).Name, n)
+		}
+	}
+	for _, what := range []string{"ContinuedAgain", "RefusedInSnapshot", "CrashInSnapshot", "SnapshotCut", "Released", "AdoptedContinued", "PeerAhead", "Silent",
+		"LogContinued", "AdoptedLogContinued", "UnlogContinued", "LegContinued", "CheckpointContinued", "ReleasedAhead"} {
+		if reflect.ValueOf(seen).FieldByName(what).Int() == 0 {
+			t.Errorf("%s never happened in %d seeds: the simulation does not test it", what, n)
+		}
+	}
+}
+
+// TestPairFaultAtEveryStep lets one fault strike before each step of two worlds, in
+// turn with and without the disk, with and without notice, from when the pair comes
+// in sync on. Each is a single failure: nothing that was protected may be lost.
+func TestPairFaultAtEveryStep(t *testing.T) {
+	if *oneSeed >= 0 {
+		t.Skip("one seed only")
+	}
+	kinds := []FaultKind{CrashActive, PowerOff, CrashWipe, CutLink, CrashStandby, FreezeAny, SwitchOver, CrashVoter}
+	first, last := 300, 500
+	if testing.Short() {
+		last = 340
+	}
+	n := 2 * (last - first)
+	_, seen, pair := playAll(t, n, func(i int) Config {
+		step := first + i/2
+		return Config{Seed: uint64(5001 + i%2), Fault: step, Kind: kinds[step%len(kinds)]}
+	})
+	t.Logf("%d faults: %+v %+v", n, seen, pair)
+	if pair.TakeoverWhole == 0 || pair.HandedOver == 0 || pair.LostProtected > 0 {
+		t.Errorf("not all that this test is for has happened, or too much: %+v", pair)
+	}
+}

@@ -1,0 +1,114 @@
+package replication
+
+import "fmt"
+
+// StreamState is where a stream stands when its connection is continued.
+type StreamState struct {
+	// Delivered (D) is what the receiver has acknowledged, as far as we know; it may
+	// have acknowledged more.
+	Delivered uint64
+	// Held (C) is what the sender may have been told is safe, at least Delivered. The
+	// sender's leg goes on from here: it still has every byte from Held on.
+	Held uint64
+	// Bytes are those from Delivered to Held, the FIN not among them. They belong to
+	// the caller.
+	Bytes [][]byte
+	// Fin: the byte before Held is the FIN. FinDelivered: the byte before Delivered is.
+	Fin, FinDelivered bool
+}
+
+// Continue is one connection that the standby takes over.
+type Continue struct {
+	Record  Record
+	Streams [2]StreamState // by Stream
+	// Log is nil unless Record.Logged. A finished connection has none.
+	Log *Log
+	// Finished: both streams were acknowledged to their ends; only a retransmitted
+	// FIN may still have to be answered. It does not count as a connection.
+	Finished bool
+	// Idle: no bytes are held and nothing was said of it in the newest batches.
+	Idle bool
+}
+
+// Takeover makes the standby the active in a newer epoch and hands out everything
+// it holds: connections with bytes or recent traffic first, by recency, then idle
+// ones, then finished ones. All but the latter are in the active's table, as
+// unprotected.
+//
+// It refuses if the store may lack something (invariant 5), or while the session
+// is up (then PeerLost first: the old active's frames are not wanted any more).
+func (c *Core) Takeover(epoch uint64) ([]Continue, error) {
+	var err error
+	switch {
+	case c.role != RoleStandby:
+		err = ErrRole
+	case c.joined:
+		err = ErrSession
+	case epoch <= c.epoch:
+		c.drops[StaleEpoch]++
+		err = ErrStaleEpoch
+	case !c.sb.inSync:
+		err = ErrNotInSync
+	}
+	if err != nil {
+		why := ""
+		if c.sb.why != "" {
+			why = " (" + c.sb.why + ")"
+		}
+		return nil, fmt.Errorf("take over in epoch %d as %v in %d%s: %w", epoch, c.role, c.epoch, why, err)
+	}
+	s := &c.sb
+	all := make([]Continue, 0, s.lru.n+s.tombs.n)
+	for _, idle := range [2]bool{false, true} {
+		for k := s.lru.first; k != nil; k = k.at.next {
+			if s.idle(k) == idle {
+				r := k.hand()
+				r.Idle = idle
+				all = append(all, r)
+			}
+		}
+	}
+	live := len(all)
+	for k := s.tombs.first; k != nil; k = k.at.next {
+		all = append(all, k.hand())
+	}
+	c.role, c.epoch = RoleActive, epoch
+	c.act.init(&c.lim)
+	for i := range all[:live] {
+		c.act.addUnprotected(all[i].Record.ID)
+	}
+	c.sb.init(&c.lim)
+	return all, nil
+}
+
+func (s *standby) idle(k *kept) bool {
+	return k.s[0].pending()+k.s[1].pending() == 0 && k.touched+recentBatches <= s.applied
+}
+
+// hand empties k, but for what Takeover's second walk looks at.
+func (k *kept) hand() Continue {
+	r := Continue{Record: k.record(), Finished: k.dead}
+	for i := range k.s {
+		t := &k.s[i]
+		b := t.hand()
+		if Stream(i) == Request && k.logged() {
+			r.Log = k.handLog(b)
+			b = cutFront(b, t.deliveredData()-t.base)
+		}
+		r.Streams[i] = StreamState{
+			Delivered: t.delivered, Held: t.end, Bytes: b,
+			Fin: t.fin, FinDelivered: t.finDelivered,
+		}
+	}
+	return r
+}
+
+// Stored returns what the standby holds of a stream: see StreamState. For tests and
+// diagnosis.
+func (c *Core) Stored(id ConnID, s Stream) (delivered, held uint64, ok bool) {
+	k := c.sb.conns[id]
+	if k == nil {
+		return 0, 0, false
+	}
+	return k.s[s&1].delivered, k.s[s&1].end, true
+}
