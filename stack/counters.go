@@ -1,0 +1,68 @@
+package stack
+
+import "sync/atomic"
+
+// Drop says why a packet went no further. The name is log key, metric label and
+// test value at once.
+type Drop uint8
+
+const (
+	DropMalformed    Drop = iota // not a whole IP packet, or lengths that lie
+	DropChecksum                 // TCP checksum wrong
+	DropOptions                  // TCP options that lie about their length
+	DropFragment                 // IP fragment of a TCP segment
+	DropNotActive                // this appliance is not the active
+	DropMuted                    // our own packet, held back because we are not the active
+	DropPending                  // too much queued for a leg that is being rebuilt
+	DropHalfOpen                 // too many half-open connections
+	DropUnknownFlow              // no such connection, and nobody to answer
+	DropStaleSegment             // does not belong to the connection that now has this flow
+	DropOwnHandshake             // netstack's half of a private handshake (not a loss)
+	DropDetached                 // from an endpoint whose connection has ended
+	DropNotTCP                   // other protocols to a virtual address while not active
+	DropMemory                   // data refused because the buffers' limit is reached
+	DropWrite                    // the TUN device did not take it
+	DropConnLimit                // the service's limit on connections is reached
+	DropICMP                     // an ICMP message that asks for a path MTU nobody has
+	numDrops
+)
+
+var dropNames = [numDrops]string{
+	"malformed", "bad-checksum", "bad-options", "fragment", "not-active", "muted",
+	"pending-queue-full", "half-open-limit", "unknown-flow", "stale-segment",
+	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-mtu",
+}
+
+func (d Drop) String() string { return dropNames[d] }
+
+// Counters counts what the wrap did. All fields only grow.
+type Counters struct {
+	drops      [numDrops]atomic.Uint64
+	PacketsIn  atomic.Uint64
+	PacketsOut atomic.Uint64
+	BytesIn    atomic.Uint64 // IP bytes
+	BytesOut   atomic.Uint64
+	AcksHeld   atomic.Uint64 // pure ACKs kept back by the gate
+	AcksOwed   atomic.Uint64 // ACKs made by the wrap when the gate opened
+	AcksLower  atomic.Uint64 // segments that left with a lowered ACK
+	Clamped    atomic.Uint64 // inbound ACKs beyond SND.NXT of a rebuilt leg
+	Known      atomic.Uint64 // segments not sent because the peer of a rebuilt leg has them
+	Bypassed   atomic.Uint64 // segments of no protected flow handed back to the kernel
+	Rebuilt    atomic.Uint64 // private handshakes completed
+}
+
+func (c *Counters) drop(d Drop) { c.drops[d].Add(1) }
+
+// Drops returns the count of each reason that occurred.
+func (c *Counters) Drops() map[string]uint64 {
+	m := make(map[string]uint64)
+	for d := Drop(0); d < numDrops; d++ {
+		if n := c.drops[d].Load(); n > 0 {
+			m[d.String()] = n
+		}
+	}
+	return m
+}
+
+// CountConnLimit counts a client turned away because its service is full.
+func (c *Counters) CountConnLimit() { c.drop(DropConnLimit) }

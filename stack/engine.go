@@ -1,0 +1,482 @@
+package stack
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"lockstep/tun"
+)
+
+const (
+	nicID = 1
+
+	// tombstoneLife is how long an ended connection's FIN is still answered: a
+	// few retransmission time-outs of the peer.
+	tombstoneLife = 10 * time.Second
+	// tombstoneMax bounds tombstones; the oldest go first.
+	tombstoneMax = 1 << 16
+
+	// janitorPeriod paces SYN-ACK retransmission and the expiry of tombstones.
+	janitorPeriod = 200 * time.Millisecond
+)
+
+const allEvents = waiter.ReadableEvents | waiter.WritableEvents | waiter.EventErr | waiter.EventHUp
+
+// Handler is told of clients. Incoming runs on the packet path: it must not
+// block. It must call l.SetEvents before it returns; later it calls l.Accept,
+// l.Refuse or l.Drop.
+type Handler interface {
+	Incoming(l *Leg)
+}
+
+// Options configure an Engine.
+type Options struct {
+	Device  tun.Device
+	Handler Handler
+	// Addresses are the virtual addresses and the floating gateway: for these
+	// the engine behaves as the host they belong to (ping, RST, unreachable).
+	Addresses []netip.Addr
+	// Window is the receive window of every leg, bytes. Both appliances must
+	// use the same: it decides the window scale. Default 4 MiB.
+	Window int
+	// SendBuffer bounds what is unacknowledged towards a peer, bytes per leg.
+	// Default 4 MiB.
+	SendBuffer int
+	// Memory bounds the bytes in all receive queues. Above it data is dropped
+	// that would add to a queue of more than fairShare (its sender slows down);
+	// above twice of it, all data. Default 1 GiB.
+	Memory int64
+	// RACK switches RFC 8985 loss detection on. Off by default: netstack's
+	// retransmits without loss on a fast LAN (measured; see ARCHITECTURE.md).
+	RACK bool
+	// MinRTO is the least retransmission time-out; 0: netstack's, 200 ms.
+	MinRTO time.Duration
+}
+
+// Engine is netstack over a TUN device with the wrap beneath.
+type Engine struct {
+	C Counters
+
+	dev     tun.Device
+	handler Handler
+	stack   *stack.Stack
+	clock   tcpip.Clock
+	link    *link
+	gro     gro.GRO // of readLoop
+	table   *table
+	owned   map[[16]byte]bool
+
+	window      uint64
+	windowScale uint8
+	sendBuffer  int
+	secret      [32]byte
+
+	active   atomic.Bool
+	lease    atomic.Int64 // nanoseconds after born: until when an active engine may emit
+	born     time.Time
+	buffered atomic.Int64 // bytes in receive queues, by rxNxt-rxFreed of each leg
+	memory   int64
+
+	mu         sync.Mutex // leaf; guards what follows
+	listeners  map[netip.AddrPort]*listener
+	tombstones []*Leg // oldest first
+	nextPort   uint16
+
+	done chan struct{}
+	wg   sync.WaitGroup
+}
+
+type listener struct {
+	maxHalfOpen int
+	halfOpen    map[*Leg]struct{}
+}
+
+// New makes an engine. It is muted until SetActive(true) and deaf until Run.
+func New(o Options) (*Engine, error) {
+	if o.Window == 0 {
+		o.Window = 4 << 20
+	}
+	if o.SendBuffer == 0 {
+		o.SendBuffer = 4 << 20
+	}
+	if o.Memory == 0 {
+		o.Memory = 1 << 30
+	}
+	e := &Engine{
+		memory: o.Memory, born: time.Now(),
+		dev: o.Device, handler: o.Handler, clock: tcpip.NewStdClock(), table: newTable(),
+		owned: make(map[[16]byte]bool), listeners: make(map[netip.AddrPort]*listener),
+		window: uint64(o.Window), sendBuffer: o.SendBuffer, done: make(chan struct{}),
+	}
+	if _, err := rand.Read(e.secret[:]); err != nil {
+		return nil, fmt.Errorf("seed sequence numbers: %w", err)
+	}
+	e.SetLease(Forever)
+	e.nextPort = 32768 + binary.LittleEndian.Uint16(e.secret[:])%28000
+	// netstack announces half of the receive buffer (the rest is for its own
+	// overhead), and takes the scale from the whole.
+	rcvBuf := 2 * (o.Window + windowSlack)
+	e.windowScale = uint8(tcp.FindWndScale(seqnumSize(rcvBuf)))
+	e.link = &link{e: e}
+	if err := e.openStack(o, rcvBuf); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *Engine) openStack(o Options, rcvBuf int) error {
+	e.stack = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+		Clock:              e.clock,
+	})
+	if err := e.setOptions(o, rcvBuf); err != nil {
+		return err
+	}
+	if terr := e.stack.CreateNICWithOptions(nicID, e.link, stack.NICOptions{Name: "tun"}); terr != nil {
+		return fmt.Errorf("create NIC: %s", terr)
+	}
+	// Any local address: legs to servers may carry the client's.
+	if terr := e.stack.SetSpoofing(nicID, true); terr != nil {
+		return fmt.Errorf("allow any source address: %s", terr)
+	}
+	if terr := e.stack.SetPromiscuousMode(nicID, true); terr != nil {
+		return fmt.Errorf("accept any destination address: %s", terr)
+	}
+	e.stack.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: nicID},
+		{Destination: header.IPv6EmptySubnet, NIC: nicID},
+	})
+	for _, a := range o.Addresses {
+		proto := header.IPv4ProtocolNumber
+		if a.Is6() {
+			proto = header.IPv6ProtocolNumber
+		}
+		pa := tcpip.ProtocolAddress{Protocol: tcpip.NetworkProtocolNumber(proto), AddressWithPrefix: tcpip.AddrFromSlice(a.AsSlice()).WithPrefix()}
+		if terr := e.stack.AddProtocolAddress(nicID, pa, stack.AddressProperties{}); terr != nil {
+			return fmt.Errorf("add address %s: %s", a, terr)
+		}
+		e.owned[a.As16()] = true
+	}
+	return nil
+}
+
+// setOptions fixes what netstack would otherwise tune by itself. Fixed buffers
+// make the window the same on both appliances, so that a rebuilt leg's right
+// edge is never left of the one announced before.
+func (e *Engine) setOptions(o Options, rcvBuf int) error {
+	sack := tcpip.TCPSACKEnabled(true)
+	moderate := tcpip.TCPModerateReceiveBufferOption(false)
+	recovery := tcpip.TCPRecovery(0)
+	if o.RACK {
+		recovery = tcpip.TCPRACKLossDetection
+	}
+	cc := tcpip.CongestionControlOption("cubic")
+	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4096, Default: rcvBuf, Max: rcvBuf}
+	snd := tcpip.TCPSendBufferSizeRangeOption{Min: 4096, Default: o.SendBuffer, Max: o.SendBuffer}
+	tw := tcpip.TCPTimeWaitTimeoutOption(time.Second) // tombstones do the duty, see Leg.Finish
+	opts := []tcpip.SettableTransportProtocolOption{&sack, &moderate, &recovery, &cc, &rcv, &snd, &tw}
+	if o.MinRTO > 0 {
+		rto := tcpip.TCPMinRTOOption(o.MinRTO)
+		opts = append(opts, &rto)
+	}
+	for _, opt := range opts {
+		if terr := e.stack.SetTransportProtocolOption(tcp.ProtocolNumber, opt); terr != nil {
+			return fmt.Errorf("set TCP option %T: %s", opt, terr)
+		}
+	}
+	return nil
+}
+
+// Listen makes addr a protected service's address. At most maxHalfOpen clients
+// may be in their handshake; further SYNs are dropped and counted.
+func (e *Engine) Listen(addr netip.AddrPort, maxHalfOpen int) {
+	e.mu.Lock()
+	e.listeners[addr] = &listener{maxHalfOpen: maxHalfOpen, halfOpen: make(map[*Leg]struct{})}
+	e.mu.Unlock()
+}
+
+// Run reads the device until Close.
+func (e *Engine) Run() {
+	e.wg.Add(2)
+	go e.readLoop()
+	go e.janitor()
+}
+
+// SetActive mutes (false) or unmutes the engine. A muted engine emits nothing
+// and takes nothing in (invariant 4).
+func (e *Engine) SetActive(on bool) { e.active.Store(on) }
+
+// Active reports whether the engine may emit.
+func (e *Engine) Active() bool { return e.active.Load() && !e.LeaseOver() }
+
+// Forever is a lease that does not end.
+var Forever = time.Unix(1<<40, 0)
+
+// SetLease lets an active engine emit until the given point in time, which carries
+// a monotonic reading: then it falls mute by itself. The check is made at each
+// packet, last of all, so that a process that was stopped wakes up mute. A point
+// in time, not a span: a stop between computing and setting must not lengthen it.
+func (e *Engine) SetLease(until time.Time) {
+	if until == Forever {
+		e.lease.Store(math.MaxInt64)
+		return
+	}
+	e.lease.Store(int64(until.Sub(e.born)))
+}
+
+// LeaseOver reports whether the lease has ended.
+func (e *Engine) LeaseOver() bool {
+	until := e.lease.Load()
+	return until != math.MaxInt64 && int64(time.Since(e.born)) >= until
+}
+
+// Close mutes the engine, closes the device and waits for all goroutines.
+func (e *Engine) Close() error {
+	e.SetActive(false)
+	close(e.done)
+	err := e.dev.Close()
+	e.wg.Wait()
+	for _, l := range e.table.all() {
+		l.Drop()
+	}
+	e.stack.Destroy()
+	return err
+}
+
+// ClockMillis is the millisecond clock that TSvals are taken from.
+func (e *Engine) ClockMillis() uint32 { return uint32(e.now() / time.Millisecond) }
+
+func (e *Engine) now() time.Duration {
+	return e.clock.NowMonotonic().Sub(tcpip.MonotonicTime{})
+}
+
+// windowSlack is how much more an endpoint could take than is ever announced,
+// bytes. A fresh endpoint counts the overhead of what is queued for it against
+// its window; without slack a rebuilt leg's right edge would lie left of the
+// former one's.
+const windowSlack = 256 << 10
+
+// fairShare is what a connection may buffer while memory is short, bytes.
+const fairShare = 64 << 10
+
+// tooMuch decides whether a leg that has buffered n bytes may take more.
+func (e *Engine) tooMuch(n uint64) bool {
+	b := e.buffered.Load()
+	return b > e.memory && (n > fairShare || b > 2*e.memory)
+}
+
+// Buffered is how many bytes all receive queues hold.
+func (e *Engine) Buffered() int64 { return e.buffered.Load() }
+
+// HalfOpen counts clients in their handshake.
+func (e *Engine) HalfOpen() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := 0
+	for _, ln := range e.listeners {
+		n += len(ln.halfOpen)
+	}
+	return n
+}
+
+// Tombstones counts ended connections that are still answered for.
+func (e *Engine) Tombstones() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.tombstones)
+}
+
+// Legs counts all legs, half-open ones and tombstones included.
+func (e *Engine) Legs() int { return e.table.count() }
+
+// isn is an initial sequence number after RFC 6528.
+func (e *Engine) isn(f *flow) uint32 {
+	b := make([]byte, 0, 68)
+	b = append(b, e.secret[:]...)
+	b = append(b, f.local[:]...)
+	b = append(b, f.remote[:]...)
+	b = binary.BigEndian.AppendUint16(b, f.localPort)
+	b = binary.BigEndian.AppendUint16(b, f.remotePort)
+	h := sha256.Sum256(b)
+	return binary.LittleEndian.Uint32(h[:]) + uint32(e.now()/(4*time.Microsecond))
+}
+
+// mss is what we announce: the device's MTU less headers (RFC 6691).
+func (e *Engine) mss(v6 bool) uint16 {
+	h := header.IPv4MinimumSize + header.TCPMinimumSize
+	if v6 {
+		h = header.IPv6MinimumSize + header.TCPMinimumSize
+	}
+	return uint16(e.dev.MTU() - h)
+}
+
+// newEndpoint makes an endpoint for l, bound to its local address. Many
+// endpoints share a virtual address and port; only the 4-tuple is unique.
+func (e *Engine) newEndpoint(l *Leg) (tcpip.Endpoint, error) {
+	proto := tcpip.NetworkProtocolNumber(header.IPv4ProtocolNumber)
+	if l.v6 {
+		proto = header.IPv6ProtocolNumber
+	}
+	ep, terr := e.stack.NewEndpoint(tcp.ProtocolNumber, proto, &l.wq)
+	if terr != nil {
+		return nil, fmt.Errorf("make endpoint: %s", terr)
+	}
+	ep.SetOwner(l)
+	so := ep.SocketOptions()
+	so.SetReuseAddress(true)
+	so.SetDelayOption(false) // no Nagle: the sender has decided already
+	if terr := ep.Bind(fullAddress(l.p.Local)); terr != nil {
+		ep.Close()
+		return nil, fmt.Errorf("bind %s: %w", l.p.Local, ErrAddrInUse)
+	}
+	return ep, nil
+}
+
+// pickPort gives l a free local port and puts it into the table.
+func (e *Engine) pickPort(l *Leg) bool {
+	const first, count = 32768, 28232
+	for range count {
+		e.mu.Lock()
+		e.nextPort++
+		if e.nextPort < first || e.nextPort >= first+count {
+			e.nextPort = first
+		}
+		port := e.nextPort
+		e.mu.Unlock()
+		l.p.Local = netip.AddrPortFrom(l.p.Local.Addr(), port)
+		l.flow.localPort = port
+		if e.table.add(l) {
+			return true
+		}
+	}
+	return false
+}
+
+func fullAddress(a netip.AddrPort) tcpip.FullAddress {
+	return tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFromSlice(a.Addr().AsSlice()), Port: a.Port()}
+}
+
+// incoming takes the SYN of a client to a listening address.
+func (e *Engine) incoming(s *segment) {
+	addr := addrPort(s.flow.local, s.flow.localPort)
+	e.mu.Lock()
+	ln := e.listeners[addr]
+	full := ln != nil && len(ln.halfOpen) >= ln.maxHalfOpen
+	e.mu.Unlock()
+	if full {
+		e.C.drop(DropHalfOpen)
+		return
+	}
+	l, ok := e.newHalfOpen(s)
+	if !ok {
+		return
+	}
+	if !e.table.add(l) {
+		e.C.drop(DropStaleSegment)
+		return
+	}
+	e.mu.Lock()
+	ln.halfOpen[l] = struct{}{}
+	e.mu.Unlock()
+	e.handler.Incoming(l)
+}
+
+func (e *Engine) listening(s *segment) bool {
+	addr := addrPort(s.flow.local, s.flow.localPort)
+	e.mu.Lock()
+	_, ok := e.listeners[addr]
+	e.mu.Unlock()
+	return ok
+}
+
+func (e *Engine) halfOpenDone(l *Leg) {
+	e.mu.Lock()
+	if ln := e.listeners[l.p.Local]; ln != nil {
+		delete(ln.halfOpen, l)
+	}
+	e.mu.Unlock()
+}
+
+// forget takes an ended leg out of all tables.
+func (e *Engine) forget(l *Leg) {
+	e.table.remove(l)
+	e.halfOpenDone(l)
+}
+
+func (e *Engine) bury(l *Leg) {
+	e.mu.Lock()
+	e.tombstones = append(e.tombstones, l)
+	var old *Leg
+	if len(e.tombstones) > tombstoneMax {
+		old = e.popTombstone()
+	}
+	e.mu.Unlock()
+	if old != nil {
+		e.table.remove(old)
+	}
+}
+
+// popTombstone takes the oldest; mu is held.
+func (e *Engine) popTombstone() *Leg {
+	l := e.tombstones[0]
+	e.tombstones[0] = nil
+	e.tombstones = e.tombstones[1:]
+	return l
+}
+
+func (e *Engine) janitor() {
+	defer e.wg.Done()
+	t := time.NewTicker(janitorPeriod)
+	defer t.Stop()
+	for {
+		select {
+		case <-e.done:
+			return
+		case <-t.C:
+			e.sweep(e.now())
+		}
+	}
+}
+
+func (e *Engine) sweep(now time.Duration) {
+	var half []*Leg
+	e.mu.Lock()
+	for _, ln := range e.listeners {
+		for l := range ln.halfOpen {
+			half = append(half, l)
+		}
+	}
+	var dead []*Leg
+	for len(e.tombstones) > 0 && e.tombstones[0].tombUntil <= now {
+		dead = append(dead, e.popTombstone())
+	}
+	e.mu.Unlock()
+	for _, l := range dead {
+		e.table.remove(l)
+	}
+	for _, l := range half {
+		if !l.retransmitSYNACK(now) {
+			l.end(stClosed, ErrTimeout)
+			l.events.Wake(l)
+		}
+	}
+}

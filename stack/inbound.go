@@ -1,0 +1,320 @@
+package stack
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// verdict says what becomes of an inbound segment.
+type verdict uint8
+
+const (
+	vDrop    verdict = iota // counted by whoever says so
+	vDeliver                // to netstack, translated
+	vQueued                 // kept with the leg (which took a reference)
+	vSYN                    // the flow is free for this SYN: treat it as new
+)
+
+// input takes a segment from the peer. It changes the header in place into stack
+// numbers; no checksum is touched, since it was checked before and netstack is
+// told so.
+//
+// outHeld: the caller holds outMu already (replay).
+func (l *Leg) input(s *segment, pkt *stack.PacketBuffer, outHeld bool) verdict {
+	l.mu.Lock()
+	before := l.txUna
+	var wake bool
+	var reply answer
+	v := vDrop
+	switch l.state {
+	case stSynReceived, stSynAcked:
+		v, wake, reply = l.inputHalfOpen(s, pkt)
+	case stDialing:
+		v = l.inputDialing(s)
+	case stWaiting, stBuilding:
+		if outHeld {
+			v, reply = l.inputEndpoint(s) // replayed by attached
+		} else {
+			v, wake = l.inputWaiting(s, pkt)
+		}
+	case stAttached:
+		v, reply = l.inputEndpoint(s)
+	case stTombstone:
+		v, reply = l.inputTombstone(s)
+	case stReset:
+		v, reply = l.inputReset(s)
+	default:
+		l.engine.C.drop(DropDetached)
+	}
+	una := l.txUna
+	l.mu.Unlock()
+
+	if reply != nil {
+		l.reply(reply, outHeld)
+	}
+	if una > before {
+		l.events.Delivered(l, una)
+	}
+	if wake {
+		l.events.Wake(l)
+	}
+	return v
+}
+
+// inputEndpoint takes a segment for the endpoint.
+func (l *Leg) inputEndpoint(s *segment) (v verdict, reply answer) {
+	if v, reply = l.inputAttached(s); v == vDeliver {
+		v, reply = l.translateIn(s)
+	}
+	return v, reply
+}
+
+// answer makes the wrap's own reply to a segment. It runs with outMu and mu held,
+// after the segment was dealt with: TSval and ACK must be taken in the order in
+// which packets leave.
+type answer func() []byte
+
+func (l *Leg) reply(a answer, outHeld bool) {
+	if !outHeld {
+		l.outMu.Lock()
+		defer l.outMu.Unlock()
+	}
+	l.mu.Lock()
+	b := a()
+	l.mu.Unlock()
+	if b != nil {
+		l.engine.emitMade(b)
+	}
+}
+
+// inputDialing looks for the SYN-ACK, which completes what must be known of the
+// leg. Everything else is netstack's business (RST: refused; challenge ACK: an
+// old connection of the same addresses, which netstack resets, RFC 5961).
+func (l *Leg) inputDialing(s *segment) verdict {
+	const synAck = header.TCPFlagSyn | header.TCPFlagAck
+	if f := s.tcp.Flags(); f&synAck != synAck || f&header.TCPFlagRst != 0 || s.tcp.AckNumber() != l.p.ISS+1 {
+		return vDeliver
+	}
+	if !l.p.readSYN(s) {
+		l.engine.C.drop(DropOptions)
+		return vDrop
+	}
+	if l.p.PeerWS >= 0 && l.p.OurWS >= 0 {
+		l.stackWS, l.ws = uint8(l.p.OurWS), uint8(l.p.OurWS)
+	} else {
+		l.p.PeerWS, l.p.OurWS = -1, -1
+	}
+	if l.p.TS {
+		l.p.RTTMicros = (l.engine.ClockMillis() - (s.tsEcr() + 0 - l.p.TSOffset)) * 1000
+	}
+	l.confirmed = true
+	l.state = stAttached
+	return vDeliver
+}
+
+// tsEcr returns the echoed timestamp of a segment known to be well formed.
+func (s *segment) tsEcr() uint32 {
+	ts, _, ok := locateOptions(s.tcp[header.TCPMinimumSize:])
+	if !ok || ts < 0 {
+		return 0
+	}
+	return be32(s.tcp[header.TCPMinimumSize+ts+6:])
+}
+
+// inputWaiting keeps segments until the endpoint is there.
+func (l *Leg) inputWaiting(s *segment, pkt *stack.PacketBuffer) (v verdict, wake bool) {
+	if s.tcp.Flags()&header.TCPFlagSyn != 0 && l.state == stWaiting && !l.restored {
+		return vDrop, false // the client repeats a SYN that is answered already
+	}
+	if len(l.pending) >= pendingMax {
+		l.engine.C.drop(DropPending)
+		return vDrop, true
+	}
+	l.pending = append(l.pending, pkt.IncRef())
+	return vQueued, true
+}
+
+// inputAttached deals with what the endpoint must not see.
+func (l *Leg) inputAttached(s *segment) (verdict, answer) {
+	if s.payload > 0 && l.engine.tooMuch(l.rxNxt-l.rxFreed) {
+		l.engine.C.drop(DropMemory)
+		return vDrop, nil
+	}
+	f := s.tcp.Flags()
+	if f&header.TCPFlagRst != 0 && l.restored && l.rxFin > 0 && l.rxNxt >= l.rxFin && l.txNxt <= max(l.txUna, l.peerAck) {
+		// The peer has sent its FIN and has everything we sent: it is closed, and
+		// says of a repetition of ours what a closed port says. That ends nothing;
+		// should there be more to send, it will say it again.
+		l.engine.C.drop(DropStaleSegment)
+		return vDrop, nil
+	}
+	if f&header.TCPFlagSyn != 0 && f&header.TCPFlagAck == 0 {
+		if !l.confirmed && s.tcp.SequenceNumber() == l.p.IRS {
+			// The client never saw our SYN-ACK; the handshake is ours, not
+			// the endpoint's.
+			return vDrop, l.synAck
+		}
+		return vDeliver, nil // challenge ACK, RFC 5961 section 4
+	}
+	if f&header.TCPFlagSyn == 0 && !l.confirmed {
+		l.confirmed = true
+		if l.restored {
+			// Data for the peer may have waited for this.
+			defer l.events.Wake(l)
+		}
+	}
+	return vDeliver, nil
+}
+
+// translateIn turns wire numbers into stack numbers and notes what the peer has
+// acknowledged. The reply, if any, is to be emitted.
+func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
+	tcp := s.tcp
+	opts := []byte(tcp[header.TCPMinimumSize:])
+	ts, sack, ok := locateOptions(opts)
+	if !ok {
+		l.engine.C.drop(DropOptions)
+		return vDrop, nil
+	}
+	if ts >= 0 {
+		// RFC 7323, 4.3 asks for SEG.SEQ <= Last.ACK.sent; close enough for a
+		// value that only must not be from the distant past.
+		l.p.PeerTS = be32(opts[ts+2:])
+		if l.tsDelta != 0 {
+			if ecr := be32(opts[ts+6:]); ecr != 0 {
+				put32(opts[ts+6:], ecr-l.tsDelta)
+			}
+		}
+	}
+	if tcp.Flags()&header.TCPFlagAck == 0 {
+		return vDeliver, nil
+	}
+	ack := tcp.AckNumber()
+	if off, ok := near(l.txNxt, ack-(l.p.ISS+1)); ok && l.plausible(s) {
+		l.peerWnd, l.located = tcp.WindowSize(), true
+		if tcp.Flags()&header.TCPFlagFin != 0 {
+			if end, ok := l.rxOffset(tcp.SequenceNumber() + s.segLen()); ok {
+				l.rxFin = end
+			}
+		}
+		if off > l.txNxt && l.restored {
+			// A peer that knows more of us than the new endpoint does (the
+			// former active sent it): netstack would ignore the ACK and the
+			// connection would hang. It is news; the rest counts when the
+			// endpoint has sent that far.
+			l.engine.C.Clamped.Add(1)
+			reply = l.learnPeerAck(s, off)
+			off = l.txNxt
+			ack = l.txSeq(off)
+		}
+		if l.restored && reply == nil && l.mayHurry(s) {
+			reply = l.ackNow
+		}
+		// An ACK of what was never sent stays as it is: netstack answers it or
+		// not (RFC 9293, 3.10.7.4); it is no delivery.
+		if off <= l.txNxt && off > l.txUna {
+			l.txUna = off
+		}
+	}
+	l.finishIn(tcp, opts, sack, ack)
+	return vDeliver, reply
+}
+
+// learnPeerAck notes that the peer has everything below off, which is beyond
+// txNxt. Whatever we said from a lower sequence number it has discarded unread,
+// the acknowledgement with it (RFC 9293, 3.10.7.4, first check): say it again
+// from where the peer is.
+func (l *Leg) learnPeerAck(s *segment, off uint64) answer {
+	if off <= l.peerAck {
+		return nil
+	}
+	l.peerAck = off
+	l.mayHurry(s)
+	return l.ackNow
+}
+
+// ackNow makes an ACK of what is permitted, from where the peer is.
+func (l *Leg) ackNow() []byte {
+	if l.state != stAttached {
+		return nil
+	}
+	return l.ackTo(l.rxEdge, l.hurry())
+}
+
+// ackTo is ackNow with a window that ends at edge, or where it was if that is more.
+func (l *Leg) ackTo(edge uint64, sack []byte) []byte {
+	ack := l.permitted(l.rxNxt)
+	edge = max(edge, ack)
+	m := made{flags: header.TCPFlagAck, seq: l.txSeq(max(l.txNxt, l.peerAck)), ack: l.rxSeq(ack), window: l.windowTo(ack, edge)}
+	m.opts = l.ackOptions(l.p.PeerTS, sack)
+	l.left(ack, edge)
+	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
+}
+
+func (l *Leg) finishIn(tcp header.TCP, opts []byte, sack int, ack uint32) {
+	if l.seqDelta == 0 {
+		if ack != tcp.AckNumber() {
+			tcp.SetAckNumber(ack)
+		}
+		return
+	}
+	tcp.SetAckNumber(ack - l.seqDelta)
+	if sack >= 0 {
+		o := opts[sack : sack+int(opts[sack+1])]
+		for i := 2; i+4 <= len(o); i += 4 { // DSACK blocks too (RFC 2883)
+			put32(o[i:], be32(o[i:])-l.seqDelta)
+		}
+	}
+}
+
+// plausible keeps a forged or ancient segment's ACK from counting as delivery:
+// its sequence numbers must touch the window (RFC 9293, 3.10.7.4 first check;
+// netstack repeats it exactly, from its own state).
+func (l *Leg) plausible(s *segment) bool {
+	const behind = 16 << 20 // old duplicates of data are common; ACKs on them are honest
+	off, ok := l.rxOffset(s.tcp.SequenceNumber())
+	if !ok {
+		// Keepalive probes carry SEQ one below the stream's start.
+		return s.tcp.SequenceNumber() == l.p.IRS
+	}
+	return off <= max(l.rxEdge, l.rxNxt) && off+behind >= l.rxNxt
+}
+
+// inputTombstone answers for a connection that ended in order.
+func (l *Leg) inputTombstone(s *segment) (verdict, answer) {
+	f := s.tcp.Flags()
+	switch {
+	case f&header.TCPFlagRst != 0:
+		return vDrop, nil
+	case f&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn:
+		return vSYN, nil
+	case f&header.TCPFlagSyn != 0:
+		l.engine.C.drop(DropStaleSegment)
+		return vDrop, nil
+	case s.segLen() == 0:
+		return vDrop, nil
+	}
+	return vDrop, func() []byte {
+		m := made{flags: header.TCPFlagAck, seq: l.txSeq(l.txNxt), ack: l.rxSeq(l.rxNxt), window: 0xffff}
+		m.opts = l.ackOptions(l.p.PeerTS, nil)
+		return l.flow.build(make([]byte, maxMade), l.v6, false, m)
+	}
+}
+
+// inputReset answers for a connection that we have reset, as a closed port does
+// (RFC 9293, 3.10.7.1).
+func (l *Leg) inputReset(s *segment) (verdict, answer) {
+	switch f := s.tcp.Flags(); {
+	case f&header.TCPFlagRst != 0:
+		return vDrop, nil
+	case f&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn:
+		return vSYN, nil
+	case f&header.TCPFlagAck == 0:
+		l.engine.C.drop(DropStaleSegment)
+		return vDrop, nil
+	}
+	seq := s.tcp.AckNumber()
+	return vDrop, func() []byte {
+		return l.flow.build(make([]byte, maxMade), l.v6, false, made{flags: header.TCPFlagRst, seq: seq})
+	}
+}

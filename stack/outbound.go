@@ -1,0 +1,418 @@
+package stack
+
+import (
+	"math"
+
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// output takes a segment from netstack on its way to the wire.
+func (l *Leg) output(pkt *stack.PacketBuffer) {
+	tcp := header.TCP(pkt.TransportHeader().Slice())
+	payload := pkt.Data().Size()
+
+	l.outMu.Lock()
+	defer l.outMu.Unlock()
+
+	l.mu.Lock()
+	var emit, changed bool
+	var inject func()
+	switch l.state {
+	case stDialing:
+		l.learnOurSYN(tcp)
+		emit = true
+	case stBuilding:
+		inject = l.privateHandshake(tcp)
+		l.engine.C.drop(DropOwnHandshake)
+	case stAttached:
+		var known uint64
+		emit, changed, known = l.translateOut(tcp, payload)
+		if known > 0 {
+			inject = l.acknowledgeKnown(known, tcp, emit)
+			emit = false
+		}
+	default:
+		l.engine.C.drop(DropDetached)
+	}
+	l.mu.Unlock()
+
+	if inject != nil {
+		inject()
+	}
+	if !emit {
+		return
+	}
+	if changed && !(pkt.GSOOptions.Type != stack.GSONone && pkt.GSOOptions.NeedsCsum) {
+		// Rare: everything but SYNs leaves with a partial checksum, which does
+		// not cover the TCP header's fields.
+		rewriteChecksum(pkt, tcp)
+	}
+	l.engine.emit(pkt)
+}
+
+// learnOurSYN notes what netstack offers when it dials.
+func (l *Leg) learnOurSYN(tcp header.TCP) {
+	if tcp.Flags()&header.TCPFlagSyn == 0 {
+		return
+	}
+	l.p.ISS = tcp.SequenceNumber()
+	l.p.OurWS = -1
+	walkOptions(tcp[header.TCPMinimumSize:tcp.DataOffset()], func(kind byte, o []byte) {
+		switch kind {
+		case header.TCPOptionMSS:
+			l.p.OurMSS = uint16(o[2])<<8 | uint16(o[3])
+		case header.TCPOptionWS:
+			l.p.OurWS = int8(o[2])
+		case header.TCPOptionTS:
+			l.p.TSOffset = be32(o[2:]) - l.engine.ClockMillis()
+		}
+	})
+}
+
+// translateOut turns a segment of the attached endpoint into wire numbers and
+// applies the gate ("the one rule"). It reports whether the segment leaves and
+// whether its header was changed. known > 0: the peer has had everything below
+// known all along; the segment does not leave, it is to be acknowledged here.
+func (l *Leg) translateOut(tcp header.TCP, payload int) (emit, changed bool, known uint64) {
+	flags := tcp.Flags()
+	opts := []byte(tcp[header.TCPMinimumSize:tcp.DataOffset()])
+	ts, sack, ok := locateOptions(opts)
+	if !ok {
+		l.engine.C.drop(DropOptions) // netstack does not do that
+		return false, false, 0
+	}
+
+	if l.seqDelta != 0 {
+		tcp.SetSequenceNumber(tcp.SequenceNumber() + l.seqDelta)
+		changed = true
+	}
+	if ts >= 0 {
+		now, stamp := l.tsNow(), be32(opts[ts+2:])
+		if d := now - stamp; int32(d-l.tsDelta) < 0 {
+			l.tsDelta = d
+		}
+		if now != stamp {
+			put32(opts[ts+2:], now)
+			changed = true
+		}
+	}
+	if flags&header.TCPFlagRst == 0 {
+		end := uint32(payload)
+		if flags&header.TCPFlagFin != 0 {
+			end++
+		}
+		if off, ok := l.txOffset(tcp.SequenceNumber() + end); ok {
+			l.txNxt = max(l.txNxt, off)
+			if flags&header.TCPFlagFin != 0 {
+				l.txFin = off
+			}
+			// What the peer has already, or from below its window, it would
+			// discard unread, the ACK with it. netstack's zero-window probe,
+			// one byte below SND.UNA, is neither: it passes as it is.
+			switch {
+			case end > 0 && off <= l.peerAck && off >= l.txUna+uint64(end):
+				known = off
+				tcp.SetSequenceNumber(l.txSeq(l.peerAck))
+				changed = true
+			case end == 0 && off < l.peerAck:
+				tcp.SetSequenceNumber(l.txSeq(l.peerAck))
+				changed = true
+			}
+		}
+	}
+	if l.quiet {
+		l.quiet = false
+		if ack, ok := l.rxOffset(tcp.AckNumber()); ok && payload == 0 && flags == header.TCPFlagAck && ack <= l.rxAcked {
+			l.engine.C.drop(DropOwnHandshake) // the answer to attached's segment, no news
+			return false, changed, 0
+		}
+	}
+	if flags&header.TCPFlagRst != 0 {
+		// A peer believes a RST only from exactly where it is (RFC 5961, 3.2).
+		if off, ok := l.txOffset(tcp.SequenceNumber()); ok && off < l.peerAck {
+			tcp.SetSequenceNumber(l.txSeq(l.peerAck))
+			changed = true
+		}
+	}
+	acked, edge := l.rxAcked, l.rxEdge
+	emit, changed2 := l.gateOut(tcp, opts, ts, sack, payload)
+	if known > 0 {
+		// Only an acknowledgement in it can matter; that leaves by itself.
+		emit = emit && (l.rxAcked > acked || l.rxEdge > edge)
+	}
+	return emit, changed || changed2, known
+}
+
+// gateOut applies the gate to a segment that is otherwise in wire numbers.
+func (l *Leg) gateOut(tcp header.TCP, opts []byte, ts, sack, payload int) (emit, changed bool) {
+	flags := tcp.Flags()
+	if flags&header.TCPFlagAck == 0 {
+		return true, false
+	}
+	ack, ok := l.rxOffset(tcp.AckNumber())
+	if !ok {
+		return true, false
+	}
+	l.received(ack)
+	wants := ack + uint64(tcp.WindowSize())<<l.stackWS
+	l.rxWants = max(l.rxWants, wants)
+	if ack < l.rxAcked && l.restored && flags&header.TCPFlagRst == 0 {
+		// The endpoint has not yet taken the FIN that is held and acknowledged.
+		ack, changed = l.rxAcked, true
+		tcp.SetAckNumber(l.rxSeq(ack))
+	}
+	edge := l.edge(ack, wants)
+	if l.gateOpen || ack <= l.permit {
+		if flags&header.TCPFlagRst == 0 {
+			l.owed.set = false
+			if w := l.windowTo(ack, edge); w != tcp.WindowSize() {
+				tcp.SetWindowSize(w)
+				changed = true
+			}
+			l.left(ack, edge)
+		}
+		return true, changed
+	}
+
+	// The gate is in the way: lower the ACK, keep the right edge where netstack
+	// put it (the peer must not see it shrink, RFC 9293 3.8.6), and remember
+	// that the rest is owed.
+	low := max(l.permit, l.rxAcked)
+	if flags&header.TCPFlagRst == 0 {
+		l.owe(ack, wants, opts, ts, sack)
+		pure := payload == 0 && flags&(header.TCPFlagFin|header.TCPFlagSyn) == 0
+		if pure && low <= l.rxAcked && min(edge, low+0xffff<<l.ws) <= l.rxEdge {
+			// It would tell the peer nothing but look like a duplicate ACK,
+			// which a sender counts as a sign of loss (RFC 5681, 3.2).
+			l.engine.C.AcksHeld.Add(1)
+			return false, changed
+		}
+	}
+	l.engine.C.AcksLower.Add(1)
+	tcp.SetAckNumber(l.rxSeq(low))
+	tcp.SetWindowSize(l.windowTo(low, edge))
+	l.left(low, edge)
+	return true, true
+}
+
+// acknowledgeKnown tells netstack, in the peer's name, that the peer has
+// everything below off, and the relay that it is delivered. If ackNews, the
+// acknowledgement in the unsent segment's header leaves on its own.
+func (l *Leg) acknowledgeKnown(off uint64, tcp header.TCP, ackNews bool) func() {
+	var own []byte
+	if ackNews {
+		own = l.flow.build(make([]byte, maxMade), l.v6, false, made{
+			flags: header.TCPFlagAck, seq: tcp.SequenceNumber(), ack: tcp.AckNumber(),
+			window: tcp.WindowSize(), opts: tcp[header.TCPMinimumSize:tcp.DataOffset()],
+		})
+	}
+	var ts []byte
+	if l.p.TS {
+		ts = tsOption(make([]byte, 12), l.p.PeerTS, 0)
+	}
+	b := l.flow.build(make([]byte, maxMade), l.v6, true, made{
+		flags: header.TCPFlagAck, seq: l.rxSeq(l.rxNxt), ack: l.txSeq(off) - l.seqDelta, window: l.peerWnd, opts: ts,
+	})
+	l.txUna = max(l.txUna, off)
+	una := l.txUna
+	l.engine.C.Known.Add(1)
+	return func() {
+		if own != nil {
+			l.engine.emitMade(own)
+		}
+		l.engine.inject(b, l.v6)
+		l.events.Delivered(l, una)
+	}
+}
+
+// edge is the right edge that may be announced when netstack acknowledges ack and
+// wants its window to end at wants. The endpoint's buffer has slack (windowSlack);
+// what is announced has none, counted from what the standby knows: so a rebuilt
+// endpoint, which starts there, can announce as much.
+func (l *Leg) edge(ack, wants uint64) uint64 {
+	return min(wants, l.permitted(ack)+l.engine.window, l.edgeLimit())
+}
+
+// edgeLimit keeps a peer whose bytes nobody reads from getting a fresh window with
+// each takeover: a rebuilt endpoint's queue is empty, but what the former active's
+// held is still to be delivered. Up to one window of it does not count: then the edge
+// is where the former active may have announced it.
+func (l *Leg) edgeLimit() uint64 {
+	if l.rxAhead == 0 {
+		return math.MaxUint64
+	}
+	return l.rxFreed - l.rxAhead + 2*l.engine.window + windowSlack
+}
+
+// SetAhead tells that no more than n bytes wait before the receive queue. A window
+// that they had closed opens again.
+func (l *Leg) SetAhead(n uint64) {
+	l.outMu.Lock()
+	defer l.outMu.Unlock()
+	l.mu.Lock()
+	if n >= l.rxAhead {
+		l.mu.Unlock()
+		return
+	}
+	limited := l.rxWants > l.edgeLimit()
+	l.rxAhead = n
+	var b []byte
+	edge := l.edge(l.rxNxt, l.rxWants)
+	// Not for every few bytes (silly window avoidance, RFC 9293, 3.8.6.2.2).
+	if limited && l.state == stAttached && edge > l.rxEdge && (n == 0 || edge >= l.rxEdge+l.engine.window/4) {
+		b = l.ackTo(edge, nil)
+	}
+	l.mu.Unlock()
+	if b != nil {
+		l.engine.emitMade(b)
+	}
+}
+
+// permitted is how much of an acknowledgement the gate lets through: never less than
+// has left already.
+func (l *Leg) permitted(ack uint64) uint64 {
+	if !l.gateOpen {
+		ack = min(ack, l.permit)
+	}
+	return max(ack, l.rxAcked)
+}
+
+// windowTo is the window field that announces edge from ack on, or again what was
+// announced before if that is more (RFC 9293, 3.8.6: the right edge should not move
+// back; netstack takes what begins inside the window that it once announced). A
+// field cannot express every edge (RFC 7323, 2.4). It is rounded up where rounding
+// down would take back what was announced, but never more than a unit beyond edge,
+// or a window that is acknowledged byte by byte would never close; and saturated.
+func (l *Leg) windowTo(ack, edge uint64) uint16 {
+	target := max(edge, l.rxEdge)
+	if target <= ack {
+		return 0
+	}
+	w := (target - ack) >> l.ws
+	if up := (w + 1) << l.ws; ack+w<<l.ws < l.rxEdge && ack+up <= max(edge+1<<l.ws, l.rxEdge) {
+		w++
+	}
+	return uint16(min(w, 0xffff))
+}
+
+// left notes an acknowledgement and a window that go on the wire now.
+func (l *Leg) left(ack, edge uint64) {
+	l.rxAcked = max(l.rxAcked, ack)
+	l.rxEdge = max(l.rxEdge, ack+uint64(l.windowTo(ack, edge))<<l.ws)
+}
+
+func (l *Leg) owe(ack, edge uint64, opts []byte, ts, sack int) {
+	l.owed.set, l.owed.ack, l.owed.edge = true, ack, edge
+	l.owed.sackN = 0
+	if sack >= 0 {
+		l.owed.sackN = uint8(copy(l.owed.sack[:], opts[sack:sack+int(opts[sack+1])]))
+	}
+	if ts >= 0 {
+		l.owed.tsEcr = be32(opts[ts+6:])
+	}
+}
+
+// Permit moves the gate: ACKs may cover everything below off. If one is owed it
+// leaves now.
+func (l *Leg) Permit(off uint64) {
+	l.outMu.Lock()
+	defer l.outMu.Unlock()
+	l.mu.Lock()
+	if off <= l.permit {
+		l.mu.Unlock()
+		return
+	}
+	l.permit = off
+	b := l.payOwed()
+	l.mu.Unlock()
+	if b != nil {
+		l.engine.emitMade(b)
+	}
+}
+
+// CloseGate puts a gate where none was, at what has been acknowledged so far, and
+// returns that: nothing that was said is taken back, nothing more is said before
+// Permit. All bytes below it have arrived; those that were not discarded are in the
+// receive queue. fin: the last that is acknowledged is the peer's FIN, which may show
+// in the receive queue a moment later.
+func (l *Leg) CloseGate() (acked uint64, fin bool) {
+	l.outMu.Lock() // what netstack is about to acknowledge has left, or meets the gate
+	defer l.outMu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gateOpen {
+		l.gateOpen = false
+		l.permit = l.rxAcked
+	}
+	return l.rxAcked, l.finHeld || (l.rxFin > 0 && l.rxAcked >= l.rxFin)
+}
+
+// Open takes the gate away: nobody is waited for from now on.
+func (l *Leg) Open() {
+	l.outMu.Lock()
+	defer l.outMu.Unlock()
+	l.mu.Lock()
+	if l.gateOpen {
+		l.mu.Unlock()
+		return
+	}
+	l.gateOpen = true
+	b := l.payOwed()
+	l.mu.Unlock()
+	if b != nil {
+		l.engine.emitMade(b)
+	}
+}
+
+// payOwed makes the ACK that the gate now permits, or nil if none is owed.
+// outMu and mu are held.
+func (l *Leg) payOwed() []byte {
+	o := &l.owed
+	if !o.set || l.state != stAttached {
+		return nil
+	}
+	ack := o.ack
+	if !l.gateOpen {
+		ack = min(ack, l.permit)
+	}
+	if ack == o.ack {
+		o.set = false
+	}
+	edge := l.edge(ack, o.edge)
+	if ack <= l.rxAcked && edge <= l.rxEdge {
+		return nil
+	}
+	ack = max(ack, l.rxAcked)
+	m := made{flags: header.TCPFlagAck, seq: l.txSeq(max(l.txNxt, l.peerAck)), ack: l.rxSeq(ack), window: l.windowTo(ack, edge)}
+	m.opts = l.ackOptions(o.tsEcr, o.sack[:o.sackN])
+	l.left(ack, edge)
+	l.engine.C.AcksOwed.Add(1)
+	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
+}
+
+// ackOptions appends the options of an ACK made by the wrap.
+func (l *Leg) ackOptions(tsEcr uint32, sack []byte) []byte {
+	b := make([]byte, 0, header.TCPOptionsMaximumSize)
+	if l.p.TS {
+		b = tsOption(b[:header.TCPOptionsMaximumSize], l.tsNow(), tsEcr)
+	}
+	if len(sack) > 0 && len(b)+2+len(sack) <= header.TCPOptionsMaximumSize {
+		b = append(b, header.TCPOptionNOP, header.TCPOptionNOP)
+		b = append(b, sack...)
+	}
+	for len(b)%4 != 0 {
+		b = append(b, header.TCPOptionNOP)
+	}
+	return b
+}
+
+// rewriteChecksum computes a whole TCP checksum after a header change.
+func rewriteChecksum(pkt *stack.PacketBuffer, tcp header.TCP) {
+	tcp.SetChecksum(0)
+	src, dst := pkt.Network().SourceAddress(), pkt.Network().DestinationAddress()
+	x := header.PseudoHeaderChecksum(header.TCPProtocolNumber, src, dst, uint16(len(tcp)+pkt.Data().Size()))
+	x = checksum.Combine(x, pkt.Data().Checksum())
+	tcp.SetChecksum(^tcp.CalculateChecksum(x))
+}

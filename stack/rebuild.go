@@ -1,0 +1,331 @@
+package stack
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// Resume says from where a leg is continued: offsets in the two streams.
+type Resume struct {
+	// Received is the first byte of the peer's stream that the endpoint is to
+	// receive: everything below is held here. The peer's FIN is not counted.
+	Received uint64
+	// Sent is the first byte of our stream that the endpoint is to send:
+	// everything below is known to be acknowledged. Our FIN is not counted.
+	Sent uint64
+	// Ahead is how many bytes before Received wait elsewhere for their receiver. They
+	// count against the window if they are more than one: see Leg.edge.
+	Ahead uint64
+	// PeerFIN: the peer's FIN follows right after Received and is held too.
+	PeerFIN bool
+	// PeerKnows: the peer is known to be past its handshake.
+	PeerKnows bool
+	// Quiet: nothing was going on, so the peer is not disturbed: no probe, no
+	// repeated ACK. Thousands of idle legs would otherwise delay the busy ones.
+	Quiet bool
+}
+
+// Restore puts a leg of another appliance into the table, without an endpoint:
+// its segments queue and wake ev until Attach. p.TSOffset must already be in
+// terms of this appliance's clock.
+func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
+	l := &Leg{
+		engine: e, flow: flowOf(p.Local, p.Remote), v6: p.Local.Addr().Is6() && !p.Local.Addr().Is4In6(),
+		events: ev, state: stWaiting, p: p, gateOpen: true, restored: true,
+		confirmed: r.PeerKnows, finHeld: r.PeerFIN, quiet: r.Quiet && r.PeerKnows && !r.PeerFIN,
+		rxNxt: r.Received, rxFreed: r.Received, permit: r.Received,
+		rxAcked: r.Received, rxEdge: r.Received + e.window, txNxt: r.Sent, txUna: r.Sent,
+	}
+	if r.PeerFIN {
+		// The peer may have been told that its FIN is here: an ACK must not go back.
+		l.permit, l.rxAcked = r.Received+1, r.Received+1
+	}
+	l.rxAhead, l.idle = r.Ahead, r.Quiet
+	l.rxEdge = min(l.rxEdge, max(l.edgeLimit(), r.Received))
+	if p.OurWS >= 0 {
+		l.ws = uint8(p.OurWS)
+	}
+	if !e.table.add(l) {
+		return nil, ErrAddrInUse
+	}
+	return l, nil
+}
+
+// Bury puts a connection that ended in order into the table as a tombstone.
+func (e *Engine) Bury(p Params, r Resume) {
+	l, err := e.Restore(p, r, noEvents{})
+	if err == nil {
+		l.Finish()
+	}
+}
+
+type noEvents struct{}
+
+func (noEvents) Wake(*Leg)              {}
+func (noEvents) Delivered(*Leg, uint64) {}
+
+// Attach gives a waiting leg its endpoint, by a private handshake: netstack dials
+// the peer, and the wrap answers in the peer's place with numbers chosen so that
+// RCV.NXT comes out right; the difference between netstack's ISN and the wire's
+// is what is added from then on (FT-TCP, section on reincarnation). No packet of
+// the handshake leaves. It returns before the handshake is complete; the
+// endpoint's first event tells.
+func (l *Leg) Attach() error {
+	l.mu.Lock()
+	if l.state != stWaiting {
+		l.mu.Unlock()
+		return nil
+	}
+	l.state = stBuilding
+	l.mu.Unlock()
+	if err := l.connect(); err != nil {
+		l.end(stClosed, err)
+		return err
+	}
+	return nil
+}
+
+// Dial opens a leg to a server, in the open. local's port may be zero for one
+// that the engine picks. SetEvents is done with ev before anything can happen.
+func (e *Engine) Dial(p Params, ev Events) (*Leg, error) {
+	l := &Leg{engine: e, events: ev, state: stDialing, p: p}
+	l.v6 = p.Remote.Addr().Is6()
+	l.flow = flowOf(p.Local, p.Remote)
+	if p.Local.Port() != 0 {
+		if !e.table.add(l) && !e.replaceTombstone(l) {
+			return nil, ErrAddrInUse
+		}
+	} else if !e.pickPort(l) {
+		return nil, ErrAddrInUse
+	}
+	if err := l.connect(); err != nil {
+		l.end(stClosed, err)
+		return nil, err
+	}
+	return l, nil
+}
+
+// replaceTombstone puts l in the place of a leg that has ended: a client that
+// comes again from the same port begins a new connection with the server, too.
+func (e *Engine) replaceTombstone(l *Leg) bool {
+	old := e.table.get(&l.flow)
+	if old == nil {
+		return e.table.add(l)
+	}
+	old.mu.Lock()
+	ended := old.state >= stTombstone
+	old.mu.Unlock()
+	if !ended {
+		return false
+	}
+	e.table.remove(old)
+	return e.table.add(l)
+}
+
+func (l *Leg) connect() error {
+	ep, err := l.engine.newEndpoint(l)
+	if err != nil {
+		return err
+	}
+	l.entry.Init(l, allEvents)
+	l.wq.EventRegister(&l.entry)
+	l.ep = ep
+	switch terr := ep.Connect(fullAddress(l.p.Remote)).(type) {
+	case *tcpip.ErrConnectStarted, nil:
+		return nil
+	case *tcpip.ErrPortInUse, *tcpip.ErrBadLocalAddress:
+		return ErrAddrInUse
+	default:
+		return errorOf(terr)
+	}
+}
+
+// privateHandshake handles what netstack sends while the leg is being built. mu
+// is held; the returned function injects the peer's part once it is not.
+func (l *Leg) privateHandshake(tcp header.TCP) func() {
+	flags := tcp.Flags()
+	switch {
+	case flags&header.TCPFlagRst != 0:
+		return nil
+	case flags&header.TCPFlagSyn != 0:
+		return l.answerSYN(tcp)
+	case tcp.SequenceNumber() == l.stackISS+1:
+		return l.attached()
+	}
+	return nil
+}
+
+// answerSYN plays the peer's SYN-ACK.
+func (l *Leg) answerSYN(tcp header.TCP) func() {
+	l.stackISS = tcp.SequenceNumber()
+	l.seqDelta = l.txSeq(l.txNxt) - (l.stackISS + 1)
+	l.stackWS = 0
+	var tsEcr uint32
+	walkOptions(tcp[header.TCPMinimumSize:tcp.DataOffset()], func(kind byte, o []byte) {
+		switch kind {
+		case header.TCPOptionWS:
+			if l.p.PeerWS >= 0 {
+				l.stackWS = o[2]
+			}
+		case header.TCPOptionTS:
+			val := be32(o[2:])
+			l.tsDelta = l.engine.ClockMillis() + l.p.TSOffset - val
+			// netstack takes its first round trip from the echo: tell it that
+			// of the real handshake, not that of this private one, or the
+			// first retransmission time-out would be far too short on a WAN.
+			tsEcr = val - l.p.RTTMicros/1000
+		}
+	})
+	opts := synOptions(make([]byte, header.TCPOptionsMaximumSize), l.p.MSS, l.p.PeerWS, l.p.SACK, l.p.TS, l.p.PeerTS, tsEcr)
+	b := l.flow.build(make([]byte, maxMade), l.v6, true, made{
+		flags: header.TCPFlagSyn | header.TCPFlagAck,
+		seq:   l.rxSeq(l.rxNxt) - 1, ack: l.stackISS + 1,
+		window: initialSendWindow, opts: opts,
+	})
+	return func() { l.engine.inject(b, l.v6) }
+}
+
+// initialSendWindow is what the endpoint may send before the peer's first
+// segment tells its window. It is small, because the true one is not known: a
+// peer drops what does not fit and says so.
+const initialSendWindow = 14600 // ten segments, RFC 6928
+
+// attached ends the private handshake: what waited goes in. The leg counts as
+// attached only when it has, so that nothing that arrives overtakes it.
+func (l *Leg) attached() func() {
+	l.engine.C.Rebuilt.Add(1)
+	var inject [][]byte
+	var ts []byte
+	if l.p.TS {
+		ts = tsOption(make([]byte, 12), l.p.PeerTS, 0)
+	}
+	peer := func(flags header.TCPFlags, seq uint32) {
+		inject = append(inject, l.flow.build(make([]byte, maxMade), l.v6, true, made{
+			flags: flags, seq: seq, ack: l.stackISS + 1,
+			window: initialSendWindow >> max(l.p.PeerWS, 0), opts: ts,
+		}))
+	}
+	var probe []byte
+	if l.restored {
+		// A segment from before the window makes netstack announce RCV.NXT
+		// with its whole window: that acknowledges at once all that is held.
+		// A held FIN does the same, and acknowledges itself.
+		if l.finHeld {
+			peer(header.TCPFlagAck|header.TCPFlagFin, l.rxSeq(l.rxNxt))
+		} else {
+			peer(header.TCPFlagAck, l.rxSeq(l.rxNxt)-1)
+		}
+		if !l.quiet {
+			probe = l.probe()
+		}
+	}
+	return func() {
+		for _, b := range inject {
+			l.engine.inject(b, l.v6)
+		}
+		if probe != nil {
+			l.engine.emitMade(probe)
+		}
+		for _, p := range l.takePending() {
+			l.engine.replay(l, p)
+			p.DecRef()
+		}
+		l.mu.Lock()
+		rest := l.pending // came while the others were replayed
+		l.pending = nil
+		if l.state == stBuilding {
+			l.state = stAttached
+		}
+		l.mu.Unlock()
+		for _, p := range rest {
+			l.engine.replay(l, p)
+			p.DecRef()
+		}
+		l.events.Wake(l)
+	}
+}
+
+func (l *Leg) takePending() []*stack.PacketBuffer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.pending
+	l.pending = nil
+	return p
+}
+
+// probe makes the segment that asks the peer where it is: a SYN-ACK if it may
+// still be in its handshake, else one from below its window, which it must
+// answer with an ACK (RFC 9293, 3.10.7.4; the form of a keepalive, RFC 1122
+// 4.2.3.6).
+func (l *Leg) probe() []byte {
+	if !l.confirmed {
+		return l.synAck()
+	}
+	ack := l.permitted(l.rxNxt) // a held FIN was acknowledged by the former active, or is to be now
+	m := made{flags: header.TCPFlagAck, seq: l.txSeq(l.txNxt) - 1, ack: l.rxSeq(ack), window: l.windowTo(ack, l.rxEdge)}
+	l.left(ack, l.rxEdge)
+	m.opts = l.ackOptions(l.p.PeerTS, nil)
+	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
+}
+
+// mayHurry decides, once per restored leg, whether hurry's option is of use: the
+// answer to the probe carries the peer's SND.NXT, which tells what is in flight.
+func (l *Leg) mayHurry(s *segment) bool {
+	if l.hurried || !l.p.SACK || s.payload > 0 || l.finHeld {
+		return false
+	}
+	l.hurried = true
+	if nxt, ok := l.rxOffset(s.tcp.SequenceNumber()); ok && l.twoMissing(nxt) {
+		l.hurryTo = nxt
+	}
+	return l.hurryTo > 0
+}
+
+// twoMissing reports whether the peer, who has sent everything below nxt, has at
+// least two full segments in flight.
+func (l *Leg) twoMissing(nxt uint64) bool { return nxt >= l.rxNxt+2*uint64(l.segmentSize()) }
+
+// segmentSize is the payload of the peer's full segments.
+func (l *Leg) segmentSize() uint32 {
+	mss := uint32(l.p.OurMSS)
+	if l.p.TS {
+		mss -= header.TCPOptionTSLength + 2
+	}
+	return mss
+}
+
+// hurry makes a SACK option that starts the peer's loss recovery. What was in
+// flight when the former active died is lost, and a peer whose tail loss probe
+// was lost with it would wait for its retransmission time-out (200 ms and more).
+// The option reports the second segment after RCV.NXT: the peer takes the first
+// for lost at once (RFC 8985, 6.2) and sends it again; when that is acknowledged
+// and the reported one turns out to be missing it sends everything again, as
+// RFC 2018 section 8 demands, since a receiver may discard what it has reported.
+// That is what happened: the pair has discarded what its dead half held.
+func (l *Leg) hurry() []byte {
+	nxt := l.hurryTo
+	l.hurryTo = 0
+	// Between the decision and this ACK the peer may have sent it all again. A block
+	// beyond its SND.NXT would be a lie that RFC 2018 does not cover.
+	if nxt == 0 || !l.twoMissing(nxt) {
+		return nil
+	}
+	b := make([]byte, 10)
+	b[0], b[1] = header.TCPOptionSACK, 10
+	put32(b[2:], l.rxSeq(l.rxNxt)+l.segmentSize())
+	put32(b[6:], l.rxSeq(l.rxNxt)+2*l.segmentSize())
+	return b
+}
+
+// replay gives a queued packet to the leg as if it arrived now.
+func (e *Engine) replay(l *Leg, pkt *stack.PacketBuffer) {
+	var s segment
+	b := firstSlice(pkt)
+	if s.parse(b, pkt.Size()) != parsedTCP {
+		return
+	}
+	if l.input(&s, pkt, true) == vDeliver {
+		e.deliver(s.v6, pkt)
+	}
+}

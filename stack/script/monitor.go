@@ -1,0 +1,97 @@
+package script
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"lockstep/replication"
+	"lockstep/tun"
+)
+
+// monitored is the appliance's device: it looks at every packet at the moment of
+// its emission and compares it with what the standby holds at that moment. A
+// packet that is in order now stays in order, because the store only learns.
+type monitored struct {
+	*tun.PipeEnd
+	rig     *Rig
+	j       *Journal
+	written atomic.Uint64 // packets that are in the pipe, or were
+	check   bool
+}
+
+// WriteV implements tun.Device.
+func (m *monitored) WriteV(bufs [][]byte) error {
+	if m.check && len(bufs) > 0 {
+		var pkt []byte
+		for _, b := range bufs[1:] {
+			pkt = append(pkt, b...)
+		}
+		m.inspect(bufs[0], pkt)
+	}
+	before := m.Dropped()
+	err := m.PipeEnd.WriteV(bufs)
+	if m.Dropped() != before {
+		m.rig.violate("the pipe to the peers is full: the test is too fast")
+	}
+	if err == nil {
+		m.written.Add(1)
+	}
+	return err
+}
+
+// inspect checks invariants 1 to 3.
+func (m *monitored) inspect(hdr, pkt []byte) {
+	s, err := Decode(hdr, pkt)
+	if err != nil {
+		if !errors.Is(err, errOther) && !m.rig.o.Foreign {
+			m.rig.violate("packet of the appliance: %v: %x", err, pkt)
+		}
+		return
+	}
+	if m.rig.isServer(s.Src.Addr()) {
+		return // handed back to the router, not ours
+	}
+	j := m.j
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.standby == nil {
+		return
+	}
+	key := flowKey{s.Src, s.Dst}
+	if s.Flags&(SYN|ACK) == SYN {
+		delete(j.legs, key) // a new dial
+		return
+	}
+	if s.Flags&RST != 0 {
+		return
+	}
+	leg, known := j.legs[key]
+	if !known {
+		switch {
+		case s.Flags&SYN != 0:
+			m.rig.violate("invariant 1: SYN-ACK without a record: %s", &s)
+		case len(s.Payload) > 0 || s.Flags&FIN != 0:
+			m.rig.violate("invariant 3: bytes to a server without a record: %s", &s)
+		}
+		return
+	}
+	if leg.free {
+		return
+	}
+	if kind, gone := j.ended[leg.id]; gone && kind != replication.Finished {
+		return
+	}
+	off := s.Ack - leg.irs - 1
+	switch {
+	case leg.adopted && off <= uint32(leg.told):
+		// Said before it was adopted: once in sync the standby holds it (see deliver).
+	case !leg.seen && s.Flags&SYN != 0:
+		m.rig.violate("invariant 1: SYN-ACK before the standby holds the record: %s", &s)
+	case !leg.seen && off != 0:
+		m.rig.violate("invariant 2: ACK of %d before the standby holds the record: %s", off, &s)
+	case !leg.seen && len(s.Payload) > 0 && leg.sender == replication.Response:
+		m.rig.violate("invariant 3: request bytes before the standby holds the record: %s", &s)
+	case leg.seen && off > uint32(leg.held):
+		m.rig.violate("invariant 2: ACK of offset %d of the %v stream, the standby holds %d: %s", off, leg.sender, leg.held, &s)
+	}
+}

@@ -1,0 +1,273 @@
+package stack
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// segment is a parsed view of one inbound packet: slices into its first buffer.
+type segment struct {
+	flow    flow
+	ip      []byte
+	tcp     header.TCP // header with options
+	v6      bool
+	ipLen   int // IP header bytes
+	payload int // TCP payload bytes
+}
+
+type parseResult uint8
+
+const (
+	parsedTCP parseResult = iota
+	parsedOther
+	parsedFragment
+	parsedBad
+)
+
+// parse reads the headers at the start of an IP packet of total bytes, of which
+// b is the first contiguous part (it must hold all headers: the reader sees to
+// that). It trusts no length.
+func (s *segment) parse(b []byte, total int) parseResult {
+	if len(b) < header.IPv4MinimumSize {
+		return parsedBad
+	}
+	switch b[0] >> 4 {
+	case 4:
+		return s.parse4(b, total)
+	case 6:
+		return s.parse6(b, total)
+	}
+	return parsedBad
+}
+
+func (s *segment) parse4(b []byte, total int) parseResult {
+	ip := header.IPv4(b)
+	hl := int(ip.HeaderLength())
+	if hl < header.IPv4MinimumSize || hl > len(b) || int(ip.TotalLength()) != total || total < hl {
+		return parsedBad
+	}
+	if ip.Protocol() != uint8(header.TCPProtocolNumber) {
+		return parsedOther
+	}
+	if ip.More() || ip.FragmentOffset() != 0 {
+		return parsedFragment
+	}
+	s.v6 = false
+	s.flow.local = v4in6(b[16:20])
+	s.flow.remote = v4in6(b[12:16])
+	return s.parseTCP(b, hl, total)
+}
+
+func (s *segment) parse6(b []byte, total int) parseResult {
+	if len(b) < header.IPv6MinimumSize {
+		return parsedBad
+	}
+	ip := header.IPv6(b)
+	if int(ip.PayloadLength())+header.IPv6MinimumSize != total {
+		return parsedBad
+	}
+	switch ip.NextHeader() {
+	case uint8(header.TCPProtocolNumber):
+	case uint8(header.IPv6FragmentExtHdrIdentifier):
+		return parsedFragment
+	default:
+		return parsedOther
+	}
+	s.v6 = true
+	copy(s.flow.local[:], b[24:40])
+	copy(s.flow.remote[:], b[8:24])
+	return s.parseTCP(b, header.IPv6MinimumSize, total)
+}
+
+func (s *segment) parseTCP(b []byte, ipLen, total int) parseResult {
+	if len(b) < ipLen+header.TCPMinimumSize {
+		return parsedBad
+	}
+	tcp := header.TCP(b[ipLen:])
+	off := int(tcp.DataOffset())
+	if off < header.TCPMinimumSize || off > len(tcp) || ipLen+off > total {
+		return parsedBad
+	}
+	s.ip, s.ipLen = b[:ipLen], ipLen
+	s.tcp = tcp[:off]
+	s.payload = total - ipLen - off
+	s.flow.localPort = tcp.DestinationPort()
+	s.flow.remotePort = tcp.SourcePort()
+	return parsedTCP
+}
+
+func v4in6(b []byte) (a [16]byte) {
+	a[10], a[11] = 0xff, 0xff
+	copy(a[12:], b)
+	return a
+}
+
+// segLen is the sequence space the segment takes (RFC 9293, section 3.4).
+func (s *segment) segLen() uint32 {
+	n := uint32(s.payload)
+	if s.tcp.Flags()&header.TCPFlagFin != 0 {
+		n++
+	}
+	return n
+}
+
+// options walks a TCP header's options. It returns false if one of them lies
+// about its length. visit gets the kind and the whole option, kind byte first.
+func walkOptions(opts []byte, visit func(kind byte, opt []byte)) bool {
+	for i := 0; i < len(opts); {
+		switch opts[i] {
+		case header.TCPOptionEOL:
+			return true
+		case header.TCPOptionNOP:
+			i++
+			continue
+		}
+		if i+1 >= len(opts) {
+			return false
+		}
+		n := int(opts[i+1])
+		if n < 2 || i+n > len(opts) {
+			return false
+		}
+		visit(opts[i], opts[i:i+n])
+		i += n
+	}
+	return true
+}
+
+// locate finds the timestamp and SACK options without a closure, because it runs
+// for every segment. The returned indexes are into opts, -1 when absent.
+func locateOptions(opts []byte) (ts, sack int, ok bool) {
+	ts, sack = -1, -1
+	for i := 0; i < len(opts); {
+		switch opts[i] {
+		case header.TCPOptionEOL:
+			return ts, sack, true
+		case header.TCPOptionNOP:
+			i++
+			continue
+		}
+		if i+1 >= len(opts) {
+			return ts, sack, false
+		}
+		n := int(opts[i+1])
+		if n < 2 || i+n > len(opts) {
+			return ts, sack, false
+		}
+		switch opts[i] {
+		case header.TCPOptionTS:
+			if n != header.TCPOptionTSLength {
+				return ts, sack, false
+			}
+			ts = i
+		case header.TCPOptionSACK:
+			if (n-2)%8 != 0 {
+				return ts, sack, false
+			}
+			sack = i
+		}
+		i += n
+	}
+	return ts, sack, true
+}
+
+// made describes a segment that the wrap makes itself.
+type made struct {
+	flags    header.TCPFlags
+	seq, ack uint32
+	window   uint16
+	opts     []byte
+}
+
+// build lays an IP packet without payload into b and returns it. fromPeer makes
+// it a packet of the peer to us (a private handshake), otherwise it is ours.
+// Checksums are whole: such packets are rare.
+func (f *flow) build(b []byte, v6, fromPeer bool, m made) []byte {
+	src, dst := f.local, f.remote
+	sp, dp := f.localPort, f.remotePort
+	if fromPeer {
+		src, dst, sp, dp = dst, src, dp, sp
+	}
+	tcpLen := header.TCPMinimumSize + len(m.opts)
+	ipLen := header.IPv4MinimumSize
+	if v6 {
+		ipLen = header.IPv6MinimumSize
+	}
+	b = b[:ipLen+tcpLen]
+	clear(b)
+	var xsum uint16
+	if v6 {
+		b[0] = 6 << 4
+		binary.BigEndian.PutUint16(b[4:], uint16(tcpLen))
+		b[6] = uint8(header.TCPProtocolNumber)
+		b[7] = 64
+		copy(b[8:24], src[:])
+		copy(b[24:40], dst[:])
+		xsum = checksum.Checksum(b[8:40], 0)
+	} else {
+		b[0] = 4<<4 | 5
+		binary.BigEndian.PutUint16(b[2:], uint16(ipLen+tcpLen))
+		b[6] = 0x40 // DF
+		b[8] = 64
+		b[9] = uint8(header.TCPProtocolNumber)
+		copy(b[12:16], src[12:])
+		copy(b[16:20], dst[12:])
+		ip := header.IPv4(b)
+		ip.SetChecksum(^ip.CalculateChecksum())
+		xsum = checksum.Checksum(b[12:20], 0)
+	}
+	tcp := header.TCP(b[ipLen:])
+	tcp.Encode(&header.TCPFields{
+		SrcPort: sp, DstPort: dp, SeqNum: m.seq, AckNum: m.ack,
+		DataOffset: uint8(tcpLen), Flags: m.flags, WindowSize: m.window,
+	})
+	copy(tcp[header.TCPMinimumSize:], m.opts)
+	var ph [4]byte
+	ph[1] = uint8(header.TCPProtocolNumber)
+	binary.BigEndian.PutUint16(ph[2:], uint16(tcpLen))
+	xsum = checksum.Checksum(ph[:], xsum)
+	tcp.SetChecksum(^tcp.CalculateChecksum(xsum))
+	return b
+}
+
+// maxMade bounds what build writes: IPv6 and TCP headers with full options.
+const maxMade = header.IPv6MinimumSize + header.TCPHeaderMaximumSize
+
+// synOptions writes the options of a SYN or SYN-ACK in Linux's order.
+func synOptions(b []byte, mss uint16, ws int8, sack, ts bool, tsVal, tsEcr uint32) []byte {
+	n := header.EncodeMSSOption(uint32(mss), b)
+	switch {
+	case ts && sack:
+		n += header.EncodeSACKPermittedOption(b[n:])
+		n += header.EncodeTSOption(tsVal, tsEcr, b[n:])
+	case ts:
+		n += header.EncodeNOP(b[n:])
+		n += header.EncodeNOP(b[n:])
+		n += header.EncodeTSOption(tsVal, tsEcr, b[n:])
+	case sack:
+		n += header.EncodeNOP(b[n:])
+		n += header.EncodeNOP(b[n:])
+		n += header.EncodeSACKPermittedOption(b[n:])
+	}
+	if ws >= 0 {
+		n += header.EncodeNOP(b[n:])
+		n += header.EncodeWSOption(int(ws), b[n:])
+	}
+	return b[:n]
+}
+
+// tsOption writes NOP NOP TS, the 12 bytes every later segment carries.
+func tsOption(b []byte, val, ecr uint32) []byte {
+	n := header.EncodeNOP(b)
+	n += header.EncodeNOP(b[n:])
+	n += header.EncodeTSOption(val, ecr, b[n:])
+	return b[:n]
+}
+
+// addrPort turns one side of a flow into the public form.
+func addrPort(a [16]byte, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(a).Unmap(), port)
+}

@@ -1,0 +1,621 @@
+package tun
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	testTable    = 7400
+	testPriority = 1000
+	tunName      = "ls0"
+)
+
+// site is one appliance between a client and a server:
+//
+//	client eth0 10.1.0.1, fd01::1 --- front gw back --- eth0 10.20.0.11, fd20::11 server
+//	default via 10.1.0.254                              default via 10.20.0.1 (floating)
+//
+// The appliance's kernel has no address on the back network: the floating
+// gateway address is answered for by an announcer.
+type site struct {
+	client, gw, server *testNS
+}
+
+func newSite(t testing.TB) *site {
+	s := &site{client: newNS(t), gw: newNS(t), server: newNS(t)}
+	for _, n := range []*testNS{s.client, s.gw, s.server} {
+		n.run(func() error { return sysctl("ipv6/conf/default/accept_dad", "0") })
+	}
+	veth(s.client, "eth0", s.gw, "front")
+	veth(s.gw, "back", s.server, "eth0")
+	s.gw.run(func() error {
+		// As strict as a distribution may be: the TUN device must work all the same.
+		if err := sysctl("ipv4/conf/all/rp_filter", "1"); err != nil {
+			return err
+		}
+		return s.gw.addr("front", "10.1.0.254/24", "fd01::fe/64")
+	})
+	s.client.run(func() error {
+		return errors.Join(s.client.addr("eth0", "10.1.0.1/24", "fd01::1/64"),
+			s.client.via("0.0.0.0/0", "10.1.0.254"), s.client.via("::/0", "fd01::fe"))
+	})
+	s.server.run(func() error {
+		return errors.Join(s.server.addr("eth0", "10.20.0.11/24", "fd20::11/64"),
+			s.server.via("0.0.0.0/0", "10.20.0.1"), s.server.via("::/0", "fd20::1"))
+	})
+	return s
+}
+
+func testConfig() RouteConfig {
+	return RouteConfig{
+		TUN: tunName, Front: "front", Back: "back", Table: testTable, RulePriority: testPriority,
+		Virtual: []netip.Addr{
+			netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8::10"),
+			netip.MustParseAddr("10.20.0.1"), netip.MustParseAddr("fd20::1"), netip.MustParseAddr("203.0.113.10"),
+		},
+		Servers: []netip.AddrPort{
+			netip.MustParseAddrPort("10.20.0.11:80"), netip.MustParseAddrPort("[fd20::11]:80"), netip.MustParseAddrPort("10.20.0.11:80"),
+		},
+		Gateways: []netip.Prefix{netip.MustParsePrefix("10.20.0.1/24"), netip.MustParsePrefix("fd20::1/64")},
+	}
+}
+
+// install opens the device, installs routes and answers for the gateway.
+func (s *site) install(t testing.TB) (Device, *Routes) {
+	t.Helper()
+	d := in(s.gw, func() (Device, error) { return Open(tunName, 1500) })
+	t.Cleanup(func() { d.Close() })
+	r := in(s.gw, func() (*Routes, error) { return InstallRoutes(testConfig()) })
+	t.Cleanup(func() { r.Close() })
+	a := in(s.gw, func() (*Announcer, error) {
+		return NewAnnouncer(AnnouncerConfig{Interface: "back", Addrs: []netip.Addr{netip.MustParseAddr("10.20.0.1"), netip.MustParseAddr("fd20::1")}})
+	})
+	t.Cleanup(func() { a.Close() })
+	a.Activate()
+	return d, r
+}
+
+// packets reads the device until it closes.
+func packets(t testing.TB, d Device) <-chan []byte {
+	out := make(chan []byte, 256)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer close(out)
+		hdr, buf := make([]byte, VnetHeaderLen), make([]byte, MaxPacketLen)
+		for {
+			n, err := d.ReadV([][]byte{hdr, buf})
+			if err != nil {
+				if !errors.Is(err, os.ErrClosed) {
+					t.Errorf("read: %v", err)
+				}
+				return
+			}
+			select {
+			case out <- bytes.Clone(buf[:n]):
+			default: // a test that stopped looking
+			}
+		}
+	}()
+	t.Cleanup(func() { d.Close(); <-ended })
+	return out
+}
+
+// flow is a TCP packet's four-tuple, "" for anything else.
+func flow(p []byte) string {
+	var src, dst netip.Addr
+	var tcp []byte
+	switch {
+	case len(p) >= 40 && p[0]>>4 == 4 && p[9] == unix.IPPROTO_TCP:
+		src, dst, tcp = netip.AddrFrom4([4]byte(p[12:16])), netip.AddrFrom4([4]byte(p[16:20])), p[int(p[0]&15)*4:]
+	case len(p) >= 60 && p[0]>>4 == 6 && p[6] == unix.IPPROTO_TCP:
+		src, dst, tcp = netip.AddrFrom16([16]byte(p[8:24])), netip.AddrFrom16([16]byte(p[24:40])), p[40:]
+	default:
+		return ""
+	}
+	return fmt.Sprintf("%s > %s", netip.AddrPortFrom(src, binary.BigEndian.Uint16(tcp)),
+		netip.AddrPortFrom(dst, binary.BigEndian.Uint16(tcp[2:])))
+}
+
+// dialLater starts a connection attempt that nobody answers and ends it with the test.
+func dialLater(t testing.TB, n *testNS, local, remote string) {
+	t.Helper()
+	n.run(func() error {
+		l, r := netip.MustParseAddrPort(local), netip.MustParseAddrPort(remote)
+		family, lsa, rsa := unix.AF_INET, sockaddr(l), sockaddr(r)
+		if l.Addr().Is6() {
+			family = unix.AF_INET6
+		}
+		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		if err := unix.Bind(fd, lsa); err != nil {
+			return err
+		}
+		if err := unix.Connect(fd, rsa); err != unix.EINPROGRESS {
+			return fmt.Errorf("connect to %s: %v", remote, err)
+		}
+		return nil
+	})
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}
+
+func TestProtectedSegmentsReachTheTUN(t *testing.T) {
+	s := newSite(t)
+	d, _ := s.install(t)
+	got := packets(t, d)
+	for _, c := range []struct {
+		from          *testNS
+		local, remote string
+	}{
+		{s.client, "10.1.0.1:4001", "203.0.113.10:80"},    // client to VIP
+		{s.client, "[fd01::1]:4001", "[2001:db8::10]:80"}, //
+		{s.server, "10.20.0.11:80", "10.1.0.1:4002"},      // server's port to a client's address
+		{s.server, "[fd20::11]:80", "[fd01::1]:4002"},     //
+		{s.server, "10.20.0.11:4003", "10.20.0.1:99"},     // anything to the floating gateway
+		{s.server, "[fd20::11]:4003", "[fd20::1]:99"},     //
+	} {
+		dialLater(t, c.from, c.local, c.remote)
+		want := c.local + " > " + c.remote
+		for p := range got {
+			if flow(p) == want {
+				break
+			}
+			if flow(p) != "" && !strings.Contains(flow(p), ":400") {
+				t.Fatalf("unexpected segment %s", flow(p))
+			}
+		}
+	}
+}
+
+// TestWrittenSegmentsLeave: what the TUN device writes with a client's address
+// as its source passes reverse path filtering and reaches the server.
+func TestWrittenSegmentsLeave(t *testing.T) {
+	s := newSite(t)
+	d, _ := s.install(t)
+	c := in(s.server, func() (net.PacketConn, error) { return net.ListenPacket("udp", "10.20.0.11:53") })
+	defer c.Close()
+	hdr := make([]byte, VnetHeaderLen)
+	if err := d.WriteV([][]byte{hdr, udpPacket("10.1.0.1", "10.20.0.11", 5000, 53, []byte("relayed"))}); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64)
+	c.SetDeadline(time.Now().Add(deadline))
+	n, from, err := c.ReadFrom(buf)
+	if err != nil || string(buf[:n]) != "relayed" || from.String() != "10.1.0.1:5000" {
+		t.Fatalf("%q from %v, %v", buf[:n], from, err)
+	}
+}
+
+func TestEverythingElseIsForwarded(t *testing.T) {
+	s := newSite(t)
+	d, _ := s.install(t)
+	got := packets(t, d)
+	for _, ip := range []string{"10.20.0.11", "fd20::11"} {
+		s.udpEcho(t, ip)
+		s.ping(t, s.client, ip, nil)
+		s.tcpDirect(t, ip)
+	}
+	d.Close()
+	for p := range got {
+		if flow(p) != "" {
+			t.Errorf("an unprotected segment went into the TUN device: %s", flow(p))
+		}
+	}
+}
+
+// tcpDirect talks to a server's unprotected port.
+func (s *site) tcpDirect(t *testing.T, ip string) {
+	t.Helper()
+	ln := in(s.server, func() (net.Listener, error) { return net.Listen("tcp", net.JoinHostPort(ip, "8080")) })
+	defer ln.Close()
+	c := in(s.client, func() (net.Conn, error) { return net.DialTimeout("tcp", ln.Addr().String(), deadline) })
+	c.Close()
+}
+
+func (s *site) udpEcho(t *testing.T, ip string) {
+	t.Helper()
+	srv := in(s.server, func() (net.PacketConn, error) { return net.ListenPacket("udp", net.JoinHostPort(ip, "7")) })
+	defer srv.Close()
+	c := in(s.client, func() (net.Conn, error) { return net.Dial("udp", srv.LocalAddr().String()) })
+	defer c.Close()
+	if _, err := c.Write([]byte("there")); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64)
+	srv.SetDeadline(time.Now().Add(deadline))
+	c.SetDeadline(time.Now().Add(deadline))
+	n, from, err := srv.ReadFrom(buf)
+	if err != nil || from.String() != c.LocalAddr().String() {
+		t.Fatalf("server got %q from %v, want %v, %v", buf[:n], from, c.LocalAddr(), err)
+	}
+	if _, err := srv.WriteTo([]byte("back"), from); err != nil {
+		t.Fatal(err)
+	}
+	if n, err = c.Read(buf); err != nil || string(buf[:n]) != "back" {
+		t.Fatalf("client got %q, %v", buf[:n], err)
+	}
+}
+
+// ping sends one echo request from n and waits for the answer. before, if not
+// nil, runs once the ICMP socket is open; every other ICMP message that comes
+// before the answer is returned.
+func (s *site) ping(t *testing.T, n *testNS, ip string, before func()) (others [][]byte) {
+	t.Helper()
+	network, request, reply := "ip4:icmp", byte(8), byte(0)
+	if netip.MustParseAddr(ip).Is6() {
+		network, request, reply = "ip6:58", 128, 129
+	}
+	c := in(n, func() (net.Conn, error) { return net.Dial(network, ip) })
+	defer c.Close()
+	all := in(n, func() (net.PacketConn, error) {
+		return net.ListenPacket(network, map[bool]string{true: "::", false: "0.0.0.0"}[request == 128])
+	})
+	defer all.Close()
+	if before != nil {
+		before()
+	}
+	msg := []byte{request, 0, 0, 0, 0x4c, 0x53, 0, 1} // the kernel fills an ICMPv6 checksum in
+	if request == 8 {
+		binary.BigEndian.PutUint16(msg[2:], inetChecksum(msg))
+	}
+	if _, err := c.Write(msg); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 2048)
+	all.SetDeadline(time.Now().Add(deadline))
+	for {
+		k, _, err := all.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case k >= 8 && buf[0] == reply && bytes.Equal(buf[4:8], msg[4:8]):
+			return others
+		case request == 128 && buf[0] >= 130: // MLD and neighbour discovery
+		case buf[0] != request:
+			others = append(others, bytes.Clone(buf[:k]))
+		}
+	}
+}
+
+func TestPathMTUIsReported(t *testing.T) {
+	s := newSite(t)
+	s.install(t)
+	for _, e := range []struct {
+		n    *testNS
+		name string
+	}{{s.gw, "back"}, {s.server, "eth0"}} {
+		e.n.run(func() error {
+			l, err := netlink.LinkByName(e.name)
+			if err != nil {
+				return err
+			}
+			return netlink.LinkSetMTU(l, 1400)
+		})
+	}
+	for _, c := range []struct {
+		remote                   string
+		level, discover, do, mtu int
+	}{
+		{"10.20.0.11:9", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO, unix.IP_MTU},
+		{"[fd20::11]:9", unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, unix.IPV6_MTU},
+	} {
+		conn := in(s.client, func() (net.Conn, error) { return net.Dial("udp", c.remote) })
+		defer conn.Close()
+		raw, err := conn.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), c.level, c.discover, c.do) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "path MTU 1400 to "+c.remote, func() bool {
+			_, _ = conn.Write(make([]byte, 1440)) // EMSGSIZE once the report is in
+			var mtu int
+			raw.Control(func(fd uintptr) { mtu, err = unix.GetsockoptInt(int(fd), c.level, c.mtu) })
+			return err == nil && mtu == 1400
+		})
+	}
+}
+
+// state is everything InstallRoutes may touch, as text.
+func (s *site) state(t testing.TB) []string {
+	t.Helper()
+	return in(s.gw, func() ([]string, error) {
+		var out []string
+		for _, f := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			rules, err := netlink.RuleList(f)
+			if err != nil {
+				return nil, err
+			}
+			for _, r := range rules {
+				out = append(out, fmt.Sprintf("%v iif %q sport %v proto %d", r, r.IifName, r.Sport, r.Protocol))
+			}
+			for _, table := range []int{testTable, unix.RT_TABLE_MAIN} {
+				routes, err := netlink.RouteListFiltered(f, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+				if err != nil {
+					return nil, err
+				}
+				for _, r := range routes {
+					if r.Dst.IP.IsLinkLocalUnicast() {
+						continue // comes when the kernel has finished with its own address
+					}
+					out = append(out, fmt.Sprintf("table %d: %s type %d metric %d dev %d", table, r.Dst, r.Type, r.Priority, r.LinkIndex))
+				}
+			}
+		}
+		for _, k := range []string{
+			"ipv4/ip_forward", "ipv4/conf/all/rp_filter", "ipv4/conf/front/rp_filter",
+			"ipv6/conf/all/forwarding", "ipv6/conf/front/accept_ra", "ipv6/conf/back/accept_ra",
+			"ipv6/conf/front/forwarding", "ipv6/conf/back/forwarding",
+		} {
+			v, err := os.ReadFile(procSysNet + "/" + k)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, k+"="+strings.TrimSpace(string(v)))
+		}
+		slices.Sort(out)
+		return out, nil
+	})
+}
+
+func TestCloseRestoresEverything(t *testing.T) {
+	s := newSite(t)
+	before := s.state(t)
+	ignore := goleak.IgnoreCurrent()
+	d := in(s.gw, func() (Device, error) { return Open(tunName, 1500) })
+	r := in(s.gw, func() (*Routes, error) { return InstallRoutes(testConfig()) })
+	during := s.state(t)
+	if slices.Equal(before, during) {
+		t.Fatal("nothing was installed")
+	}
+	for _, want := range []string{"ipv4/ip_forward=1", "ipv6/conf/all/forwarding=1", "ipv6/conf/front/accept_ra=2"} {
+		if !slices.Contains(during, want) {
+			t.Errorf("missing %s", want)
+		}
+	}
+	for range 2 {
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := s.state(t); !slices.Equal(before, after) {
+		t.Errorf("before: %q\nafter:  %q", before, after)
+	}
+	d.Close()
+	goleak.VerifyNone(t, ignore)
+}
+
+// TestKilledProcessStaysSilent: when the device goes without Routes.Close, as
+// with SIGKILL, the kernel must neither answer protected segments nor send them
+// elsewhere; and the next process finds its way.
+func TestKilledProcessStaysSilent(t *testing.T) {
+	s := newSite(t)
+	before := s.state(t)
+	d, _ := s.install(t)
+	installed := s.state(t)
+	d.Close()
+	eventually(t, "the TUN device's routes go with it", func() bool {
+		return !slices.ContainsFunc(s.state(t), func(l string) bool {
+			return strings.Contains(l, fmt.Sprintf("table %d:", testTable)) && strings.Contains(l, fmt.Sprintf("metric %d ", tunMetric))
+		})
+	})
+	for _, c := range []struct{ server, vip, client string }{
+		{"10.20.0.11", "203.0.113.10", "10.1.0.1"},
+		{"fd20::11", "2001:db8::10", "fd01::1"},
+	} {
+		// From the client a SYN-ACK to the VIP; from the server's port to a client.
+		s.silent(t, s.client, c.client, c.vip, 40000, 80, c.server)
+		s.silent(t, s.server, c.server, c.client, 80, 40001, c.client)
+	}
+
+	d2 := in(s.gw, func() (Device, error) { return Open(tunName, 1500) })
+	defer d2.Close()
+	r2 := in(s.gw, func() (*Routes, error) { return InstallRoutes(testConfig()) })
+	noIndex := func(l []string) []string {
+		var out []string
+		for _, x := range l {
+			out = append(out, strings.Split(x, " dev ")[0])
+		}
+		return out
+	}
+	if again := s.state(t); !slices.Equal(noIndex(installed), noIndex(again)) {
+		t.Errorf("first: %q\nagain: %q", installed, again)
+	}
+	if err := r2.Close(); err != nil {
+		t.Fatal(err)
+	}
+	isSysctl := func(l string) bool { return strings.Contains(l, "=") }
+	after := slices.DeleteFunc(s.state(t), isSysctl) // the killed one's sysctls stay: nobody knows the old values
+	if want := slices.DeleteFunc(before, isSysctl); !slices.Equal(want, after) {
+		t.Errorf("before: %q\nafter:  %q", want, after)
+	}
+}
+
+// silent sends a SYN-ACK from n and then pings through the same kernel: by the
+// time the echo reply is back, an RST or ICMP error to the segment would be too.
+func (s *site) silent(t *testing.T, n *testNS, src, dst string, sport, dport uint16, pingTo string) {
+	t.Helper()
+	network := "ip4:tcp"
+	if netip.MustParseAddr(src).Is6() {
+		network = "ip6:tcp"
+	}
+	c := in(n, func() (net.PacketConn, error) { return net.ListenPacket(network, src) })
+	defer c.Close()
+	others := s.ping(t, n, pingTo, func() {
+		to := &net.IPAddr{IP: net.ParseIP(dst)}
+		if _, err := c.WriteTo(synAck(src, dst, sport, dport), to); err != nil {
+			t.Fatal(err)
+		}
+	})
+	for _, o := range others {
+		t.Errorf("ICMP answer to %s > %s: % x", src, dst, o)
+	}
+	// Whatever TCP came in is queued on the raw socket by now.
+	raw, err := c.(*net.IPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 2048)
+	var rerr error
+	raw.Control(func(fd uintptr) { _, _, rerr = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT) })
+	if rerr != unix.EAGAIN {
+		t.Errorf("TCP answer to %s > %s: % x (%v)", src, dst, buf[:60], rerr)
+	}
+}
+
+// synAck is a TCP header with its checksum right.
+func synAck(src, dst string, sport, dport uint16) []byte {
+	b := binary.BigEndian.AppendUint16(nil, sport)
+	b = binary.BigEndian.AppendUint16(b, dport)
+	b = binary.BigEndian.AppendUint32(b, 1000)
+	b = binary.BigEndian.AppendUint32(b, 2000)
+	b = append(b, 0x50, 0x12, 0xff, 0xff, 0, 0, 0, 0)
+	pseudo := append(netip.MustParseAddr(src).AsSlice(), netip.MustParseAddr(dst).AsSlice()...)
+	pseudo = append(pseudo, 0, unix.IPPROTO_TCP, 0, byte(len(b)))
+	binary.BigEndian.PutUint16(b[16:], inetChecksum(append(pseudo, b...)))
+	return b
+}
+
+// TestLeftoversOfAnotherTable: the killed predecessor was configured with
+// another table; a gateway that is alive in a third one is left alone.
+func TestLeftoversOfAnotherTable(t *testing.T) {
+	s := newSite(t)
+	dead := in(s.gw, func() (Device, error) { return Open("dead", 1500) })
+	alive := in(s.gw, func() (Device, error) { return Open("alive", 1500) })
+	defer alive.Close()
+	other := func(tun string, table int, vip string) {
+		in(s.gw, func() (*Routes, error) {
+			cfg := testConfig()
+			cfg.TUN, cfg.Table, cfg.Virtual, cfg.Gateways = tun, table, []netip.Addr{netip.MustParseAddr(vip)}, nil
+			r, err := InstallRoutes(cfg)
+			if err == nil {
+				t.Cleanup(func() { r.Close() })
+			}
+			return r, err
+		})
+	}
+	other("alive", 7402, "203.0.113.12")
+	other("dead", 7401, "203.0.113.11")
+	dead.Close()
+	s.install(t)
+	state := strings.Join(s.state(t), "\n")
+	if strings.Contains(state, "7401") || strings.Contains(state, "203.0.113.11") {
+		t.Errorf("leftovers remain:\n%s", state)
+	}
+	for _, want := range []string{"203.0.113.12/32 table 7402", "203.0.113.10/32 table 7400"} {
+		if !strings.Contains(state, want) {
+			t.Errorf("missing %q:\n%s", want, state)
+		}
+	}
+}
+
+// TestRoutesReturnWithTheLink: interfaces set down and up by somebody.
+func TestRoutesReturnWithTheLink(t *testing.T) {
+	s := newSite(t)
+	d, _ := s.install(t)
+	defer d.Close()
+	installed := s.state(t)
+	for _, name := range []string{"back", tunName} {
+		for _, set := range []func(netlink.Link) error{netlink.LinkSetDown, netlink.LinkSetUp} {
+			s.gw.run(func() error {
+				l, err := netlink.LinkByName(name)
+				if err != nil {
+					return err
+				}
+				return set(l)
+			})
+		}
+	}
+	eventually(t, "all routes are back", func() bool { return slices.Equal(installed, s.state(t)) })
+	s.udpEcho(t, "10.20.0.11")
+}
+
+func TestInstallRefuses(t *testing.T) {
+	s := newSite(t)
+	d := in(s.gw, func() (Device, error) { return Open(tunName, 1500) })
+	defer d.Close()
+	before := s.state(t)
+	for _, c := range []struct {
+		name   string
+		change func(*RouteConfig)
+		want   string
+	}{
+		{"missing interface", func(c *RouteConfig) { c.Back = "nope" }, `"nope"`},
+		{"main table", func(c *RouteConfig) { c.Table = 254 }, "254"},
+		{"priority after main", func(c *RouteConfig) { c.RulePriority = 32766 }, "32766"},
+		{"multicast VIP", func(c *RouteConfig) { c.Virtual = append(c.Virtual, netip.MustParseAddr("224.0.0.1")) }, "224.0.0.1"},
+		{"kernel address as VIP", func(c *RouteConfig) { c.Virtual = append(c.Virtual, netip.MustParseAddr("10.1.0.254")) }, "remove it there"},
+		{"server without port", func(c *RouteConfig) { c.Servers = []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:0")} }, "10.0.0.1:0"},
+	} {
+		cfg := testConfig()
+		c.change(&cfg)
+		s.gw.run(func() error {
+			r, err := InstallRoutes(cfg)
+			if err == nil {
+				r.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: %v, want %q in it", c.name, err, c.want)
+			}
+			return nil
+		})
+		if after := s.state(t); !slices.Equal(before, after) {
+			t.Errorf("%s left something behind: %q", c.name, after)
+		}
+	}
+	// A stranger's route in our table is neither flushed nor mixed with ours.
+	s.gw.run(func() error {
+		stranger := &netlink.Route{Dst: ipNet(netip.MustParsePrefix("192.0.2.0/24")), Table: testTable, Type: unix.RTN_BLACKHOLE}
+		if err := netlink.RouteAdd(stranger); err != nil {
+			return err
+		}
+		if _, err := InstallRoutes(testConfig()); err == nil || !strings.Contains(err.Error(), "in use by somebody else") {
+			t.Errorf("with a stranger in the table: %v", err)
+		}
+		return netlink.RouteDel(stranger)
+	})
+}
+
+func TestNoChatterOnTheTUN(t *testing.T) {
+	s := newSite(t)
+	d, _ := s.install(t)
+	got := packets(t, d)
+	// The SYN comes after whatever the kernel said when the link came up.
+	dialLater(t, s.client, "[fd01::1]:4001", "[2001:db8::10]:80")
+	for p := range got {
+		if flow(p) != "" {
+			break
+		}
+		if p[0]>>4 != 6 || p[6] != 0 { // MLD reports carry a hop-by-hop header
+			t.Errorf("the kernel said % x", p)
+		}
+		t.Logf("chatter: % x", p)
+	}
+}
