@@ -1,0 +1,359 @@
+package appliance
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lockstep/appliance/config"
+	"lockstep/appliance/control"
+	"lockstep/appliance/metrics"
+	"lockstep/appliance/relay"
+	"lockstep/appliance/voter"
+	"lockstep/replication"
+	"lockstep/replication/identity"
+	"lockstep/replication/link"
+	"lockstep/replication/transport"
+	"lockstep/stack"
+	"lockstep/tun"
+)
+
+const (
+	// tunName is the device; one appliance runs per network namespace.
+	tunName = "lockstep0"
+	// routeTable and rulePriority are where the policy routes live; the values
+	// are unlikely to be in use and say whose they are (the sync port's number).
+	routeTable   = 7400
+	rulePriority = 7400
+	// streamUnderWay is how much of one stream may be on its way, bytes: both legs'
+	// buffers, twice after a takeover.
+	streamUnderWay = 16 << 20
+)
+
+// Node is a running appliance.
+type Node struct {
+	cfg    *config.Config
+	log    *slog.Logger
+	bootID [16]byte
+
+	dev         tun.Device
+	routes      *tun.Routes
+	front, back *tun.Announcer
+	engine      *stack.Engine
+	relay       *relay.Relay
+	services    []*relay.Service
+	servers     []*servers      // by service
+	probing     context.Context // ends with the appliance; of the probes that connections ask for
+	journal     *journal
+	link        *link.Link // nil when alone
+
+	role   atomic.Uint32 // replication.Role
+	since  atomic.Int64  // unix nanoseconds of the last change of role
+	silent chan struct{} // cap 1: heartbeats may have stopped
+	sess   *link.Session // of the role loop
+
+	voter       *voter.Voter // nil without a witness
+	lease       *lease       // the same
+	switchovers chan switchRequest
+	fitness     fitness // of the role loop
+
+	handed  chan<- error // of the role loop: told when we are the standby of whom we handed over to
+	deposed bool         // of pairLoop: stepped down for a peer that is out of reach
+	lostAt  time.Time    // of pairLoop: when this active last lost its standby
+	// claimedAt, of pairLoop: when somebody else last announced an address of ours
+	claimedAt time.Time
+
+	takeMu    sync.Mutex // guards the following
+	takeovers int
+	last      takeoverReport
+
+	wg   sync.WaitGroup
+	asks sync.WaitGroup // probes that connections asked for
+}
+
+// Run is an appliance from start to end: it returns when ctx ends, or at once
+// with an error that says what could not be set up; either way everything that
+// it made is gone.
+func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	n := &Node{cfg: cfg, log: log.With("node", cfg.Node), silent: make(chan struct{}, 1), switchovers: make(chan switchRequest)}
+	if _, err := rand.Read(n.bootID[:]); err != nil {
+		return fmt.Errorf("draw a boot id: %w", err)
+	}
+	var undo closers
+	defer undo.run(n.log)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n.probing = ctx
+	n.since.Store(time.Now().UnixNano()) // starting
+	if err := n.build(&undo); err != nil {
+		return err
+	}
+	if err := n.serve(&undo); err != nil {
+		return err
+	}
+	n.engine.Run()
+	n.journal.run()
+	n.wg.Add(1)
+	go n.dumpOnSignal(ctx)
+	n.log.Info("appliance started", "version", control.Version(), "tun", tunName, "mtu", n.dev.MTU())
+	if n.voter != nil {
+		n.quorumLoop(ctx)
+	} else {
+		n.pairLoop(ctx)
+	}
+	return nil
+}
+
+// serve opens what operators and monitoring look at.
+func (n *Node) serve(undo *closers) error {
+	socket, err := control.Serve(n.cfg.Control, n, n.log)
+	if err != nil {
+		return err
+	}
+	undo.add("control socket", func() error { socket.Close(); return nil })
+	if !n.cfg.Metrics.IsValid() {
+		return nil
+	}
+	scrape, err := metrics.Serve(n.cfg.Metrics, n, n.log)
+	if err != nil {
+		return err
+	}
+	undo.add("metrics", func() error { scrape.Close(); return nil })
+	return nil
+}
+
+// closers ends what was made, last first.
+type closers struct {
+	names []string
+	funcs []func() error
+}
+
+func (c *closers) add(name string, f func() error) {
+	c.names, c.funcs = append(c.names, name), append(c.funcs, f)
+}
+
+func (c *closers) run(log *slog.Logger) {
+	for i := len(c.funcs) - 1; i >= 0; i-- {
+		if err := c.funcs[i](); err != nil && !errors.Is(err, os.ErrClosed) {
+			log.Warn("shut down", "part", c.names[i], "err", err)
+		}
+	}
+}
+
+// build makes all parts, muted; nothing can be seen from outside yet.
+func (n *Node) build(undo *closers) error {
+	mtu, err := n.mtu()
+	if err != nil {
+		return err
+	}
+	if n.dev, err = tun.Open(tunName, mtu); err != nil {
+		return err
+	}
+	virtual := n.virtual()
+	n.routes, err = tun.InstallRoutes(tun.RouteConfig{
+		TUN: tunName, Front: n.cfg.Networks.Front.Interface, Back: n.cfg.Networks.Back.Interface,
+		Table: routeTable, RulePriority: rulePriority, Virtual: virtual,
+		Servers: n.transparentServers(), Gateways: n.cfg.Networks.Back.Gateway, Log: n.log,
+	})
+	if err != nil {
+		_ = n.dev.Close()
+		return err
+	}
+	undo.add("routes", n.routes.Close)
+	if n.front, err = n.announcer(n.cfg.Networks.Front.Interface, n.vips()); err != nil {
+		_ = n.dev.Close()
+		return err
+	}
+	undo.add("front announcer", n.front.Close)
+	if n.back, err = n.announcer(n.cfg.Networks.Back.Interface, n.gateways()); err != nil {
+		_ = n.dev.Close()
+		return err
+	}
+	undo.add("back announcer", n.back.Close)
+	if n.fitness.front, err = n.watchReach(undo, &n.cfg.Networks.Front); err == nil {
+		n.fitness.back, err = n.watchReach(undo, &n.cfg.Networks.Back.Network)
+	}
+	if err != nil {
+		_ = n.dev.Close()
+		return err
+	}
+	restore, err := tun.EnableGRO(n.cfg.Networks.Front.Interface, n.cfg.Networks.Back.Interface)
+	if err != nil {
+		n.log.Info("receive offload stays off; frames are read one by one", "err", err)
+	}
+	undo.add("receive offload", restore)
+	return n.buildCore(undo, virtual)
+}
+
+func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
+	lim := replication.Limits{
+		Heartbeat:      replication.Nanos(n.cfg.Pair.Heartbeat),
+		FailureTimeout: replication.Nanos(n.cfg.Pair.FailureTimeout),
+	}
+	for _, s := range n.cfg.Services {
+		if s.Protection != config.ProtectGateway { // beside what is under way, the log
+			lim.MaxHeldPerStream = max(lim.MaxHeldPerStream, streamUnderWay+uint64(s.Limits.Log))
+		}
+	}
+	n.journal = newJournal(lim, func() uint32 { return n.engine.ClockMillis() }, func(error) {})
+	if !n.cfg.Pair.Witness.IsValid() {
+		// Without a witness it is the standby's answers that let the active speak.
+		n.journal.onHeard, n.journal.onSynced = n.renewLease, n.renewLease
+	}
+	n.journal.onSilent = func() { nudge(n.silent) }
+	n.services = n.makeServices()
+	n.relay = relay.New(n.services, n.journal)
+	n.journal.relay = n.relay
+	var err error
+	n.engine, err = stack.New(stack.Options{Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: int64(n.cfg.Limits.Memory)})
+	if err != nil {
+		n.relay.Close()
+		_ = n.dev.Close()
+		return err
+	}
+	n.relay.SetEngine(n.engine)
+	n.watchServers(undo)
+	// Last made, first ended: the engine falls silent, then the workers end, then what
+	// they have asked about servers.
+	undo.add("questions about servers", func() error { n.asks.Wait(); return nil })
+	undo.add("relay", func() error { n.relay.Close(); return nil })
+	undo.add("stack", n.engine.Close)
+	undo.add("journal", func() error { n.journal.close(); n.wg.Wait(); return nil })
+	return n.startLink(undo)
+}
+
+func (n *Node) startLink(undo *closers) error {
+	peer := n.peerName()
+	if peer == "" {
+		return nil
+	}
+	id, err := identity.Load(n.cfg.Pair.Identity)
+	if err != nil {
+		return err
+	}
+	port, err := transport.Listen(transport.PortConfig{Listen: n.cfg.Self(), Log: n.log})
+	if err != nil {
+		return fmt.Errorf("%w (pair.members.%s must be an address of this machine)", err, n.cfg.Node)
+	}
+	// Last closed of what hears the others: whoever finds the port closed may take us
+	// for dead, and by then we are mute (see seekProof).
+	undo.add("sync port", func() error { port.Close(); return nil })
+	n.link, err = link.Start(link.Config{
+		Node: n.cfg.Node, Pair: n.cfg.Pair.Name, Listen: n.cfg.Self(), Port: port,
+		Peer: peer, PeerAddr: n.cfg.Pair.Members[peer], Identity: id, Hello: n.hello, Log: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("start the sync link: %w", err)
+	}
+	undo.add("sync link", func() error { n.link.Close(); return nil })
+	if !n.cfg.Pair.Witness.IsValid() {
+		return nil
+	}
+	return n.startVoter(undo, id, port)
+}
+
+// startVoter joins the peer and the witness in deciding. From here on the engine
+// speaks only while the voter gives it a lease.
+func (n *Node) startVoter(undo *closers, id *identity.Identity, port *transport.Port) error {
+	names, _ := n.cfg.Appliances()
+	witness, err := id.Witness(names)
+	if err != nil {
+		return err
+	}
+	addrs := map[string]netip.AddrPort{witness: n.cfg.Pair.Witness}
+	for name, a := range n.cfg.Pair.Members {
+		addrs[name] = a
+	}
+	n.engine.SetLease(time.Time{})
+	n.lease = &lease{engine: n.engine.SetLease}
+	n.voter, err = voter.Start(voter.Config{
+		Identity: id, Boot: member(n.cfg.Node, n.bootID).Boot, Appliances: names, Witness: witness,
+		Addrs: addrs, Local: n.cfg.Self().Addr(), Port: port,
+		Heartbeat: n.cfg.Pair.Heartbeat, FailureTimeout: n.cfg.Pair.FailureTimeout,
+		State: voter.StatePath(n.cfg.Pair.State, n.cfg.Pair.Name), OnLease: n.lease.grant, Log: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("start voting with the witness: %w", err)
+	}
+	undo.add("voter", func() error { n.voter.Close(); return nil })
+	return nil
+}
+
+func (n *Node) peerName() string {
+	for name := range n.cfg.Pair.Members {
+		if name != n.cfg.Node {
+			return name
+		}
+	}
+	return ""
+}
+
+// mtu is what fits both networks: segments are sized for the smaller one, so the
+// kernel never has to complain about ours.
+func (n *Node) mtu() (int, error) {
+	front, err := tun.ReadNIC(n.cfg.Networks.Front.Interface)
+	if err != nil {
+		return 0, err
+	}
+	back, err := tun.ReadNIC(n.cfg.Networks.Back.Interface)
+	if err != nil {
+		return 0, err
+	}
+	return min(front.MTU, back.MTU), nil
+}
+
+func (n *Node) announcer(iface string, addrs []netip.Addr) (*tun.Announcer, error) {
+	return tun.NewAnnouncer(tun.AnnouncerConfig{
+		Interface: iface, Addrs: addrs, Log: n.log,
+		May: func() bool { return n.engine != nil && n.engine.Active() },
+	})
+}
+
+func (n *Node) vips() []netip.Addr {
+	var all []netip.Addr
+	seen := map[netip.Addr]bool{}
+	for _, s := range n.cfg.Services {
+		for _, l := range s.Listen {
+			if !seen[l.Addr()] {
+				seen[l.Addr()] = true
+				all = append(all, l.Addr())
+			}
+		}
+	}
+	return all
+}
+
+func (n *Node) gateways() []netip.Addr {
+	var all []netip.Addr
+	for _, p := range n.cfg.Networks.Back.Gateway {
+		all = append(all, p.Addr())
+	}
+	return all
+}
+
+func (n *Node) virtual() []netip.Addr { return append(n.vips(), n.gateways()...) }
+
+// transparentServers are those that answer to the clients' own addresses.
+func (n *Node) transparentServers() []netip.AddrPort {
+	var all []netip.AddrPort
+	seen := map[netip.AddrPort]bool{}
+	for _, s := range n.cfg.Services {
+		if s.Source != config.SourceClient {
+			continue
+		}
+		for _, a := range s.Servers {
+			if !seen[a] {
+				seen[a] = true
+				all = append(all, a)
+			}
+		}
+	}
+	return all
+}

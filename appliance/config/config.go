@@ -1,0 +1,195 @@
+// Package config owns the configuration contract: the keys of the file, their
+// defaults, and every rule a configuration must satisfy before anything is
+// started. It turns a file and the environment into one plain Config value.
+//
+// It must not know what the configured parts do: it opens no socket, touches
+// no interface and starts nothing. Only load.go knows the library that reads
+// the file; everything else is plain structs and pure functions, except
+// Check, which looks at the machine and only ever warns.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is a whole, valid configuration: Load and Parse never return one that
+// breaks a rule of validate.go. It is read-only once returned and may be shared.
+type Config struct {
+	Node     string // this appliance's name, one of Pair.Members
+	Pair     Pair
+	Networks Networks
+	Services []Service // in the file's order, at least one
+	Limits   Limits
+	Control  string         // path of the control socket, absolute
+	Metrics  netip.AddrPort // where Prometheus scrapes; not valid: off
+	Log      Log
+}
+
+// Pair describes the two appliances and how they watch each other.
+type Pair struct {
+	Name           string
+	Members        map[string]netip.AddrPort // one (alone) or two, by node name
+	Witness        netip.AddrPort            // not valid: none
+	State          string                    // directory of what this appliance must not forget, absolute
+	Identity       string                    // directory written by `lockstep keys`
+	Heartbeat      time.Duration             // 1ms to 10s
+	FailureTimeout time.Duration             // more than twice Heartbeat, at most 1m
+	Commit         Commit
+}
+
+// Networks names the two sides of the gateway.
+type Networks struct {
+	Front Network
+	Back  BackNetwork
+}
+
+// Network is one side of the gateway.
+type Network struct {
+	Interface string
+	// Reach are hosts that are always there: if none answers any more, the network is
+	// taken for down although the carrier is there. Empty: only the carrier counts.
+	Reach []netip.Addr
+}
+
+// BackNetwork is the servers' side, with the addresses that float.
+type BackNetwork struct {
+	Network
+	Gateway []netip.Prefix // address and length; held by the active
+}
+
+// Service is one protected TCP service.
+type Service struct {
+	Name       string
+	Listen     []netip.AddrPort // virtual addresses, held by the active
+	Servers    []netip.AddrPort // equivalent; the first healthy one is primary
+	Protection Protection
+	Protocol   Protocol
+	Release    Release
+	Source     Source
+	Patience   time.Duration // how long a connection waits for a server that continues it
+	Health     Health
+	Limits     ServiceLimits
+}
+
+// Health says how a server is probed. At most one of HTTP and TCP is set; with none
+// nothing is probed, for servers that every connection disturbs.
+type Health struct {
+	Interval time.Duration
+	Timeout  time.Duration // at most Interval
+	HTTP     string        // path to GET; empty: no HTTP probe
+	TCP      bool          // a connection that opens is healthy
+}
+
+// Off reports whether servers are not probed.
+func (h *Health) Off() bool { return h.HTTP == "" && !h.TCP }
+
+// ServiceLimits bound what one service may use.
+type ServiceLimits struct {
+	Connections int           // open at a time; beyond it a SYN is dropped and counted
+	Log         Size          // replay log per connection
+	Idle        time.Duration // a connection without a byte for so long is ended; 0: never
+	HalfOpen    int           // handshakes in progress; beyond it a SYN is dropped and counted
+}
+
+// Limits bound what all services together may use.
+type Limits struct {
+	Memory Size // bytes buffered over all connections, both directions
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string // debug, info, warn, error
+	Format string // text, json
+}
+
+// Commit says whether an acknowledgement waits for the standby.
+type Commit string
+
+// Values of pair.commit.
+const (
+	CommitSync  Commit = "sync"
+	CommitAsync Commit = "async"
+)
+
+// Protection says what a service's connections survive.
+type Protection string
+
+// Values of services[].protection.
+const (
+	ProtectGateway Protection = "gateway"
+	ProtectLog     Protection = "log"
+	ProtectHot     Protection = "hot"
+)
+
+// Protocol names the adapter that understands the service's messages.
+type Protocol string
+
+// Values of services[].protocol.
+const (
+	ProtocolRaw  Protocol = "raw"
+	ProtocolHTTP Protocol = "http"
+)
+
+// Release says whose bytes the client gets when several servers answer.
+type Release string
+
+// Values of services[].release.
+const (
+	ReleasePrimary Release = "primary"
+	ReleaseFirst   Release = "first"
+)
+
+// Source says whose address the servers see.
+type Source string
+
+// Values of services[].source.
+const (
+	SourceClient  Source = "client"
+	SourceGateway Source = "gateway"
+)
+
+// Defaults of the keys that may be left out; lockstep.example.yaml documents
+// them and a test compares the two.
+const (
+	DefaultIdentity       = "/etc/lockstep/keys"
+	DefaultState          = "/var/lib/lockstep"
+	DefaultHeartbeat      = 20 * time.Millisecond
+	DefaultFailureTimeout = 100 * time.Millisecond
+	DefaultPatience       = 30 * time.Second
+	DefaultHealthInterval = time.Second
+	DefaultHealthTimeout  = 300 * time.Millisecond
+	DefaultConnections    = 100_000
+	DefaultLog            = 16 * MiB
+	DefaultIdle           = 120 * time.Hour
+	DefaultHalfOpen       = 4096
+	DefaultMemory         = 1 * GiB
+	DefaultControl        = "/run/lockstep/control.sock"
+	DefaultMetrics        = "127.0.0.1:9464"
+	DefaultLogLevel       = "info"
+	DefaultLogFormat      = "text"
+)
+
+// Peer returns the other appliance's name and address; ok is false when this
+// appliance is configured alone.
+func (c *Config) Peer() (name string, addr netip.AddrPort, ok bool) {
+	for name, addr := range c.Pair.Members {
+		if name != c.Node {
+			return name, addr, true
+		}
+	}
+	return "", netip.AddrPort{}, false
+}
+
+// Appliances are the names of both appliances, the smaller first; ok is false when
+// this one is configured alone.
+func (c *Config) Appliances() (names [2]string, ok bool) {
+	all := sortedKeys(c.Pair.Members)
+	if len(all) != 2 {
+		return names, false
+	}
+	return [2]string(all), true
+}
+
+// Self returns this appliance's address on the sync network.
+func (c *Config) Self() netip.AddrPort { return c.Pair.Members[c.Node] }

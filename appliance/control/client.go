@@ -1,0 +1,103 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// maxReply bounds what a client reads: a thousand services fit in it.
+const maxReply = 8 << 20
+
+// Client asks an appliance over its control socket.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// NewClient makes a client for the socket at path; it connects when asked.
+func NewClient(path string) *Client {
+	var d net.Dialer
+	return &Client{path: path, http: &http.Client{
+		Timeout: 10 * time.Second,
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return d.DialContext(ctx, "unix", path)
+			},
+			MaxIdleConns: 1, IdleConnTimeout: time.Minute,
+		},
+	}}
+}
+
+// Close gives up an idle connection.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Status asks for the appliance's status.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control/v1/status", nil)
+	if err != nil {
+		return s, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return s, c.explain(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return s, fmt.Errorf("ask for status on %q: the appliance answered %s", c.path, resp.Status)
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxReply)).Decode(&s); err != nil {
+		return s, fmt.Errorf("read status from %q: %w", c.path, err)
+	}
+	return s, nil
+}
+
+// Switchover asks the active appliance to hand over, and waits until it has.
+func (c *Client) Switchover(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://control/v1/switchover", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNoContent {
+		return nil
+	}
+	why, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return fmt.Errorf("read the answer to switchover from %q: %w", c.path, err)
+	}
+	return fmt.Errorf("switchover refused: %s", strings.TrimSpace(string(why)))
+}
+
+func (c *Client) explain(err error) error {
+	hint := "is the appliance running?"
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		hint = "no such socket: is the appliance running, and is this its `control` path?"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		hint = "the socket is there but nobody answers: the appliance has died"
+	case errors.Is(err, fs.ErrPermission):
+		hint = "only the appliance's user may ask: try as root"
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		hint = "the appliance does not answer: it hangs or is frozen"
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // the URL in the outer error means nothing to an operator
+	}
+	return fmt.Errorf("reach the appliance at %q: %w (%s)", c.path, err, hint)
+}

@@ -1,0 +1,156 @@
+// Package control owns the appliance's control socket: HTTP with JSON over a
+// unix socket, what it says (Status), its server and its client.
+//
+// It must not know how the appliance works: what it reports comes from a
+// Provider, in one call, as a copy. The JSON names are a contract with
+// scripts: they may be added to, not changed.
+package control
+
+import (
+	"context"
+	"time"
+)
+
+// Roles as Status.Role names them.
+const (
+	RoleStarting = "starting"
+	RoleActive   = "active"
+	RoleStandby  = "standby"
+)
+
+// Status is what an appliance says of itself at one moment. Durations are in
+// microseconds where the name says so; counters count since the process began.
+type Status struct {
+	Version      string            `json:"version"`
+	Node         string            `json:"node"`
+	Pair         string            `json:"pair"`
+	Role         string            `json:"role"` // starting, active, standby
+	Epoch        uint64            `json:"epoch"`
+	Since        time.Time         `json:"since"` // when this role began
+	Peer         Peer              `json:"peer"`
+	Quorum       *Quorum           `json:"quorum,omitempty"` // nil: witness: none
+	InSync       bool              `json:"in_sync"`          // the standby could take over now without loss
+	WhyNotInSync string            `json:"why_not_in_sync"`  // empty when in sync
+	Snapshot     Snapshot          `json:"snapshot"`
+	Lag          Lag               `json:"lag"`
+	RTTMicros    int64             `json:"rtt_micros"` // of the sync link; 0: not known
+	Connections  Connections       `json:"connections"`
+	Takeovers    uint64            `json:"takeovers"` // done by this process
+	LastTakeover *Takeover         `json:"last_takeover,omitempty"`
+	Drops        map[string]uint64 `json:"drops"` // packets, frames, connections by reason
+	Services     []Service         `json:"services"`
+	Memory       Memory            `json:"memory"`
+}
+
+// Peer is the other appliance.
+type Peer struct {
+	Name      string `json:"name"` // empty: configured alone
+	Connected bool   `json:"connected"`
+	Address   string `json:"address"`
+	Why       string `json:"why"` // why not connected; empty when it is
+}
+
+// Quorum is what the voters, two appliances and the witness, have agreed on, as far
+// as this one knows.
+type Quorum struct {
+	Leader  bool   `json:"leader"`  // this one leads
+	Heard   bool   `json:"heard"`   // a majority was heard of a moment ago
+	Witness bool   `json:"witness"` // the witness is connected
+	Active  string `json:"active"`  // node; empty: nobody has claimed yet
+	Standby string `json:"standby"` // node that may take over; empty: the active is alone
+	Epoch   uint64 `json:"epoch"`   // of the active's claim
+	Silent  bool   `json:"silent"`  // we are active, but our lease is over: we may not speak
+}
+
+// Snapshot is how far a standby that has joined has been told of the connections that
+// ran already. Both are 0 where nothing ran, and on a standby.
+type Snapshot struct {
+	Done  int `json:"done"`
+	Total int `json:"total"`
+}
+
+// Lag is what the standby has not confirmed yet.
+type Lag struct {
+	Bytes   uint64 `json:"bytes"`
+	Batches int    `json:"batches"`
+	Micros  int64  `json:"micros"` // age of the oldest unconfirmed
+}
+
+// Connections counts connections by state.
+type Connections struct {
+	Open        int `json:"open"`
+	Protected   int `json:"protected"`
+	Unprotected int `json:"unprotected"`
+	HalfOpen    int `json:"half_open"`
+	Tombstones  int `json:"tombstones"` // finished, kept to answer a repeated FIN
+}
+
+// Takeover describes one takeover by this appliance.
+type Takeover struct {
+	At             time.Time `json:"at"`
+	DurationMicros int64     `json:"duration_micros"` // from knowing to the last leg rebuilt
+	Legs           int       `json:"legs"`
+	Connections    int       `json:"connections"`
+	Lost           int       `json:"lost"` // connections that could not be continued
+	Why            string    `json:"why"`  // what told that the active was gone
+}
+
+// Service is one protected service.
+type Service struct {
+	Name        string    `json:"name"`
+	Listen      []string  `json:"listen"`
+	Protection  string    `json:"protection"`
+	Connections int       `json:"connections"`
+	Servers     []Backend `json:"servers"`
+	Kept        *Kept     `json:"kept,omitempty"` // protection log and hot, on the active
+}
+
+// Kept is what connections that outlive their server have seen since the process
+// began.
+type Kept struct {
+	Connections  int    `json:"connections"`    // open ones
+	LogBytes     uint64 `json:"log_bytes"`      // request bytes kept for a replay
+	Replicas     int    `json:"replicas"`       // servers' legs of these connections
+	InStep       int    `json:"in_step"`        // of them: those that could go on at once
+	LagBytes     uint64 `json:"lag_bytes"`      // by which the slowest replica is behind
+	Orphans      int    `json:"orphans"`        // connections without a server just now
+	Lost         uint64 `json:"servers_lost"`   // times that a connection lost its server
+	Failovers    uint64 `json:"failovers"`      // and another one went on
+	Replays      uint64 `json:"replays"`        // legs that were told a request again, or beside another
+	Switched     uint64 `json:"switched"`       // release: first: bytes came from another replica
+	Claims       uint64 `json:"claims_judged"`  // ends of a server that a probe had to judge
+	Compared     uint64 `json:"digests"`        // compared
+	Divergences  uint64 `json:"divergences"`    // replicas whose output was not the same
+	Unverified   uint64 `json:"unverified"`     // connections reset because nobody could tell whether it was
+	GivenUp      uint64 `json:"given_up"`       // connections reset because no server continued them in time
+	LogFull      uint64 `json:"log_full"`       // connections that fell back to gateway: limits.log
+	TooSlow      uint64 `json:"too_slow"`       // replicas dropped because they were too far behind
+	LastFailover string `json:"last,omitempty"` // in words
+	// The same failover in figures: which server went on, when, and how long after the loss was
+	// known. Empty and 0: there was none.
+	LastServer string    `json:"last_server,omitempty"`
+	LastAt     time.Time `json:"last_at,omitzero"`
+	LastMicros int64     `json:"last_micros,omitempty"`
+}
+
+// Backend is one server of a service.
+type Backend struct {
+	Addr    string `json:"addr"`
+	Healthy bool   `json:"healthy"`
+	Why     string `json:"why,omitempty"` // not healthy
+}
+
+// Memory is what connections have buffered.
+type Memory struct {
+	BufferedBytes uint64 `json:"buffered_bytes"`
+	Limit         uint64 `json:"limit"`
+}
+
+// Provider answers for the appliance. Status is called from several goroutines
+// and returns a copy that nobody changes afterwards.
+type Provider interface {
+	Status() Status
+	// Switchover hands over to the standby and returns when that is active, or why it
+	// is not.
+	Switchover(ctx context.Context) error
+}

@@ -1,0 +1,55 @@
+package relay
+
+import "sync/atomic"
+
+// gauge is what the outside may know of a kept connection; its worker sets it.
+type gauge struct {
+	log, lag         atomic.Uint64
+	replicas, inStep atomic.Int32
+	orphan           atomic.Bool
+}
+
+// Gauge sums up the kept connections of a service as they are now.
+type Gauge struct {
+	Connections, Replicas, InStep, Orphans int
+	LogBytes                               uint64
+	Lag                                    uint64 // bytes by which the slowest replica is behind
+}
+
+// Gauge returns that of s.
+func (r *Relay) Gauge(s *Service) (g Gauge) {
+	r.Each(func(c *Conn) {
+		if c.svc != s || !c.opened.Load() {
+			return
+		}
+		k := &c.gauge
+		g.Connections++
+		g.LogBytes += k.log.Load()
+		g.Lag = max(g.Lag, k.lag.Load())
+		g.Replicas += int(k.replicas.Load())
+		g.InStep += int(k.inStep.Load())
+		if k.orphan.Load() {
+			g.Orphans++
+		}
+	})
+	return g
+}
+
+// measure sets the gauge.
+func (c *Conn) measure() {
+	k, g := c.kept, &c.gauge
+	var lag uint64
+	var inStep int32
+	for _, r := range k.replicas() {
+		if r.at == k.seen.end && !r.doubt && r.leg.Established() {
+			inStep++
+		} else if r.at < k.seen.end {
+			lag = max(lag, k.seen.end-r.at)
+		}
+	}
+	g.log.Store(k.log.size())
+	g.lag.Store(lag)
+	g.replicas.Store(int32(len(k.replicas())))
+	g.inStep.Store(inStep)
+	g.orphan.Store(k.source == nil)
+}

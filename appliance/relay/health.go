@@ -1,0 +1,101 @@
+package relay
+
+import (
+	"sync"
+	"time"
+)
+
+type serverKey struct {
+	svc *Service
+	i   int
+}
+
+// health remembers which servers refused or did not answer, from the dials
+// themselves.
+type health struct {
+	mu     sync.Mutex
+	failed map[serverKey]time.Duration // when
+	probed map[serverKey]bool          // the health check fails
+	now    func() time.Duration
+}
+
+func (h *health) up(s *Service, i int) {
+	h.mu.Lock()
+	delete(h.failed, serverKey{s, i})
+	h.mu.Unlock()
+}
+
+func (h *health) down(s *Service, i int) {
+	h.mu.Lock()
+	h.failed[serverKey{s, i}] = h.now()
+	h.mu.Unlock()
+}
+
+// pick chooses the server for attempt n (0: the first that is not known to have
+// failed lately; later: the following ones). ok is false for a server of the
+// wrong address family.
+func (h *health) pick(s *Service, v6 bool, n, last int) (i int, ok bool) {
+	fits := func(i int) bool { return s.fits(i, v6) }
+	if n > 0 {
+		i = (last + 1) % len(s.Servers)
+		return i, fits(i)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.now()
+	first := -1
+	for i := range s.Servers {
+		if !fits(i) {
+			continue
+		}
+		if first < 0 {
+			first = i
+		}
+		if at, bad := h.failed[serverKey{s, i}]; !h.probed[serverKey{s, i}] && (!bad || now-at > s.DownFor) {
+			return i, true
+		}
+	}
+	return max(first, 0), first >= 0
+}
+
+// Healthy reports whether the i-th server of s answered when last asked.
+func (r *Relay) Healthy(s *Service, i int) bool {
+	r.health.mu.Lock()
+	defer r.health.mu.Unlock()
+	_, bad := r.health.failed[serverKey{s, i}]
+	return !bad && !r.health.probed[serverKey{s, i}]
+}
+
+// bad reports whether the i-th server of s is not to be tried: its health check
+// fails, or it has failed lately.
+func (h *health) bad(s *Service, i int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at, bad := h.failed[serverKey{s, i}]
+	return h.probed[serverKey{s, i}] || bad && h.now()-at <= s.DownFor
+}
+
+// probedDown reports whether the health check of the i-th server of s fails.
+func (h *health) probedDown(s *Service, i int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.probed[serverKey{s, i}]
+}
+
+// SetHealth tells what the health check of a server has found. Kept connections that
+// it serves go on with another one.
+func (r *Relay) SetHealth(s *Service, i int, up bool) {
+	r.health.mu.Lock()
+	if up {
+		delete(r.health.probed, serverKey{s, i})
+		delete(r.health.failed, serverKey{s, i})
+	} else {
+		r.health.probed[serverKey{s, i}] = true
+	}
+	r.health.mu.Unlock()
+	r.Each(func(c *Conn) {
+		if c.svc == s && s.Kept {
+			r.sched.add(c, false)
+		}
+	})
+}

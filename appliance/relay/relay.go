@@ -1,0 +1,263 @@
+package relay
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lockstep/replication"
+	"lockstep/stack"
+)
+
+// Journal is where connections are kept safe. Its methods are called from
+// workers and from the packet path; they must not block. It calls a Conn's
+// Opened, Permit, Need, Adopt, Unlogged and Unprotect, never from within these methods with a
+// lock of its own held.
+type Journal interface {
+	// Open announces a connection. The journal calls c.Protect at once if its
+	// gates are to close, and c.Opened when the SYN-ACK may leave.
+	Open(c *Conn, r replication.Record)
+	// Data hands over bytes at off; fin: the stream ends after them. The slices
+	// are valid during the call only.
+	Data(id replication.ConnID, s replication.Stream, off uint64, bufs [][]byte, fin bool)
+	// Received says that bytes up to off are here, without them; fin: the last
+	// of them is the FIN.
+	Received(id replication.ConnID, s replication.Stream, off uint64, fin bool)
+	// Delivered says that the receiver has acknowledged everything below off.
+	Delivered(id replication.ConnID, s replication.Stream, off uint64)
+	Close(id replication.ConnID, k replication.CloseKind)
+	// Adopt announces a connection that has run without the journal, in answer to
+	// c.Adopt: its gates are closed and it is to be kept from where pos says. An error
+	// means that it is not. The slices are valid during the call only.
+	// l is what else there is to know of a kept connection, nil for others.
+	Adopt(c *Conn, r replication.Record, pos [2]replication.StreamPos, l *replication.Log) error
+	// Of kept connections: how far the response was released, and its digest; where
+	// a new server starts; which leg serves now; that its log is given up.
+	Released(id replication.ConnID, r replication.Released)
+	Checkpoint(id replication.ConnID, off [2]uint64)
+	ServerLeg(id replication.ConnID, leg replication.LegRecord, start [2]uint64)
+	Unlog(id replication.ConnID)
+	// Congested: request bytes should be left in their receive queues until the
+	// next permit; their senders' windows fill up meanwhile.
+	Congested() bool
+}
+
+// Relay holds all connections of the active appliance.
+type Relay struct {
+	engine  *stack.Engine
+	journal Journal
+	sched   *scheduler
+	health  health
+	start   time.Time
+
+	mu       sync.Mutex
+	services map[netip.AddrPort]*Service
+	byName   map[string]*Service
+	conns    map[replication.ConnID]*Conn
+	epoch    uint64
+	seq      uint64
+
+	aborted, finishedN atomic.Uint64
+
+	bufPool sync.Pool
+	done    chan struct{}
+	wg      sync.WaitGroup
+}
+
+// New makes a relay for an engine (given by SetEngine, since the engine wants
+// the relay as its handler).
+func New(services []*Service, j Journal) *Relay {
+	r := &Relay{
+		journal: j, start: time.Now(), services: make(map[netip.AddrPort]*Service),
+		byName: make(map[string]*Service), conns: make(map[replication.ConnID]*Conn),
+		done: make(chan struct{}), sched: newScheduler(runtime.GOMAXPROCS(0)),
+	}
+	r.bufPool.New = func() any { b := make([][]byte, 0, 64); return &b }
+	r.health.failed, r.health.probed = make(map[serverKey]time.Duration), make(map[serverKey]bool)
+	r.health.now = r.now
+	for _, s := range services {
+		r.byName[s.Name] = s
+		for _, a := range s.Listen {
+			r.services[a] = s
+		}
+	}
+	r.wg.Add(1)
+	go r.janitor()
+	return r
+}
+
+// SetEngine must be called once before the engine runs.
+func (r *Relay) SetEngine(e *stack.Engine) {
+	r.engine = e
+	for a, s := range r.services {
+		e.Listen(a, s.MaxHalfOpen)
+	}
+}
+
+func (r *Relay) now() time.Duration { return time.Since(r.start) }
+
+func (r *Relay) buffers() [][]byte { return (*r.bufPool.Get().(*[][]byte))[:0] }
+
+func (r *Relay) release(b [][]byte) {
+	clear(b)
+	if cap(b) <= 4096 {
+		b = b[:0]
+		r.bufPool.Put(&b)
+	}
+}
+
+// SetEpoch starts a new range of connection numbers; they never repeat within a
+// pair, because epochs do not.
+func (r *Relay) SetEpoch(epoch uint64) {
+	r.mu.Lock()
+	r.epoch, r.seq = epoch, 0
+	r.mu.Unlock()
+}
+
+// Incoming implements stack.Handler.
+func (r *Relay) Incoming(l *stack.Leg) {
+	c := &Conn{r: r, client: l, born: r.now()}
+	l.SetEvents(c)
+	r.mu.Lock()
+	c.svc = r.services[l.Params().Local]
+	if c.svc == nil || c.svc.conns.Load() >= int64(c.svc.MaxConns) {
+		r.mu.Unlock()
+		r.engine.C.CountConnLimit()
+		l.Drop()
+		return
+	}
+	r.seq++
+	c.ID = replication.ConnID(r.epoch<<32 | r.seq&0xffffffff)
+	r.conns[c.ID] = c
+	c.svc.conns.Add(1)
+	r.mu.Unlock()
+	r.sched.add(c, false)
+}
+
+// Protect is called by the journal within Open: the gates close for c.
+func (c *Conn) Protect() { c.protected.Store(true) }
+
+func (r *Relay) dialServer(c *Conn, i int, ev stack.Events) (*stack.Leg, error) {
+	remote := c.svc.Servers[i]
+	p := stack.Params{Remote: remote, Local: c.client.Params().Remote}
+	if c.svc.SourceGateway {
+		for _, g := range c.svc.Gateways {
+			if g.Is4() == remote.Addr().Is4() {
+				p.Local = netip.AddrPortFrom(g, 0)
+			}
+		}
+	}
+	l, err := r.engine.Dial(p, ev)
+	if err != nil && p.Local.Port() != 0 {
+		// Two virtual addresses, one server, one client port: the pair of
+		// addresses is taken. Another port of the same client keeps the two
+		// connections apart.
+		p.Local = netip.AddrPortFrom(p.Local.Addr(), 0)
+		l, err = r.engine.Dial(p, ev)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dial server %s: %w", remote, err)
+	}
+	return l, nil
+}
+
+func (r *Relay) ended(c *Conn, aborted bool) {
+	if aborted {
+		r.aborted.Add(1)
+	} else {
+		r.finishedN.Add(1)
+	}
+	c.rebuilt()
+	r.mu.Lock()
+	delete(r.conns, c.ID)
+	r.mu.Unlock()
+	c.svc.conns.Add(-1)
+}
+
+// Lookup finds a connection for the journal.
+func (r *Relay) Lookup(id replication.ConnID) *Conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.conns[id]
+}
+
+// Each calls f for all connections; f must not call the relay.
+func (r *Relay) Each(f func(*Conn)) {
+	r.mu.Lock()
+	all := make([]*Conn, 0, len(r.conns))
+	for _, c := range r.conns {
+		all = append(all, c)
+	}
+	r.mu.Unlock()
+	for _, c := range all {
+		f(c)
+	}
+}
+
+// Counts returns open connections, those ended in order and those reset.
+func (r *Relay) Counts() (open int, finished, aborted uint64) {
+	r.mu.Lock()
+	open = len(r.conns)
+	r.mu.Unlock()
+	return open, r.finishedN.Load(), r.aborted.Load()
+}
+
+// janitorPeriod paces idle time-outs.
+const janitorPeriod = time.Second
+
+// dialMax bounds how long a client's SYN waits for a server: longer than any
+// client's patience (Linux gives up after 127 s).
+const dialMax = 130 * time.Second
+
+func (r *Relay) janitor() {
+	defer r.wg.Done()
+	t := time.NewTicker(janitorPeriod)
+	defer t.Stop()
+	for {
+		select {
+		case <-r.done:
+			return
+		case <-t.C:
+		}
+		now := r.now()
+		r.Each(func(c *Conn) {
+			idle := now - time.Duration(c.stepAt.Load())
+			if (c.svc.Idle > 0 && idle > c.svc.Idle) || (!c.opened.Load() && now-c.born > dialMax) {
+				c.kill(false)
+			}
+		})
+	}
+}
+
+// Reset ends all connections without a word to their peers: this appliance is no
+// longer the active, somebody else may be continuing them.
+func (r *Relay) Reset() {
+	r.Each(func(c *Conn) { c.kill(true) })
+}
+
+// Close stops the workers. The engine must be muted or closed before.
+func (r *Relay) Close() {
+	close(r.done)
+	r.wg.Wait()
+	r.sched.close()
+}
+
+// legRecord turns a leg's parameters into their replicated form.
+func legRecord(p stack.Params) replication.LegRecord {
+	return replication.LegRecord{
+		Local: p.Local, Remote: p.Remote, ISS: p.ISS, IRS: p.IRS, MSS: p.MSS, OurMSS: p.OurMSS,
+		PeerWS: p.PeerWS, OurWS: p.OurWS, SACK: p.SACK, TS: p.TS, TSOffset: p.TSOffset,
+		PeerTS: p.PeerTS, RTTMicros: p.RTTMicros,
+	}
+}
+
+func legParams(r replication.LegRecord) stack.Params {
+	return stack.Params{
+		Local: r.Local, Remote: r.Remote, ISS: r.ISS, IRS: r.IRS, MSS: r.MSS, OurMSS: r.OurMSS,
+		PeerWS: r.PeerWS, OurWS: r.OurWS, SACK: r.SACK, TS: r.TS, TSOffset: r.TSOffset,
+		PeerTS: r.PeerTS, RTTMicros: r.RTTMicros,
+	}
+}

@@ -1,0 +1,216 @@
+package relay
+
+import (
+	"sync/atomic"
+	"time"
+
+	"lockstep/appliance/adapter"
+	"lockstep/replication"
+	"lockstep/stack"
+)
+
+// replica is one server's leg of a kept connection. The worker owns all but the
+// atomic fields.
+type replica struct {
+	c      *Conn
+	leg    *stack.Leg
+	server int // in Service.Servers
+	// start are the offsets in the connection's streams at which the leg's own begin:
+	// 0 for the first leg, the checkpoint for one that was replayed.
+	start [2]uint64
+	born  time.Duration
+
+	written uint64 // request offset of the first byte not yet written to it
+	finSent bool   // and the FIN was
+
+	base  uint64 // response offset of the front of its receive queue
+	at    uint64 // below it the response is released, or verified equal to what was
+	sum   *digest
+	ad    adapter.Adapter // follows what this server sends; nil: raw
+	ended bool            // its FIN is at `at`
+	// doubt: its output differs at doubtAt from what was released; with three replicas
+	// the third decides which of the two is wrong.
+	doubt    bool
+	doubtAt  uint64
+	doubtSum [16]byte
+
+	acked    atomic.Uint64 // request offset that its server has acknowledged
+	recorded atomic.Bool   // the journal knows this leg as the connection's
+}
+
+// Wake implements stack.Events.
+func (r *replica) Wake(l *stack.Leg) { r.c.Wake(l) }
+
+// Delivered implements stack.Events.
+func (r *replica) Delivered(_ *stack.Leg, off uint64) {
+	off += r.start[replication.Request]
+	raise(&r.acked, off)
+	if r.recorded.Load() {
+		r.c.deliver(replication.Request, off)
+	}
+	r.c.r.sched.add(r.c, false)
+}
+
+// permit lets ACKs to the server cover off, an offset of the response.
+func (r *replica) permit(off uint64) {
+	if start := r.start[replication.Response]; off > start {
+		r.leg.Permit(off - start)
+	}
+}
+
+// feed writes to the server what it has not been told of the request. It reports
+// false if the leg's buffer is full, or the leg is not there yet.
+func (r *replica) feed(k *kept) bool {
+	if !r.leg.Established() {
+		return false
+	}
+	for r.written < k.log.end {
+		bufs := r.c.r.buffers()
+		bufs, n := k.log.from(bufs, r.written, moveMax)
+		w, err := r.leg.Write(bufs, n)
+		if r.ad != nil {
+			feedAdapter(r.ad, bufs, w)
+		}
+		r.c.r.release(bufs)
+		r.written += uint64(w)
+		if err != nil || w < n {
+			return false
+		}
+	}
+	if s := &r.c.streams[replication.Request]; s.finPassed && !r.finSent {
+		r.finSent = true
+		r.leg.CloseWrite()
+		if r.ad != nil {
+			r.ad.RequestEnd()
+		}
+	}
+	return true
+}
+
+func feedAdapter(ad adapter.Adapter, bufs [][]byte, n int) {
+	for _, b := range bufs {
+		b = b[:min(len(b), n)]
+		ad.Request(b)
+		n -= len(b)
+	}
+}
+
+// finding is what verifying a replica has shown.
+type finding uint8
+
+const (
+	sound    finding = iota
+	diverged         // its output is not what the client has got
+	early            // it has ended before the point that another one has reached
+)
+
+// verify compares what the replica has sent with what was released, as far as both
+// go. It never reads beyond what was released, so at its end the receive queue
+// begins where the client is to go on.
+func (r *replica) verify(k *kept) finding {
+	for !r.doubt && r.at < k.seen.end && r.leg.Established() {
+		to := k.seen.next(r.at)
+		bufs := r.c.r.buffers()
+		bufs, n, eof := r.leg.Peek(bufs, int(r.at-r.base), int(to-r.at))
+		took, ok := r.absorb(bufs, n, int(to-r.at), eof)
+		r.c.r.release(bufs)
+		r.at += uint64(took)
+		if !ok {
+			return diverged
+		}
+		if r.at == to {
+			sum, cut := k.seen.at(to)
+			r.c.svc.counts.compared.Add(1)
+			if own := r.sum.sum(); own != sum {
+				r.doubt, r.doubtAt, r.doubtSum = true, to, own
+				return diverged
+			}
+			if cut {
+				r.sum.reset()
+			}
+			k.discard(r)
+			continue
+		}
+		if eof && n == took {
+			return early
+		}
+		if took == 0 {
+			return sound
+		}
+		k.discard(r)
+	}
+	if r.at == k.seen.end && !r.ended && r.leg.Established() {
+		_, n, eof := r.leg.Peek(nil, int(r.at-r.base), 1)
+		r.ended = eof && n == 0
+	}
+	return sound
+}
+
+// absorb takes n bytes into the replica's digest, want of which would reach the next
+// point of comparison. ok is false if the protocol's adapter finds that they cannot
+// be the same message.
+func (r *replica) absorb(bufs [][]byte, n, want int, eof bool) (took int, ok bool) {
+	if r.ad == nil {
+		for _, b := range bufs {
+			r.sum.write(b)
+		}
+		return n, true
+	}
+	for took < n {
+		b := flatten(bufs, took, n)
+		k := r.ad.Releasable(b, eof && took+len(b) == n)
+		if k == 0 {
+			return took, n < want // a head that is longer than the one released
+		}
+		k = min(k, len(b))
+		digestMasked(r.sum, b, r.ad.Mask(nil, b[:k]), 0, k)
+		for p := b[:k]; len(p) > 0; {
+			p = p[r.ad.Response(p):]
+		}
+		took += k
+	}
+	return took, true
+}
+
+// flatten returns the bytes of bufs from skip on, up to n in all, in one piece: at
+// least as many as a head may have.
+func flatten(bufs [][]byte, skip, n int) []byte {
+	rest, _ := after(bufs, skip)
+	left := n - skip
+	if len(rest) == 0 {
+		return nil
+	}
+	if len(rest[0]) >= left || len(rest[0]) >= flatSize {
+		return rest[0][:min(len(rest[0]), left)]
+	}
+	b := make([]byte, 0, min(left, 2*flatSize))
+	for _, x := range rest {
+		b = append(b, x[:min(len(x), left-len(b), cap(b)-len(b))]...)
+		if len(b) == cap(b) {
+			break
+		}
+	}
+	return b
+}
+
+// flatSize is how many contiguous bytes an adapter is shown at least, if there are.
+const flatSize = 64 << 10
+
+// digestMasked adds b[from:to] to d, with every byte of what differs by nature as a
+// star. spans are those of b, in order.
+func digestMasked(d *digest, b []byte, spans [][2]int, from, to int) {
+	for _, m := range spans {
+		lo, hi := max(m[0], from), min(m[1], to)
+		if lo >= hi {
+			continue
+		}
+		d.write(b[from:lo])
+		for i := lo; i < hi; i += len(stars) {
+			d.write(stars[:min(len(stars), hi-i)])
+		}
+		from = hi
+	}
+	d.write(b[from:to])
+}
+
+var stars = []byte("********************************")

@@ -1,0 +1,102 @@
+package relay
+
+import (
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"lockstep/appliance/adapter"
+	"lockstep/replication"
+)
+
+// Service is one protected service.
+type Service struct {
+	Name          string
+	Listen        []netip.AddrPort
+	Servers       []netip.AddrPort
+	SourceGateway bool         // dial from Gateways instead of the client's address
+	Gateways      []netip.Addr // addresses of our own on the back network
+	MaxConns      int          // further clients' SYNs are dropped
+	MaxHalfOpen   int
+	Idle          time.Duration // 0: never
+	DownFor       time.Duration // a server that failed is asked again after this
+
+	// Kept: a connection outlives its server (protection log or hot). What follows is
+	// of such services only.
+	Kept         bool
+	Hot          bool // replicas run beside the source
+	ReleaseFirst bool // the client gets each byte from whichever replica has it first
+	LogLimit     uint64
+	// Patience is how long a connection waits for a server that continues it.
+	Patience time.Duration
+	// NewAdapter makes what understands the protocol; nil: raw.
+	NewAdapter func() adapter.Adapter
+	// Ask probes a server at once and says on any goroutine whether it is alive; nil:
+	// every server is.
+	Ask func(server int, done func(alive bool))
+	// OnLoss, if set, is told of servers lost and replaced; it must not block.
+	OnLoss func(Loss)
+
+	conns  atomic.Int64
+	counts counts
+}
+
+// Conns counts the service's connections.
+func (s *Service) Conns() int { return int(s.conns.Load()) }
+
+// index is the server with that address; the first, if none has it.
+func (s *Service) index(a netip.AddrPort) int { return max(slices.Index(s.Servers, a), 0) }
+
+// fits reports whether the server's address family is the client's.
+func (s *Service) fits(i int, v6 bool) bool {
+	return s.SourceGateway || s.Servers[i].Addr().Is6() == v6
+}
+
+// Loss is one connection's loss of a server, or (Replaced) the end of it.
+type Loss struct {
+	Conn     replication.ConnID
+	Server   int // that was lost, or that goes on
+	Why      string
+	Source   bool // the client got its bytes
+	Replaced bool
+	Took     time.Duration // from the loss, with Replaced
+}
+
+func (s *Service) note(l Loss) {
+	if s.OnLoss != nil {
+		s.OnLoss(l)
+	}
+}
+
+type counts struct {
+	lost, failovers, replays, switched, claims atomic.Uint64
+	compared, diverged, unverified, givenUp    atomic.Uint64
+	logFull, tooSlow                           atomic.Uint64
+}
+
+// Counts are what a service of protection log or hot has seen since the start.
+type Counts struct {
+	Lost       uint64 // sources that were lost
+	Failovers  uint64 // sources that were replaced
+	Replays    uint64 // legs that were told a request again
+	Switched   uint64 // changes of the source by release: first
+	Claims     uint64 // ends of a server that a probe had to judge
+	Compared   uint64 // digests that were compared
+	Diverged   uint64 // replicas whose output was not the same
+	Unverified uint64 // connections reset because nobody could tell whether it was
+	GivenUp    uint64 // connections reset because no server continued them in time
+	LogFull    uint64 // connections whose log has reached its limit
+	TooSlow    uint64 // replicas that fell too far behind
+}
+
+// Counts returns the counters.
+func (s *Service) Counts() Counts {
+	c := &s.counts
+	return Counts{
+		Lost: c.lost.Load(), Failovers: c.failovers.Load(), Replays: c.replays.Load(),
+		Switched: c.switched.Load(), Claims: c.claims.Load(), Compared: c.compared.Load(),
+		Diverged: c.diverged.Load(), Unverified: c.unverified.Load(), GivenUp: c.givenUp.Load(),
+		LogFull: c.logFull.Load(), TooSlow: c.tooSlow.Load(),
+	}
+}

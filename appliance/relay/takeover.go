@@ -1,0 +1,153 @@
+package relay
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"lockstep/replication"
+	"lockstep/stack"
+)
+
+// Restore makes connections of what the standby kept, without endpoints: from
+// its return on their segments are known and wake them. clockShift is added to
+// every leg's TSOffset: the former active's millisecond clock less ours, with
+// the margin that keeps TSval from going back (invariant 7). The connections
+// must come with the busiest first. Rebuild then attaches all of them.
+func (r *Relay) Restore(all []replication.Continue, clockShift uint32) ([]*Conn, error) {
+	conns := make([]*Conn, 0, len(all))
+	var firstErr error
+	for i := range all {
+		c, err := r.restoreOne(&all[i], clockShift)
+		if err != nil {
+			if !all[i].Finished {
+				r.journal.Close(all[i].Record.ID, replication.Aborted) // it has it from the takeover
+			}
+			if firstErr == nil {
+				firstErr = err
+			}
+			continue
+		}
+		if c != nil {
+			conns = append(conns, c)
+		}
+	}
+	return conns, firstErr
+}
+
+func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error) {
+	svc := r.byName[k.Record.Service]
+	if svc == nil {
+		return nil, fmt.Errorf("continue connection of service %q: not in this appliance's configuration", k.Record.Service)
+	}
+	cp, sp := legParams(k.Record.Client), legParams(k.Record.Server)
+	cp.TSOffset += shift
+	sp.TSOffset += shift
+	req, resp := &k.Streams[replication.Request], &k.Streams[replication.Response]
+	cr, sr := resume(req, resp), resume(resp, req)
+	sr.PeerKnows = true
+	cr.Quiet, sr.Quiet = k.Idle, k.Idle
+	cr.PeerKnows = req.Held > 0 || resp.Delivered > 0
+	keep := svc.Kept || k.Record.Start != [2]uint64{}
+	if keep {
+		cr.Ahead = 0 // what waits for the server is in the log, and bounded there
+	}
+	if over := req.FinDelivered && resp.FinDelivered; over || k.Finished {
+		// Nothing is left but to answer FINs that are sent again.
+		if !k.Finished {
+			r.journal.Close(k.Record.ID, replication.Finished)
+		}
+		r.engine.Bury(cp, finalResume(req, resp))
+		sr = finalResume(resp, req)
+		sr.Received -= k.Record.Start[replication.Response]
+		sr.Sent -= k.Record.Start[replication.Request]
+		r.engine.Bury(sp, sr)
+		return nil, nil
+	}
+	c := &Conn{ID: k.Record.ID, svc: svc, r: r, phase: phaseOpen, born: r.now(), restored: true}
+	c.opened.Store(true)
+	c.stepAt.Store(int64(r.now()))
+	var err error
+	if c.client, err = r.engine.Restore(cp, cr, c); err != nil {
+		return nil, fmt.Errorf("continue %s: client leg: %w", cp.Remote, err)
+	}
+	if keep {
+		c.serverIdx = svc.index(sp.Remote)
+		err = c.restoreKept(k, sp)
+	} else if c.server, err = r.engine.Restore(sp, sr, c); err == nil {
+		for i := range c.streams {
+			c.streams[i].restore(&k.Streams[i])
+		}
+	}
+	if err != nil {
+		c.client.Drop()
+		return nil, fmt.Errorf("continue %s: server leg: %w", cp.Remote, err)
+	}
+	c.wire()
+	r.mu.Lock()
+	r.conns[c.ID] = c
+	r.mu.Unlock()
+	svc.conns.Add(1)
+	return c, nil
+}
+
+// dataEnd is Held without the FIN.
+func dataEnd(s *replication.StreamState) uint64 {
+	if s.Fin {
+		return s.Held - 1
+	}
+	return s.Held
+}
+
+// resume says how the leg that receives rx and sends tx goes on.
+func resume(rx, tx *replication.StreamState) stack.Resume {
+	return stack.Resume{
+		Received: dataEnd(rx), Sent: min(tx.Delivered, dataEnd(tx)), PeerFIN: rx.Fin,
+		Ahead: dataEnd(rx) - min(rx.Delivered, dataEnd(rx)),
+	}
+}
+
+// finalResume is resume for a leg whose two FINs are acknowledged.
+func finalResume(rx, tx *replication.StreamState) stack.Resume {
+	return stack.Resume{Received: rx.Held, Sent: tx.Held, PeerKnows: true}
+}
+
+func (s *stream) restore(k *replication.StreamState) {
+	s.base = dataEnd(k)
+	s.next = min(k.Delivered, s.base)
+	s.shipped = s.base
+	s.delivered.Store(s.next)
+	s.stash = k.Bytes
+	s.stashLen = int(s.base - s.next)
+}
+
+// Rebuild attaches endpoints to restored connections; done is called when the
+// last has its two. Those whose peers speak meanwhile go first.
+func (r *Relay) Rebuild(conns []*Conn, done func()) {
+	if len(conns) == 0 {
+		done()
+		return
+	}
+	left := &rebuilding{done: done}
+	left.n.Store(int64(len(conns)))
+	for _, c := range conns {
+		c.rebuild.Store(left)
+	}
+	for _, c := range conns {
+		c.bulk.Store(true)
+		r.sched.add(c, true)
+	}
+}
+
+// rebuilding counts the connections of a takeover that lack an endpoint.
+type rebuilding struct {
+	n    atomic.Int64
+	done func()
+}
+
+// rebuilt is called by the worker that finds both endpoints in place, or the
+// connection at its end.
+func (c *Conn) rebuilt() {
+	if left := c.rebuild.Swap(nil); left != nil && left.n.Add(-1) == 0 {
+		left.done()
+	}
+}

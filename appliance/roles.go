@@ -1,0 +1,180 @@
+package appliance
+
+import (
+	"context"
+	"time"
+
+	"lockstep/replication"
+	"lockstep/replication/link"
+	"lockstep/replication/wire"
+)
+
+// shiftMargin covers the error of the estimate of the former active's clock, in
+// milliseconds, beside the round trip: TSval must not go back (invariant 7).
+const shiftMargin = 20
+
+// sessionEnd tells the role loop that a session's reader has returned.
+type sessionEnd struct {
+	sess *link.Session
+	err  error
+}
+
+func (n *Node) acceptSessions(ctx context.Context, to chan<- *link.Session) {
+	defer n.wg.Done()
+	for {
+		s, err := n.link.Accept(ctx)
+		if err != nil {
+			return
+		}
+		select {
+		case to <- s:
+		case <-ctx.Done():
+			s.Close()
+			return
+		}
+	}
+}
+
+// hello says what this node is, for the link's handshake.
+func (n *Node) hello() wire.Hello {
+	return wire.Hello{
+		MinVersion: wire.MinVersion, MaxVersion: wire.Version,
+		Role: wire.RoleState(n.getRole()), InSync: n.journal.inSync(), Epoch: n.journal.epoch(), BootID: n.bootID,
+	}
+}
+
+// endSession closes the session and tells the core that it is lost: on an active
+// every gate opens, on a standby the store stays for the takeover.
+func (n *Node) endSession() {
+	if n.closeSession() {
+		n.journal.with(func(c *replication.Core, _ replication.Nanos) { c.PeerLost() })
+	}
+}
+
+// closeSession closes the session, if there is one, and leaves the core's gates as
+// they are.
+func (n *Node) closeSession() bool {
+	if n.sess == nil {
+		return false
+	}
+	n.journal.attach(nil)
+	n.sess.Close()
+	n.sess = nil
+	return true
+}
+
+// beginSession starts replication over s with the role and epoch that we have.
+func (n *Node) beginSession(ctx context.Context, s *link.Session, ends chan<- sessionEnd) bool {
+	var err error
+	n.journal.with(func(c *replication.Core, now replication.Nanos) {
+		n.journal.wasInSync = false // so that this session's coming in sync is a change
+		err = c.PeerJoined(now, s.Version)
+	})
+	if err != nil {
+		n.log.Error("begin session with the peer", "err", err)
+		s.Close()
+		return false
+	}
+	n.sess = s
+	n.journal.attach(s)
+	n.journal.flush()
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		err := s.Serve(n.journal.step)
+		select {
+		case ends <- sessionEnd{s, err}:
+		case <-ctx.Done():
+		}
+	}()
+	n.log.Info("session with the peer", "peer", s.Peer.Node, "role", n.getRole().String(), "epoch", n.journal.epoch())
+	return true
+}
+
+// becomeActive starts without connections.
+func (n *Node) becomeActive(epoch uint64, why string) {
+	if err := n.journal.setRole(replication.RoleActive, epoch); err != nil {
+		n.log.Error("become active", "err", err)
+		return
+	}
+	n.relay.SetEpoch(epoch)
+	n.speak(epoch)
+	n.setRole(replication.RoleActive)
+	n.announce()
+	n.log.Info("active", "epoch", epoch, "why", why)
+}
+
+func (n *Node) becomeStandby(epoch uint64) {
+	if err := n.journal.setRole(replication.RoleStandby, epoch); err != nil {
+		n.log.Error("become standby", "err", err)
+		return
+	}
+	n.setRole(replication.RoleStandby)
+	n.log.Info("standby", "epoch", epoch)
+}
+
+// stepDown mutes a deposed active before anything else (invariant 4) and forgets
+// its connections: somebody else continues them.
+func (n *Node) stepDown(why string) {
+	n.engine.SetActive(false)
+	n.withdraw()
+	n.relay.Reset()
+	if err := n.journal.setRole(replication.RoleNone, n.journal.epoch()); err != nil {
+		n.log.Error("step down", "err", err)
+	}
+	n.setRole(replication.RoleNone)
+	n.log.Warn("stepped down", "why", why)
+}
+
+// takeover continues everything the standby holds. State first, addresses second:
+// before the first announcement every connection is known and can answer, though
+// most endpoints are built later, or when their peer speaks.
+func (n *Node) takeover(epoch uint64, known time.Time, why string) error {
+	all, shift, err := n.journal.takeover(epoch)
+	if err != nil {
+		return err
+	}
+	n.relay.SetEpoch(epoch)
+	conns, err := n.relay.Restore(all, shift)
+	if err != nil {
+		n.log.Error("some connections cannot be continued", "err", err)
+	}
+	n.speak(epoch)
+	n.setRole(replication.RoleActive)
+	n.announce()
+	answering := time.Since(known)
+	n.relay.Rebuild(conns, func() {
+		t := takeoverReport{At: known, Why: why, Connections: len(conns), Answering: answering, Rebuilt: time.Since(known)}
+		n.noteTakeover(t)
+		n.log.Info("all legs rebuilt", "connections", t.Connections, "took", t.Rebuilt)
+	})
+	n.log.Info("took over", "epoch", epoch, "why", why, "connections", len(conns), "answering_after", answering)
+	return nil
+}
+
+// speak lets the engine speak: it serves the connections of that epoch. With a
+// witness it does so while the lease for the same epoch lasts.
+func (n *Node) speak(epoch uint64) {
+	if n.lease != nil {
+		n.lease.serve(epoch)
+	}
+	n.engine.SetActive(true)
+}
+
+func (n *Node) announce() {
+	n.front.Activate()
+	n.back.Activate()
+}
+
+func (n *Node) withdraw() {
+	n.front.Deactivate()
+	n.back.Deactivate()
+}
+
+func (n *Node) getRole() replication.Role { return replication.Role(n.role.Load()) }
+
+func (n *Node) setRole(r replication.Role) {
+	n.role.Store(uint32(r))
+	n.probeServers(r == replication.RoleActive)
+	n.since.Store(time.Now().UnixNano())
+}

@@ -1,0 +1,172 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"lockstep/appliance/adapter"
+	"lockstep/appliance/config"
+	"lockstep/appliance/control"
+	"lockstep/appliance/health"
+	"lockstep/appliance/relay"
+)
+
+// The servers of the services: whether they live, and what became of connections
+// that outlived one.
+
+// servers is what a service's servers are watched with.
+type servers struct {
+	prober *health.Prober // nil: not probed
+	canary *health.Canary // of services whose connections outlive their servers
+	mu     sync.Mutex     // leaf
+	last   control.Kept   // its fields that tell of the last failover
+}
+
+// makeServices turns the configuration's services into the relay's.
+func (n *Node) makeServices() []*relay.Service {
+	var all []*relay.Service
+	n.servers = make([]*servers, len(n.cfg.Services))
+	for i := range n.cfg.Services {
+		c := &n.cfg.Services[i]
+		s := &relay.Service{
+			Name: c.Name, Listen: c.Listen, Servers: c.Servers,
+			SourceGateway: c.Source == config.SourceGateway, Gateways: n.gateways(),
+			MaxConns: c.Limits.Connections, MaxHalfOpen: c.Limits.HalfOpen,
+			Idle: c.Limits.Idle, DownFor: c.Health.Interval,
+		}
+		n.servers[i] = &servers{}
+		if c.Protection != config.ProtectGateway {
+			n.keep(s, c, n.servers[i])
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// keep makes the connections of a service outlive their server.
+func (n *Node) keep(s *relay.Service, c *config.Service, w *servers) {
+	s.Kept, s.Hot = true, c.Protection == config.ProtectHot
+	s.ReleaseFirst = s.Hot && c.Release == config.ReleaseFirst
+	s.LogLimit, s.Patience = uint64(c.Limits.Log), c.Patience
+	if c.Protocol == config.ProtocolHTTP {
+		mask, err := adapter.NewMask(adapter.DefaultMask())
+		if err != nil {
+			panic(err) // a list of our own, which the adapter's tests make, too
+		}
+		s.NewAdapter = func() adapter.Adapter { return adapter.NewHTTP(mask) }
+	}
+	s.Ask = func(server int, done func(bool)) {
+		n.asks.Add(1)
+		go func() {
+			defer n.asks.Done()
+			asked := time.Now()
+			alive := w.prober.Now(n.probing, server) == nil
+			done(alive && !w.canary.Died(server, asked.Add(-canaryBefore)))
+		}()
+	}
+	s.OnLoss = func(l relay.Loss) { n.lostServer(s, w, l) }
+}
+
+// canaryBefore is how long before a question about a connection's end the end of the
+// canary counts: a process's connections are ended within moments of each other, but we
+// may be late in asking.
+const canaryBefore = time.Second
+
+// lostServer remembers the last failover for the status, and logs each for who debugs.
+func (n *Node) lostServer(s *relay.Service, w *servers, l relay.Loss) {
+	addr := s.Servers[l.Server]
+	if l.Replaced {
+		w.mu.Lock()
+		w.last.LastFailover = fmt.Sprintf("%s goes on for connection %d after %v (%s)", addr, l.Conn, l.Took.Round(100*time.Microsecond), l.Why)
+		w.last.LastServer, w.last.LastAt, w.last.LastMicros = addr.String(), time.Now(), l.Took.Microseconds()
+		w.mu.Unlock()
+		n.log.Debug("a server goes on", "service", s.Name, "server", addr, "connection", l.Conn, "took", l.Took, "why", l.Why)
+		return
+	}
+	n.log.Debug("server lost", "service", s.Name, "server", addr, "connection", l.Conn, "source", l.Source, "why", l.Why)
+}
+
+// watchServers makes the health checks of all services.
+func (n *Node) watchServers(undo *closers) {
+	for i, w := range n.servers {
+		c, s := &n.cfg.Services[i], n.services[i]
+		if c.Health.Off() {
+			continue
+		}
+		w.prober = health.New(health.Config{Servers: c.Servers, Health: c.Health}, n.dialServer, func(server int, up bool, why string) {
+			if up {
+				n.log.Info("server is healthy", "service", c.Name, "server", c.Servers[server])
+			} else {
+				n.log.Warn("server fails its health check", "service", c.Name, "server", c.Servers[server], "why", why)
+			}
+			n.relay.SetHealth(s, server, up)
+		})
+		w.prober.Pause()
+		w.prober.Start()
+		undo.add("health checks", func() error { w.prober.Stop(); return nil })
+		if s.Kept {
+			w.canary = health.NewCanary(c.Servers, n.dialServer, c.Health.Interval)
+			undo.add("canary connections", func() error { w.canary.Stop(); return nil })
+		}
+	}
+}
+
+// probeServers begins or ends the health checks: only the active asks.
+func (n *Node) probeServers(on bool) {
+	for _, w := range n.servers {
+		switch {
+		case w.prober == nil:
+		case on:
+			w.prober.Resume()
+		default:
+			w.prober.Pause()
+		}
+		if w.canary != nil && on {
+			w.canary.Resume()
+		} else if w.canary != nil {
+			w.canary.Pause()
+		}
+	}
+}
+
+// dialServer connects to a server from an address of this machine.
+func (n *Node) dialServer(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "tcp", a.String())
+}
+
+// unhealthy says why a server is taken for down.
+func (n *Node) unhealthy(service, server int) string {
+	if p := n.servers[service].prober; p != nil {
+		if st := p.Status()[server]; !st.Up {
+			return st.Why
+		}
+	}
+	return "refused or did not answer"
+}
+
+// statusKept sums up what a service's connections have.
+func (n *Node) statusKept(s *relay.Service) *control.Kept {
+	c := s.Counts()
+	k := &control.Kept{
+		Lost: c.Lost, Failovers: c.Failovers, Replays: c.Replays, Switched: c.Switched, Claims: c.Claims,
+		Compared: c.Compared, Divergences: c.Diverged, Unverified: c.Unverified, GivenUp: c.GivenUp,
+		LogFull: c.LogFull, TooSlow: c.TooSlow,
+	}
+	g := n.relay.Gauge(s)
+	k.Connections, k.LogBytes, k.Replicas, k.InStep = g.Connections, g.LogBytes, g.Replicas, g.InStep
+	k.LagBytes, k.Orphans = g.Lag, g.Orphans
+	for i := range n.services {
+		if n.services[i] == s {
+			w := n.servers[i]
+			w.mu.Lock()
+			k.LastFailover, k.LastServer = w.last.LastFailover, w.last.LastServer
+			k.LastAt, k.LastMicros = w.last.LastAt, w.last.LastMicros
+			w.mu.Unlock()
+		}
+	}
+	return k
+}

@@ -1,0 +1,160 @@
+package appliance
+
+import (
+	"time"
+
+	"lockstep/appliance/control"
+	"lockstep/replication"
+)
+
+// takeoverReport is what is remembered of the last takeover.
+type takeoverReport struct {
+	At          time.Time // when the loss of the active was known
+	Why         string
+	Connections int           // continued
+	Lost        int           // held, but not continued
+	Answering   time.Duration // from At until all connections could answer and were announced
+	Rebuilt     time.Duration // from At until the last leg had its endpoint
+}
+
+func (n *Node) noteTakeover(t takeoverReport) {
+	n.takeMu.Lock()
+	n.takeovers++
+	n.last = t
+	n.takeMu.Unlock()
+}
+
+// Status implements control.Provider.
+func (n *Node) Status() control.Status {
+	st := n.journal.stats()
+	s := control.Status{
+		Version: control.Version(), Node: n.cfg.Node, Pair: n.cfg.Pair.Name,
+		Role: roleName(n.getRole()), Epoch: st.Epoch, Since: time.Unix(0, n.since.Load()),
+		InSync: st.InSync, WhyNotInSync: st.Why,
+		Snapshot:  control.Snapshot{Done: st.SnapshotDone, Total: st.SnapshotTotal},
+		Lag:       control.Lag{Bytes: st.LagBytes, Batches: st.Outstanding},
+		RTTMicros: int64(st.RTT / 1000),
+		Drops:     n.drops(&st),
+	}
+	if st.OldestUnconfirmed > 0 {
+		s.Lag.Micros = max(0, int64(n.journal.now()-st.OldestUnconfirmed)/1000)
+	}
+	n.statusPeer(&s)
+	n.statusQuorum(&s)
+	n.statusConnections(&s, &st)
+	n.statusTakeovers(&s)
+	for i, svc := range n.services {
+		c := control.Service{Name: svc.Name, Protection: string(n.cfg.Services[i].Protection), Connections: svc.Conns()}
+		for _, l := range svc.Listen {
+			c.Listen = append(c.Listen, l.String())
+		}
+		for k, a := range svc.Servers {
+			b := control.Backend{Addr: a.String(), Healthy: n.relay.Healthy(svc, k)}
+			if !b.Healthy {
+				b.Why = n.unhealthy(i, k)
+			}
+			c.Servers = append(c.Servers, b)
+		}
+		if svc.Kept && n.getRole() == replication.RoleActive {
+			c.Kept = n.statusKept(svc)
+		}
+		s.Services = append(s.Services, c)
+	}
+	return s
+}
+
+func roleName(r replication.Role) string {
+	switch r {
+	case replication.RoleActive:
+		return control.RoleActive
+	case replication.RoleStandby:
+		return control.RoleStandby
+	}
+	return control.RoleStarting
+}
+
+func (n *Node) statusPeer(s *control.Status) {
+	if n.link == nil {
+		s.WhyNotInSync = "configured alone: no peer"
+		return
+	}
+	name := n.peerName()
+	ls := n.link.Stats()
+	s.Peer = control.Peer{Name: name, Address: n.cfg.Pair.Members[name].String(), Connected: ls.Connected}
+	if !ls.Connected {
+		s.Peer.Why = "not reached"
+		if ls.LastRefusal != "" {
+			s.Peer.Why = ls.LastRefusal
+		}
+	}
+	if !s.InSync && s.WhyNotInSync == "" {
+		s.WhyNotInSync = "no standby"
+	}
+}
+
+// statusQuorum says what the voters have agreed on. With a witness, in sync means
+// that it knows, too: before that the standby could not take over.
+func (n *Node) statusQuorum(s *control.Status) {
+	if n.voter == nil {
+		return
+	}
+	v := n.voter.Stats()
+	st := v.News.State
+	q := &control.Quorum{
+		Leader: v.News.Leader, Heard: v.News.Quorum, Active: st.Active.Node, Standby: st.Standby.Node, Epoch: st.Epoch,
+		Silent: s.Role == control.RoleActive && n.engine.LeaseOver(),
+	}
+	for _, voter := range v.Courier.Voters {
+		if _, appliance := n.cfg.Pair.Members[voter.Peer.Node]; !appliance {
+			q.Witness = q.Witness || voter.Connected
+		}
+	}
+	s.Quorum = q
+	switch {
+	case q.Silent:
+		s.InSync, s.WhyNotInSync = false, "silent: neither the witness nor the peer answers, so the lease is over"
+	case s.InSync && st.Standby.None():
+		s.InSync, s.WhyNotInSync = false, "the witness has not agreed yet that the standby may take over"
+	}
+}
+
+func (n *Node) statusConnections(s *control.Status, st *replication.Stats) {
+	open, _, _ := n.relay.Counts()
+	s.Memory = control.Memory{BufferedBytes: uint64(max(0, n.engine.Buffered())), Limit: uint64(n.cfg.Limits.Memory)}
+	s.Connections = control.Connections{
+		Open: open, Protected: st.Protected, Unprotected: st.Unprotected,
+		HalfOpen: n.engine.HalfOpen(), Tombstones: n.engine.Tombstones(),
+	}
+	if n.getRole() == replication.RoleStandby {
+		s.Connections.Open, s.Connections.Tombstones = st.Connections, st.Tombstones
+		s.Memory.BufferedBytes = st.HeldBytes
+	}
+}
+
+func (n *Node) statusTakeovers(s *control.Status) {
+	n.takeMu.Lock()
+	defer n.takeMu.Unlock()
+	s.Takeovers = uint64(n.takeovers)
+	if n.takeovers > 0 {
+		s.LastTakeover = &control.Takeover{
+			At: n.last.At, Why: n.last.Why, Connections: n.last.Connections, Legs: 2 * n.last.Connections,
+			Lost: n.last.Lost, DurationMicros: n.last.Rebuilt.Microseconds(),
+		}
+	}
+}
+
+// drops merges the reasons of all parts; zero counts are left out.
+func (n *Node) drops(st *replication.Stats) map[string]uint64 {
+	m := n.engine.C.Drops()
+	for r := replication.Reason(0); r < replication.NumReasons; r++ {
+		if c := st.Drops[r]; c > 0 {
+			m["sync-"+r.String()] = c
+		}
+	}
+	if n.link != nil {
+		for reason, c := range n.link.Stats().Refused {
+			m["sync-refused-"+reason] = c
+		}
+	}
+	return m
+}

@@ -1,0 +1,157 @@
+// Package witness runs the third voter of many pairs, on a host of its own.
+//
+// It owns: the one address where all pairs reach it, one voter per pair, what it
+// logs and its metrics. A witness votes and never leads. It must not know anything
+// of connections, packets or services, and needs no privileges.
+package witness
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"lockstep/appliance/config"
+	"lockstep/appliance/metrics"
+	"lockstep/appliance/voter"
+	"lockstep/replication/identity"
+	"lockstep/replication/transport"
+)
+
+// Witness is a running witness.
+type Witness struct {
+	port    *transport.Port
+	pairs   []*pair // in the order of the configuration
+	metrics *metrics.Server
+	wg      sync.WaitGroup // watchers
+	quit    chan struct{}  // closed by Close
+}
+
+// pair is one pair that is served.
+type pair struct {
+	name       string
+	appliances [2]string
+	voter      *voter.Voter
+	log        *slog.Logger
+}
+
+// Run is a witness from start to end: it returns when ctx ends, or at once with an
+// error that says what could not be set up.
+func Run(ctx context.Context, cfg *config.Witness, log *slog.Logger) error {
+	w, err := Start(cfg, log)
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	w.Close()
+	return nil
+}
+
+// Start begins to serve all pairs. Faults of the identities are config.Errors, all
+// at once.
+func Start(cfg *config.Witness, log *slog.Logger) (*Witness, error) {
+	ids, err := Identities(cfg)
+	if err != nil {
+		return nil, err
+	}
+	w := &Witness{quit: make(chan struct{})}
+	if err := w.start(cfg, ids, log); err != nil {
+		w.Close()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *Witness) start(cfg *config.Witness, ids []*identity.Identity, log *slog.Logger) (err error) {
+	w.port, err = transport.Listen(transport.PortConfig{
+		Listen: cfg.Listen, Log: log,
+		// All appliances come at once when the witness starts, beside strangers.
+		HandshakeSlots: 8 + 4*len(ids),
+	})
+	if err != nil {
+		return fmt.Errorf("%w (listen must be an address of this machine, and free)", err)
+	}
+	var seed [8]byte
+	if _, err := rand.Read(seed[:]); err != nil {
+		return fmt.Errorf("draw a boot number: %w", err)
+	}
+	boot := max(binary.BigEndian.Uint64(seed[:]), 1)
+	for _, id := range ids {
+		p := &pair{name: id.Pair, appliances: [2]string(id.Peers()), log: log.With("pair", id.Pair)}
+		p.voter, err = voter.Start(voter.Config{
+			Identity: id, Boot: boot, Appliances: p.appliances, Witness: id.Node,
+			Port: w.port, Heartbeat: cfg.Heartbeat, FailureTimeout: cfg.FailureTimeout,
+			State: voter.StatePath(cfg.State, id.Pair), Log: p.log,
+		})
+		if err != nil {
+			return fmt.Errorf("serve pair %q: %w", id.Pair, err)
+		}
+		w.pairs = append(w.pairs, p)
+		w.wg.Add(1)
+		go func() {
+			defer w.wg.Done()
+			p.watch(w.quit)
+		}()
+	}
+	if cfg.Metrics.IsValid() {
+		if w.metrics, err = metrics.ServeCollector(cfg.Metrics, newCollector(w), log); err != nil {
+			return err
+		}
+	}
+	log.Info("witness started", "listen", w.Addr().String(), "pairs", len(w.pairs))
+	return nil
+}
+
+// Identities loads the identities and checks that each is a witness's, of a pair of
+// its own. Its error is config.Errors, with every fault.
+func Identities(cfg *config.Witness) ([]*identity.Identity, error) {
+	var errs config.Errors
+	var ids []*identity.Identity
+	taken := map[string]string{} // path by pair
+	for i, dir := range cfg.Identities {
+		path := fmt.Sprintf("identities[%d]", i)
+		id, err := identity.Load(dir)
+		if err != nil {
+			errs = append(errs, config.FieldError{Path: path, Msg: err.Error()})
+			continue
+		}
+		if n := len(id.Peers()); n != 2 {
+			errs = append(errs, config.FieldError{Path: path, Msg: fmt.Sprintf("%q holds certificates of %d other nodes, a pair has two appliances", dir, n),
+				Hint: "copy here the directory that `lockstep keys --members a,b --witness NAME` made for NAME"})
+		}
+		if !identity.ValidName(id.Pair) {
+			errs = append(errs, config.FieldError{Path: path, Msg: fmt.Sprintf("%q is of a pair called %q", dir, id.Pair), Hint: identity.Hint})
+		}
+		if first, ok := taken[id.Pair]; ok {
+			errs = append(errs, config.FieldError{Path: path, Msg: fmt.Sprintf("%q is of pair %q, as is %s", dir, id.Pair, first),
+				Hint: "a witness tells pairs apart by name: give one of them another pair.name and new keys, or remove one"})
+		}
+		taken[id.Pair] = path
+		ids = append(ids, id)
+	}
+	if errs != nil {
+		return nil, errs
+	}
+	return ids, nil
+}
+
+// Addr is the address that the witness listens on.
+func (w *Witness) Addr() netip.AddrPort { return w.port.Addr() }
+
+// Close stops voting and returns when every goroutine has ended.
+func (w *Witness) Close() {
+	if w.metrics != nil {
+		w.metrics.Close()
+	}
+	close(w.quit)
+	for _, p := range w.pairs {
+		p.voter.Close()
+	}
+	w.wg.Wait()
+	if w.port != nil {
+		w.port.Close()
+	}
+}
