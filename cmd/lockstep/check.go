@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"lockstep/appliance/config"
+	"lockstep/replication/identity"
+)
+
+func checkCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Check a configuration, without starting anything",
+		Long: `Checks a configuration file and prints every fault at once, each with its key and what to write
+instead. If there is none it prints what would be in effect (defaults and LOCKSTEP_ environment
+included), then warnings about this machine: missing interfaces, unreadable keys and the like.
+
+Exit status: 0 the configuration is right (warnings or not), 2 it is not.`,
+		Example: `  lockstep check -c lockstep.yaml
+  LOCKSTEP_NODE=b lockstep check -c lockstep.yaml      # the same file on the other appliance`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(path)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			fmt.Fprintf(out, "%s is right.\n\n", path)
+			summarise(out, cfg)
+			warn(out, cfg)
+			return nil
+		},
+	}
+	configFlag(cmd, &path, defaultConfig)
+	return cmd
+}
+
+// summarise prints the configuration in effect.
+func summarise(out io.Writer, c *config.Config) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	row("node", "%s, at %v", c.Node, c.Self())
+	if name, addr, ok := c.Peer(); ok {
+		row("peer", "%s, at %v", name, addr)
+	} else {
+		row("peer", "none: this appliance runs alone")
+	}
+	witness := "none"
+	if c.Pair.Witness.IsValid() {
+		witness = c.Pair.Witness.String()
+	}
+	row("pair", "%s, commit %s, witness %s", c.Pair.Name, c.Pair.Commit, witness)
+	row("heartbeat", "every %v, failure after %v", c.Pair.Heartbeat, c.Pair.FailureTimeout)
+	row("identity", "%s", c.Pair.Identity)
+	if c.Pair.Witness.IsValid() {
+		row("state", "%s", c.Pair.State)
+	}
+	row("front", "%s", c.Networks.Front.Interface)
+	row("back", "%s, gateway %s", c.Networks.Back.Interface, list(c.Networks.Back.Gateway))
+	for _, s := range c.Services {
+		row("service "+s.Name, "%s -> %s", list(s.Listen), list(s.Servers))
+		row("", "protection %s, protocol %s, release %s, source %s", s.Protection, s.Protocol, s.Release, s.Source)
+		probe := "tcp"
+		if s.Health.Off() {
+			probe = "not probed"
+		}
+		if s.Health.HTTP != "" {
+			probe = "http " + s.Health.HTTP
+		}
+		if s.Protection != config.ProtectGateway {
+			row("", "waits %v for a server that continues a connection", s.Patience)
+		}
+		row("", "health %s every %v, timeout %v", probe, s.Health.Interval, s.Health.Timeout)
+		idle := s.Limits.Idle.String()
+		if s.Limits.Idle == 0 {
+			idle = "never"
+		}
+		row("", "at most %d connections, %d half-open, idle %s, log %v", s.Limits.Connections, s.Limits.HalfOpen, idle, s.Limits.Log)
+	}
+	row("memory", "%v", c.Limits.Memory)
+	row("control", "%s", c.Control)
+	metrics := "off"
+	if c.Metrics.IsValid() {
+		metrics = c.Metrics.String()
+	}
+	row("metrics", "%s", metrics)
+	row("log", "%s, %s", c.Log.Level, c.Log.Format)
+	w.Flush()
+}
+
+func list[T netip.AddrPort | netip.Prefix](items []T) string {
+	if len(items) == 0 {
+		return "none"
+	}
+	words := make([]string, len(items))
+	for i, item := range items {
+		words[i] = fmt.Sprint(item)
+	}
+	return strings.Join(words, ", ")
+}
+
+// warn prints what about this machine does not fit the configuration.
+func warn(out io.Writer, c *config.Config) {
+	warnings := config.Check(c)
+	identityWarned := slices.ContainsFunc(warnings, func(w config.Warning) bool { return w.Path == "pair.identity" })
+	if name, _, paired := c.Peer(); paired && !identityWarned {
+		// Whether the files fit together only package link can tell.
+		id, err := identity.Load(c.Pair.Identity)
+		switch {
+		case err != nil:
+			warnings = append(warnings, config.Warning{Path: "pair.identity", Msg: err.Error()})
+		case id.Node != c.Node || id.Pair != c.Pair.Name || !id.Has(name):
+			warnings = append(warnings, config.Warning{Path: "pair.identity",
+				Msg:  fmt.Sprintf("holds the keys of node %q in pair %q; this is node %q in pair %q with peer %q", id.Node, id.Pair, c.Node, c.Pair.Name, name),
+				Hint: "copy the directory that `lockstep keys` made for this node"})
+		case c.Pair.Witness.IsValid():
+			names, _ := c.Appliances()
+			if _, err := id.Witness(names); err != nil {
+				warnings = append(warnings, config.Warning{Path: "pair.witness", Msg: err.Error()})
+			}
+		}
+	}
+	printWarnings(out, warnings)
+}
+
+func printWarnings(out io.Writer, warnings []config.Warning) {
+	if len(warnings) > 0 {
+		fmt.Fprintf(out, "\nOn this machine:\n")
+	}
+	for _, w := range warnings {
+		fmt.Fprintf(out, "  warning: %v\n", w)
+	}
+}

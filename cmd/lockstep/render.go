@@ -1,0 +1,197 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"lockstep/appliance/control"
+)
+
+// render writes a status for people: one fact per line, the question that
+// matters (could the standby take over now?) near the top.
+func render(s *control.Status, c palette, now time.Time) string {
+	var b strings.Builder
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%s %s\n", c.faint(fmt.Sprintf("%-12s", name)), fmt.Sprintf(format, args...))
+	}
+	row("node", "%s of pair %s, lockstep %s", c.strong(s.Node), s.Pair, s.Version)
+	row("role", "%s", renderRole(s, c, now))
+	row("peer", "%s", renderPeer(s, c))
+	if q := s.Quorum; q != nil {
+		row("quorum", "%s", renderQuorum(q, c))
+	}
+	if s.InSync {
+		row("in sync", "%s", c.good("yes"))
+	} else {
+		why := s.WhyNotInSync
+		if why == "" {
+			why = "no reason given"
+		}
+		row("in sync", "%s: %s", c.bad("no"), why)
+	}
+	row("lag", "%s in %d batches, %s; round trip %s", bytesText(s.Lag.Bytes), s.Lag.Batches, micros(s.Lag.Micros), orUnknown(s.RTTMicros))
+	unprotected := fmt.Sprintf("%d unprotected", s.Connections.Unprotected)
+	if s.Connections.Unprotected > 0 {
+		unprotected = c.warn(unprotected)
+	}
+	row("connections", "%d open: %d protected, %s; %d half-open, %d tombstones",
+		s.Connections.Open, s.Connections.Protected, unprotected, s.Connections.HalfOpen, s.Connections.Tombstones)
+	row("takeovers", "%s", renderTakeovers(s, c, now))
+	row("memory", "%s buffered of %s", bytesText(s.Memory.BufferedBytes), bytesText(s.Memory.Limit))
+	for _, svc := range s.Services {
+		row("service", "%s %s, %s, %d connections", c.strong(svc.Name), strings.Join(svc.Listen, " "), svc.Protection, svc.Connections)
+		for _, server := range svc.Servers {
+			health := c.good("healthy")
+			if !server.Healthy {
+				health = c.bad("down")
+			}
+			if server.Why != "" {
+				health += ": " + server.Why
+			}
+			row("", "  %s %s", server.Addr, health)
+		}
+		if svc.Kept != nil {
+			renderKept(svc.Kept, c, row)
+		}
+	}
+	renderDrops(s, row)
+	return b.String()
+}
+
+func renderRole(s *control.Status, c palette, now time.Time) string {
+	role := c.strong(s.Role)
+	switch s.Role {
+	case control.RoleActive:
+		role = c.good(s.Role)
+	case control.RoleStarting:
+		role = c.warn(s.Role)
+	}
+	if s.Since.IsZero() {
+		return fmt.Sprintf("%s, epoch %d", role, s.Epoch)
+	}
+	return fmt.Sprintf("%s for %s, epoch %d", role, age(now, s.Since), s.Epoch)
+}
+
+func renderQuorum(q *control.Quorum, c palette) string {
+	witness, heard := c.good("witness connected"), c.good("majority heard")
+	if !q.Witness {
+		witness = c.bad("witness not connected")
+	}
+	if !q.Heard {
+		heard = c.bad("no majority")
+	}
+	set := "nobody is active yet"
+	if q.Active != "" {
+		set = fmt.Sprintf("%s active in epoch %d, in-sync set {%s}", q.Active, q.Epoch, strings.Trim(q.Active+" "+q.Standby, " "))
+	}
+	if q.Silent {
+		set += c.bad(", SILENT: its lease is over")
+	}
+	return fmt.Sprintf("%s, %s; %s", witness, heard, set)
+}
+
+// renderKept tells how it stands with the servers of connections that outlive them.
+func renderKept(k *control.Kept, c palette, row func(name, format string, args ...any)) {
+	step := fmt.Sprintf("%d of %d replicas in step", k.InStep, k.Replicas)
+	if k.InStep < k.Replicas {
+		step = c.warn(step) + fmt.Sprintf(", the slowest %s behind", bytesText(k.LagBytes))
+	}
+	if k.Orphans > 0 {
+		step += ", " + c.bad(fmt.Sprintf("%d connections wait for a server", k.Orphans))
+	}
+	row("", "  %s; log %s", step, bytesText(k.LogBytes))
+	row("", "  servers lost %d, failovers %d, replays %d; digests compared %d", k.Lost, k.Failovers, k.Replays, k.Compared)
+	bad := fmt.Sprintf("divergences %d, unverified %d, given up %d, log full %d, too slow %d", k.Divergences, k.Unverified, k.GivenUp, k.LogFull, k.TooSlow)
+	if k.Divergences+k.Unverified+k.GivenUp > 0 {
+		bad = c.bad(bad)
+	}
+	row("", "  %s", bad)
+	if k.LastFailover != "" {
+		row("", "  %s", k.LastFailover)
+	}
+}
+
+func renderPeer(s *control.Status, c palette) string {
+	switch {
+	case s.Peer.Name == "":
+		return c.warn("none configured")
+	case s.Peer.Connected:
+		return fmt.Sprintf("%s at %s, %s", s.Peer.Name, s.Peer.Address, c.good("connected"))
+	}
+	why := ""
+	if s.Peer.Why != "" {
+		why = ": " + s.Peer.Why
+	}
+	return fmt.Sprintf("%s at %s, %s%s", s.Peer.Name, s.Peer.Address, c.bad("not connected"), why)
+}
+
+func renderTakeovers(s *control.Status, c palette, now time.Time) string {
+	t := s.LastTakeover
+	if t == nil {
+		return fmt.Sprint(s.Takeovers)
+	}
+	text := fmt.Sprintf("%d; the last %s ago: %d connections, %d legs in %s", s.Takeovers, age(now, t.At), t.Connections, t.Legs, micros(t.DurationMicros))
+	if t.Lost > 0 {
+		text += ", " + c.bad(fmt.Sprintf("%d lost", t.Lost))
+	}
+	if t.Why != "" {
+		text += " (" + t.Why + ")"
+	}
+	return text
+}
+
+// renderDrops lists the reasons that occurred, the most frequent first.
+func renderDrops(s *control.Status, row func(name, format string, args ...any)) {
+	reasons := slices.DeleteFunc(slices.Sorted(maps.Keys(s.Drops)), func(r string) bool { return s.Drops[r] == 0 })
+	slices.SortStableFunc(reasons, func(a, b string) int {
+		switch {
+		case s.Drops[a] > s.Drops[b]:
+			return -1
+		case s.Drops[a] < s.Drops[b]:
+			return 1
+		}
+		return 0
+	})
+	if len(reasons) == 0 {
+		row("drops", "none")
+	}
+	name := "drops"
+	for _, r := range reasons {
+		row(name, "%-10d %s", s.Drops[r], r)
+		name = ""
+	}
+}
+
+func bytesText(n uint64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, suffixes := float64(n)/unit, []string{"KiB", "MiB", "GiB", "TiB"}
+	for value >= unit && len(suffixes) > 1 {
+		value, suffixes = value/unit, suffixes[1:]
+	}
+	return fmt.Sprintf("%.1f %s", value, suffixes[0])
+}
+
+// micros writes microseconds, and milliseconds from 10 ms on.
+func micros(n int64) string {
+	if n < 10_000 {
+		return fmt.Sprintf("%d us", n)
+	}
+	return fmt.Sprintf("%.1f ms", float64(n)/1000)
+}
+
+func orUnknown(rtt int64) string {
+	if rtt == 0 {
+		return "not known"
+	}
+	return micros(rtt)
+}
+
+func age(now, since time.Time) string {
+	return max(now.Sub(since), 0).Round(time.Second).String()
+}

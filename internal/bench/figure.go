@@ -1,0 +1,185 @@
+package bench
+
+import (
+	"fmt"
+	"slices"
+)
+
+// kind of gateway.
+type kind string
+
+const (
+	forwarding kind = "forwarding"
+	haproxy    kind = "haproxy"
+	ioCopy     kind = "iocopy"
+	alone      kind = "alone"
+	paired     kind = "pair"
+
+	// Pairs that are measured in the cut alone.
+	keepHAProxy    kind = "keepalived-haproxy"
+	keepConntrackd kind = "keepalived-conntrackd"
+)
+
+// kinds in the order of the table's columns, and of every round.
+var kinds = [...]kind{forwarding, haproxy, ioCopy, alone, paired}
+
+// rivals are the other pairs, in the order of the cut's columns.
+var rivals = [...]kind{keepHAProxy, keepConntrackd}
+
+// columns is the order of all columns.
+var columns = append(append([]kind(nil), rivals[:]...), kinds[:]...)
+
+func (k kind) rival() bool { return slices.Contains(rivals[:], k) }
+
+// title of a column.
+func (k kind) title() string {
+	switch k {
+	case haproxy:
+		return "HAProxy"
+	case ioCopy:
+		return "io.Copy"
+	case keepHAProxy:
+		return "keepalived+HAProxy"
+	case keepConntrackd:
+		return "keepalived+conntrackd"
+	default:
+		return string(k)
+	}
+}
+
+// mode of the lab's links.
+type mode string
+
+const (
+	offloadOff mode = "off"
+	offloadOn  mode = "on"
+)
+
+func (m mode) title() string {
+	if m == offloadOn {
+		return "offloads on (links carry superpackets of up to 64 KiB)"
+	}
+	return "offloads off (links carry MTU-sized frames, as a real network does)"
+}
+
+// figure is one row of the table.
+type figure struct {
+	ID     string `json:"id"`
+	Title  string `json:"title"`
+	Unit   string `json:"unit"`
+	digits int    // after the decimal point, in the table
+}
+
+// bulkLoads are the bulk measurements: figure IDs are made from the name.
+var bulkLoads = [...]struct {
+	name, title string
+	load        load
+}{
+	{"down-1", "bulk download, 1 stream", load{Kind: loadDown, Connections: 1}},
+	{"down-8", "bulk download, 8 streams", load{Kind: loadDown, Connections: 8}},
+	{"up-1", "bulk upload, 1 stream", load{Kind: loadUp, Connections: 1}},
+	{"up-8", "bulk upload, 8 streams", load{Kind: loadUp, Connections: 8}},
+}
+
+// requestLoads are the request measurements.
+var requestLoads = [...]struct {
+	name, title string
+	load        load
+}{
+	{"kept-32", "requests, 32 kept-alive connections", load{Kind: loadKept, Connections: 32}},
+	{"kept-1", "requests, 1 kept-alive connection", load{Kind: loadKept, Connections: 1}},
+	{"new-32", "requests on new connections, 32 at a time", load{Kind: loadNew, Connections: 32}},
+}
+
+// What is added to a load's name to make a figure's ID.
+const (
+	suffixCPU     = "-cpu"
+	suffixMachine = "-machine"
+	suffixP50     = "-p50"
+	suffixP99     = "-p99"
+)
+
+// IDs of the other figures.
+const (
+	idleActive  = "idle-active"
+	idleStandby = "idle-standby"
+
+	quietGap = "quiet-gap" // the same traffic without a kill: what scheduling alone costs
+
+	failGap   = "failover-gap"
+	failOwn   = "failover-own"
+	failSpan  = "failover-span"
+	failPeer  = "failover-known"
+	failLost  = "failover-lost"
+	crowdGap  = "crowd-gap"
+	crowdSpan = "crowd-span"
+	crowdOwn  = "crowd-own"
+	crowdLost = "crowd-lost"
+	crowdIdle = "crowd-idle-lost"
+
+	restOwn  = "rest-own"
+	restLeg  = "rest-leg"
+	restLost = "rest-lost"
+
+	switchGap  = "switch-gap"
+	switchTook = "switch-took"
+	switchLost = "switch-lost"
+	soloGap    = "solo-gap"
+	soloLost   = "solo-lost"
+
+	rejoinSync = "rejoin-sync"
+	rejoinRate = "rejoin-rate"
+)
+
+// throughputFigures are the rows that all gateways have.
+func throughputFigures() (all []figure) {
+	for _, b := range bulkLoads {
+		all = append(all, figure{b.name, b.title, "Gbit/s", 2})
+	}
+	for _, b := range bulkLoads {
+		all = append(all, figure{b.name + suffixCPU, "CPU of the gateway's processes, " + b.title, "s/GiB", 2})
+	}
+	for _, b := range bulkLoads {
+		all = append(all, figure{b.name + suffixMachine, "CPU of the whole machine, " + b.title, "s/GiB", 2})
+	}
+	for _, r := range requestLoads {
+		all = append(all,
+			figure{r.name, r.title, "1/s", 0},
+			figure{r.name + suffixP50, r.title + ": p50", "us", 0},
+			figure{r.name + suffixP99, r.title + ": p99", "us", 0},
+			figure{r.name + suffixCPU, "CPU of the gateway's processes, " + r.title, "us each", 1})
+	}
+	return append(all,
+		figure{idleActive, "memory per idle connection, gateway or active", "KiB", 2},
+		figure{idleStandby, "memory per idle connection, standby", "KiB", 2})
+}
+
+// failoverFigures are the rows that only the pair has.
+func failoverFigures(busy, idle int) []figure {
+	crowd := fmt.Sprintf("kill -9, %d idle and %d busy", idle, busy)
+	rest := fmt.Sprintf("kill -9, %d idle and none busy", idle)
+	few := fmt.Sprintf("kill -9, %d busy", busy)
+	return []figure{
+		{quietGap, fmt.Sprintf("no kill, %d busy: longest gap (scheduling, pace)", busy), "ms", 1},
+		{failGap, few + ": longest gap any client sees", "ms", 1},
+		{failSpan, few + ": longest gap over the kill itself", "ms", 1},
+		{failPeer, few + ": from the kill to knowing", "ms", 2},
+		{failOwn, few + ": from knowing to the last leg rebuilt", "ms", 2},
+		{failLost, few + ": connections lost, worst run", "", 0},
+		{crowdGap, crowd + ": longest gap of the busy ones", "ms", 1},
+		{crowdSpan, crowd + ": longest gap of the busy ones over the kill itself", "ms", 1},
+		{crowdOwn, crowd + ": from knowing to the last leg rebuilt", "ms", 2},
+		{crowdLost, crowd + ": busy connections lost, worst run", "", 0},
+		{crowdIdle, crowd + ": idle connections lost, worst run", "", 0},
+		{restOwn, rest + ": from knowing to the last leg rebuilt", "ms", 2},
+		{restLeg, rest + ": takeover time per rebuilt leg", "us", 1},
+		{restLost, rest + ": connections lost, worst run", "", 0},
+		{switchGap, fmt.Sprintf("switchover, %d busy: longest gap over it", busy), "ms", 1},
+		{switchTook, fmt.Sprintf("switchover, %d busy: from the command to its answer", busy), "ms", 1},
+		{switchLost, fmt.Sprintf("switchover, %d busy: connections lost, worst run", busy), "", 0},
+		{soloGap, fmt.Sprintf("standby frozen, %d busy: longest gap over it (failure_timeout %v)", busy, failureTimeout), "ms", 1},
+		{soloLost, fmt.Sprintf("standby frozen, %d busy: connections lost, worst run", busy), "", 0},
+		{rejoinSync, fmt.Sprintf("rejoin with %d connections: time until in sync", idle), "ms", 0},
+		{rejoinRate, "throughput of a running download meanwhile, relative to before", "", 2},
+	}
+}

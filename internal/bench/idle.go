@@ -1,0 +1,162 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"lockstep/internal/lab"
+	"lockstep/internal/lab/traffic"
+)
+
+const (
+	// idleTimeout bounds how long the idle connections may take to open, and to answer at the end.
+	idleTimeout = 60 * time.Second
+	// settleFor: memory counts when it has not grown or shrunk by more than settleBy for so long.
+	settleFor   = 600 * time.Millisecond
+	settleLimit = 3 * time.Second
+	settlePoll  = 100 * time.Millisecond
+	settleBy    = 256 << 10 // bytes
+)
+
+// idlers are idle connections through a gateway.
+type idlers struct {
+	n      int
+	client *lab.RoleProc
+}
+
+// openIdle opens n connections that do one round trip and then nothing.
+func (b *bed) openIdle(ctx context.Context, n int) (*idlers, error) {
+	client, err := b.checkedClient(traffic.ClientArgs{
+		Requests: []traffic.Batch{{Count: n, Request: traffic.Idle(0)}}, Patience: 30 * time.Second,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := awaitOpen(ctx, client, idleTimeout); err != nil {
+		end(client)
+		return nil, fmt.Errorf("open %d idle connections: %w", n, err)
+	}
+	return &idlers{n, client}, nil
+}
+
+// awaitOpen waits until all connections of a traffic client are established.
+func awaitOpen(ctx context.Context, client *lab.RoleProc, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		var e traffic.ClientEvent
+		if err := client.Next(ctx, &e); err != nil {
+			return err
+		}
+		if e.Summary != nil {
+			return fmt.Errorf("%d of %d failed: %v", e.Summary.Lost, e.Summary.Connections, e.Summary.Errors)
+		}
+		if e.AllOpen {
+			return nil
+		}
+	}
+}
+
+// awaitSummary waits for the end of a traffic client.
+func awaitSummary(ctx context.Context, client *lab.RoleProc, limit time.Duration) (e traffic.ClientEvent, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for e.Summary == nil {
+		e = traffic.ClientEvent{}
+		if err := client.Next(ctx, &e); err != nil {
+			return e, err
+		}
+	}
+	return e, nil
+}
+
+// finish asks every idle connection for one more round trip, and tells how many did not answer.
+func (i *idlers) finish(ctx context.Context) (lost int, first string, err error) {
+	if err := i.client.Send(traffic.FinishMessage); err != nil {
+		return i.n, "", err
+	}
+	e, err := awaitSummary(ctx, i.client, idleTimeout)
+	if err != nil {
+		return i.n, "", err
+	}
+	if len(e.Summary.Errors) > 0 {
+		first = e.Summary.Errors[0]
+	}
+	return e.Summary.Lost, first, nil
+}
+
+// memory is the resident memory of each process of the gateway, once it has settled: a Go process
+// collects garbage and gives memory back some time after the work.
+func (b *bed) memory(ctx context.Context) ([]int64, error) {
+	begin := time.Now()
+	last, since := []int64(nil), begin
+	for {
+		var now []int64
+		for _, p := range b.gateway.processes() {
+			m, err := residentMemory(p.PID())
+			if err != nil {
+				return nil, err
+			}
+			now = append(now, m)
+		}
+		if last == nil || moved(last, now) {
+			last, since = now, time.Now()
+		}
+		if time.Since(since) >= settleFor || time.Since(begin) >= settleLimit {
+			return now, nil
+		}
+		if err := pause(ctx, settlePoll); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// openMeasured opens n idle connections and returns by how much each process of the gateway has
+// grown, KiB per connection.
+func (b *bed) openMeasured(ctx context.Context, n int) (i *idlers, grown []float64, err error) {
+	before, err := b.memory(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if i, err = b.openIdle(ctx, n); err != nil {
+		return nil, nil, err
+	}
+	after, err := b.memory(ctx)
+	if err != nil {
+		end(i.client)
+		return nil, nil, err
+	}
+	for k := range before {
+		grown = append(grown, kibEach(before[k], after[k], n))
+	}
+	return i, grown, nil
+}
+
+// idleMemory is openMeasured with proof that the connections work.
+func (b *bed) idleMemory(ctx context.Context, n int) ([]float64, error) {
+	idle, grown, err := b.openMeasured(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	defer end(idle.client)
+	lost, why, err := idle.finish(ctx)
+	if err == nil && lost > 0 {
+		err = fmt.Errorf("%w: %d of %d idle connections did not answer, the first: %s", errLoad, lost, n, why)
+	}
+	return grown, err
+}
+
+func moved(a, b []int64) bool {
+	for i := range a {
+		if d := a[i] - b[i]; d > settleBy || d < -settleBy {
+			return true
+		}
+	}
+	return false
+}
+
+// kibEach is the growth per connection.
+func kibEach(before, after int64, n int) float64 {
+	return float64(after-before) / 1024 / float64(n)
+}

@@ -1,0 +1,84 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// The pair's other two pauses: a hand-over that somebody asked for, and an active that has
+// lost its standby and may not acknowledge anything before it is decided that it is alone.
+
+// pairOf returns the two nodes of a pair.
+func (b *bed) pairOf() (active, standby *node, err error) {
+	g, ok := b.gateway.(*applianceGateway)
+	if !ok || len(g.nodes) < 2 {
+		return nil, nil, errors.New("only a pair has a standby")
+	}
+	return g.nodes[0], g.nodes[1], b.gateway.check(context.Background())
+}
+
+// switchover is `lockstep switchover` in the middle of busy traffic.
+func (b *bed) switchover(ctx context.Context, n int, p pace) (ep episode, took time.Duration, err error) {
+	active, _, err := b.pairOf()
+	if err != nil {
+		return ep, 0, err
+	}
+	ep, at, results, err := b.busySpell(ctx, n, p, func(ctx context.Context) (time.Time, error) {
+		at := time.Now()
+		err := active.client.Switchover(ctx)
+		took = time.Since(at)
+		return at, err
+	})
+	if err == nil {
+		ep.span = spanning(results, at, at.Add(took))
+	}
+	return ep, took, err
+}
+
+// loseStandby stops the standby's process in the middle of busy traffic: it is lost by
+// silence, the slowest way.
+func (b *bed) loseStandby(ctx context.Context, n int, p pace) (ep episode, err error) {
+	_, standby, err := b.pairOf()
+	if err != nil {
+		return ep, err
+	}
+	defer func() { _ = standby.proc.Cont() }()
+	ep, at, results, err := b.busySpell(ctx, n, p, func(context.Context) (time.Time, error) {
+		return time.Now(), standby.proc.Stop()
+	})
+	if err == nil {
+		ep.span = spanning(results, at, at.Add(failureTimeout))
+	}
+	return ep, err
+}
+
+func (b *bench) switchStep() step {
+	return step{ids: []string{switchGap, switchTook, switchLost}, cost: costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
+		ep, took, err := bed.switchover(ctx, b.busy, b.pace)
+		if err != nil {
+			return t, err
+		}
+		t.values = map[string]float64{switchGap: ms(ep.span), switchTook: ms(took), switchLost: float64(ep.lost)}
+		t.notes = whyLost(switchLost, ep.lost, ep.error)
+		t.summary = fmt.Sprintf("switchover, %d busy: longest gap over it %.1f ms (anywhere: %.1f ms), took %.1f ms; %d lost", b.busy, ms(ep.span), ms(ep.gap), ms(took), ep.lost)
+		return t, nil
+	}}
+}
+
+func (b *bench) soloStep() step {
+	return step{ids: []string{soloGap, soloLost}, cost: costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
+		// The traffic must go on for longer than the time-out.
+		p := b.pace
+		p.after += failureTimeout
+		ep, err := bed.loseStandby(ctx, b.busy, p)
+		if err != nil {
+			return t, err
+		}
+		t.values = map[string]float64{soloGap: ms(ep.span), soloLost: float64(ep.lost)}
+		t.notes = whyLost(soloLost, ep.lost, ep.error)
+		t.summary = fmt.Sprintf("standby frozen, %d busy: longest gap over it %.1f ms; %d lost", b.busy, ms(ep.span), ep.lost)
+		return t, nil
+	}}
+}

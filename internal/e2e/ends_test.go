@@ -1,0 +1,196 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"lockstep/appliance/control"
+	"lockstep/internal/lab"
+)
+
+// dial connects from the client host to addr.
+func (p *pair) dial(addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return p.Client.DialContext(ctx, "tcp", addr)
+}
+
+// listenRaw accepts on s1 port 81 and gives each connection to handle.
+func (p *pair) listenRaw(handle func(net.Conn)) {
+	p.t.Helper()
+	ln, err := p.Servers[0].Listen("tcp4", "10.20.0.11:81")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go handle(c)
+		}
+	}()
+}
+
+// rawService is a second service, port 81, beside the traffic server's.
+const rawService = `  - name: raw
+    listen: ["203.0.113.10:81"]
+    servers: ["10.20.0.11:81"]
+    protection: gateway`
+
+// gone waits until no connection and no leg is left on either appliance.
+func (p *pair) gone() {
+	p.t.Helper()
+	p.await("no connection is left", func() bool {
+		a, b := p.status("a"), p.status("b")
+		return a.Connections.Open == 0 && a.Connections.HalfOpen == 0 && b.Connections.Open == 0 &&
+			a.Connections.Protected == 0 && a.Connections.Unprotected == 0
+	})
+}
+
+func TestClientResetReachesServer(t *testing.T) {
+	p := start(t, options{extra: rawService})
+	got := make(chan error, 1)
+	p.listenRaw(func(c net.Conn) {
+		_, err := io.Copy(io.Discard, c)
+		got <- err
+	})
+	c, err := p.dial(lab.VIP4 + ":81")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	c.(*net.TCPConn).SetLinger(0)
+	c.Close()
+	if err := <-got; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("server saw %v, want a reset", err)
+	}
+	p.gone()
+}
+
+func TestServerResetReachesClient(t *testing.T) {
+	p := start(t, options{extra: rawService})
+	p.listenRaw(func(c net.Conn) {
+		io.ReadFull(c, make([]byte, 5))
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	})
+	c, err := p.dial(lab.VIP4 + ":81")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, c); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("client saw %v, want a reset", err)
+	}
+	p.gone()
+}
+
+// Nobody listens on the server: the client is refused, as without a gateway.
+func TestRefusedServer(t *testing.T) {
+	p := start(t, options{extra: rawService})
+	if _, err := p.dial(lab.VIP4 + ":81"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("client saw %v, want a refusal", err)
+	}
+	// A port of the virtual address that is no service is refused as well.
+	if _, err := p.dial(lab.VIP4 + ":99"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("client saw %v on a port without service, want a refusal", err)
+	}
+	p.gone()
+}
+
+// The server does not answer at all: nor does the client get an answer.
+func TestSilentServer(t *testing.T) {
+	p := start(t, options{extra: rawService})
+	if err := p.Back.PortOf(p.Servers[0]).SetLink(false); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	c, err := p.Client.DialContext(ctx, "tcp", lab.VIP4+":81")
+	if err == nil {
+		c.Close()
+		t.Fatal("connected although the server is unplugged")
+	}
+	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, syscall.EHOSTUNREACH) {
+		t.Errorf("client saw %v, want silence or unreachable", err)
+	}
+}
+
+// The second server serves when the first refuses.
+func TestNextServer(t *testing.T) {
+	p := start(t, options{extra: `  - name: raw
+    listen: ["203.0.113.10:81"]
+    servers: ["10.20.0.11:81", "10.20.0.12:80"]
+    protection: gateway`})
+	c, err := p.dial(lab.VIP4 + ":81")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	p.gone()
+}
+
+func TestIdleTimeout(t *testing.T) {
+	p := start(t, options{extra: rawService + "\n    limits: {idle: 2s}"})
+	p.listenRaw(func(c net.Conn) { io.Copy(c, c) })
+	c, err := p.dial(lab.VIP4 + ":81")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("idle client saw %v, want a reset", err)
+	}
+	p.gone()
+}
+
+// A planned end: SIGTERM hands over as a crash does, and the process leaves
+// nothing behind.
+func TestTerminate(t *testing.T) {
+	p := start(t, options{extra: rawService})
+	p.listenRaw(func(c net.Conn) { io.Copy(c, c) })
+	c, err := p.dial(lab.VIP4 + ":81")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	echo := func(s string) {
+		t.Helper()
+		if _, err := c.Write([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, len(s))
+		c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != s {
+			t.Fatalf("echo of %q: %q, %v", s, b, err)
+		}
+	}
+	echo("before")
+	if err := p.a.Terminate(10 * time.Second); err != nil {
+		t.Errorf("a ended with %v", err)
+	}
+	p.await("b is active", func() bool { return p.status("b").Role == control.RoleActive })
+	echo("after")
+	out, err := p.inspect(p.A, "ip", "rule")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := countLines(out, "lookup 7400"); n > 0 {
+		t.Errorf("%d policy rules left behind:\n%s", n, out)
+	}
+}

@@ -1,0 +1,406 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"lockstep/appliance/control"
+	"lockstep/internal/lab"
+	"lockstep/internal/lab/traffic"
+)
+
+// What outlives its server: connections of services with protection log and hot. The
+// servers are processes of their own, so that their kernels end their connections
+// when they are killed, as on any machine.
+
+// keptOptions of a pair whose service outlives its servers.
+func keptOptions(servers int, more string) options {
+	list := ""
+	for i := range servers {
+		list += fmt.Sprintf("\"10.20.0.%d:8000\", ", i+11)
+	}
+	return options{
+		PairOptions: lab.PairOptions{Servers: max(servers, 1)},
+		extra: fmt.Sprintf(`  - name: kept
+    listen: ["%s:8000"]
+    servers: [%s]
+    patience: 20s
+    health: {interval: 1s, timeout: 800ms, tcp: true}
+%s`, lab.VIP4, list, more),
+	}
+}
+
+const portKept = lab.VIP4 + ":8000"
+
+// server starts a traffic server as a process on the i-th host.
+func (p *pair) serverProc(i int) *lab.RoleProc {
+	p.t.Helper()
+	proc, err := p.Servers[i].Go(traffic.ServerRole, traffic.ServerArgs{
+		Listen: []string{fmt.Sprintf("10.20.0.%d:8000", i+11)}, Debug: true,
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var ev traffic.ServerEvent
+	if err := proc.Next(ctx, &ev); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() {
+		if p.t.Failed() {
+			p.t.Logf("--- server s%d:\n%s", i+1, proc.Tail(20))
+		}
+	})
+	return proc
+}
+
+// kept is what an appliance says of the service.
+func (p *pair) kept(node string) control.Kept {
+	for _, s := range p.status(node).Services {
+		if s.Name == "kept" && s.Kept != nil {
+			return *s.Kept
+		}
+	}
+	return control.Kept{}
+}
+
+// end kills a server, and waits until its host has nobody at the port.
+func (p *pair) end(r *lab.RoleProc) {
+	p.t.Helper()
+	if err := r.Kill(); err != nil {
+		p.t.Fatal(err)
+	}
+	<-r.Done()
+}
+
+// repeatable requests: what the server says depends on the request alone.
+func repeatable(reqs ...traffic.Request) []traffic.Request {
+	for i := range reqs {
+		reqs[i].Repeatable = true
+	}
+	return reqs
+}
+
+func mixed() []traffic.Request {
+	return repeatable(append(traffic.Times(5, traffic.Idle(20*time.Millisecond)),
+		traffic.Download(60*mib), traffic.Upload(10*mib), traffic.Both(10*mib),
+		traffic.Request{Mode: traffic.Stream, Close: traffic.ClientFirst, Up: traffic.Flow{Size: mib}, Down: traffic.Flow{Size: 20 * mib}},
+	)...)
+}
+
+// A server is killed; its spare is told the requests again and goes on. Then that one
+// is killed, and the first, restarted, goes on.
+func TestServerKilledLog(t *testing.T) {
+	p := start(t, keptOptions(2, "    protection: log"))
+	s := []*lab.RoleProc{p.serverProc(0), p.serverProc(1)}
+	c := p.client(portKept)
+	finish := make(chan struct{})
+	c.Finish = finish
+	wait := p.run(c, mixed()...)
+	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 5*mib })
+	p.end(s[0])
+	p.await("the spare goes on", func() bool { return p.kept("a").Failovers > 0 })
+	s[0] = p.serverProc(0)
+	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 20*mib })
+	p.end(s[1])
+	close(finish)
+	wait()
+	k := p.kept("a")
+	t.Logf("%+v", k)
+	if k.Divergences > 0 || k.GivenUp > 0 {
+		t.Errorf("%+v", k)
+	}
+}
+
+// One server only, which is restarted in the middle of everything.
+func TestServerRestartedLog(t *testing.T) {
+	p := start(t, keptOptions(1, "    protection: log"))
+	s := p.serverProc(0)
+	c := p.client(portKept)
+	finish := make(chan struct{})
+	c.Finish = finish
+	wait := p.run(c, mixed()...)
+	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 5*mib })
+	p.end(s)
+	s = p.serverProc(0)
+	p.await("it goes on", func() bool { return p.kept("a").Failovers > 0 })
+	close(finish)
+	wait()
+	if k := p.kept("a"); k.Divergences > 0 || k.GivenUp > 0 {
+		t.Errorf("%+v", k)
+	}
+}
+
+// Two servers side by side; the primary is killed, then hangs.
+func TestServerKilledHot(t *testing.T) {
+	for _, release := range []string{"primary", "first"} {
+		for name, end := range map[string]syscall.Signal{"kill": syscall.SIGKILL, "freeze": syscall.SIGSTOP} {
+			t.Run(release+"-"+name, func(t *testing.T) {
+				p := start(t, keptOptions(2, "    protection: hot\n    release: "+release))
+				s := []*lab.RoleProc{p.serverProc(0), p.serverProc(1)}
+				c := p.client(portKept)
+				finish := make(chan struct{})
+				c.Finish = finish
+				wait := p.run(c, mixed()...)
+				p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 5*mib })
+				if err := s[0].Signal(end); err != nil {
+					t.Fatal(err)
+				}
+				close(finish)
+				sum := wait()
+				k := p.kept("a")
+				t.Logf("gap %v, %+v", sum.Gap.Longest, k)
+				if k.Divergences > 0 || k.GivenUp > 0 {
+					t.Errorf("%+v", k)
+				}
+				if end == syscall.SIGSTOP {
+					_ = s[0].Signal(syscall.SIGCONT)
+				}
+			})
+		}
+	}
+}
+
+// The appliance dies, then the server; and both at once. Old connections survive.
+func TestServerAndApplianceKilled(t *testing.T) {
+	for _, protection := range []string{"log", "hot"} {
+		t.Run(protection, func(t *testing.T) {
+			p := start(t, keptOptions(2, "    protection: "+protection))
+			s := []*lab.RoleProc{p.serverProc(0), p.serverProc(1)}
+			c := p.client(portKept)
+			finish := make(chan struct{})
+			c.Finish = finish
+			wait := p.run(c, mixed()...)
+			p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 5*mib })
+			p.kill(p.a)
+			p.end(s[0])
+			p.await("b has taken over", func() bool { return p.status("b").Role == "active" })
+			p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 20*mib })
+			close(finish)
+			wait()
+			k := p.kept("b")
+			t.Logf("%+v", k)
+			if k.Divergences > 0 || k.GivenUp > 0 || k.Unverified > 0 {
+				t.Errorf("%+v", k)
+			}
+			_ = s
+		})
+	}
+}
+
+// The spare answers something else. The client must not get a byte of it: it is reset,
+// and the divergence is counted.
+func TestServerDiverges(t *testing.T) {
+	for _, protection := range []string{"log", "hot"} {
+		t.Run(protection, func(t *testing.T) {
+			o := keptOptions(2, "    protection: "+protection)
+			o.extra = strings.Replace(o.extra, "patience: 20s", "patience: 1s", 1)
+			p := start(t, o)
+			const sent = 300 << 10
+			var stop [2]func()
+			for i := range 2 {
+				ln, err := p.Servers[i].Listen("tcp4", ":8000")
+				if err != nil {
+					t.Fatal(err)
+				}
+				stop[i] = talk(ln, bytes.Repeat([]byte{byte('A' + i)}, sent))
+				defer stop[i]()
+			}
+			conn, err := p.Client.DialContext(context.Background(), "tcp", portKept)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Write([]byte("go")); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, sent)
+			if _, err := io.ReadFull(conn, got); err != nil {
+				t.Fatal(err)
+			}
+			first := got[0]
+			if protection == "log" {
+				stop[0]() // hot has seen the difference while both ran
+			} else {
+				p.await("the difference is seen", func() bool { return p.kept("a").Divergences == 1 })
+				stop[first-'A']()
+			}
+			rest, err := io.ReadAll(conn)
+			if err == nil {
+				t.Errorf("the connection has ended in order, after %d more bytes", len(rest))
+			}
+			if wrong := bytes.Count(append(got, rest...), []byte{'A' + 'B' - first}); wrong > 0 {
+				t.Errorf("%d bytes of the other server", wrong)
+			}
+			if k := p.kept("a"); k.Divergences != 1 {
+				t.Errorf("%+v", k)
+			}
+		})
+	}
+}
+
+// talk serves connections with the same bytes and keeps them open, until stop ends
+// the listener and all of them.
+func talk(ln net.Listener, say []byte) (stop func()) {
+	var mu sync.Mutex
+	var conns []net.Conn
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns = append(conns, conn)
+			mu.Unlock()
+			wg.Go(func() {
+				if _, err := io.ReadFull(conn, make([]byte, 2)); err == nil {
+					_, _ = conn.Write(say) // an error shows at the client
+				}
+			})
+		}
+	})
+	return sync.OnceFunc(func() {
+		ln.Close()
+		mu.Lock()
+		for _, c := range conns {
+			c.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+}
+
+// A backup dies, is repaired and taken back: running connections are told to it again
+// beside the running leg. Then the primary dies: the old connections survive.
+func TestServerComesBackHot(t *testing.T) {
+	p := start(t, keptOptions(2, "    protection: hot"))
+	s := []*lab.RoleProc{p.serverProc(0), p.serverProc(1)}
+	c := p.client(portKept)
+	finish := make(chan struct{})
+	c.Finish = finish
+	large := traffic.Request{Mode: traffic.Rounds, RequestSize: 1000, ResponseSize: 32 << 10, Interval: 20 * time.Millisecond}
+	wait := p.run(c, repeatable(append(traffic.Times(5, traffic.Idle(20*time.Millisecond)), large)...)...)
+	all := func() bool { k := p.kept("a"); return k.Connections == 6 && k.InStep == 12 }
+	p.await("both servers have everything", all)
+	p.end(s[1])
+	p.await("the backup is missed", func() bool { return p.kept("a").Replicas == 6 })
+	s[1] = p.serverProc(1)
+	p.await("the backup is back", all)
+	p.end(s[0])
+	// Whoever was the source of which: the one that is left serves all.
+	p.await("the backup goes on", func() bool { k := p.kept("a"); return k.Orphans == 0 && k.Replicas == 6 && k.InStep == 6 })
+	close(finish)
+	wait()
+	if k := p.kept("a"); k.Divergences > 0 || k.GivenUp > 0 {
+		t.Errorf("%+v", k)
+	}
+}
+
+// The appliance dies while a replacement is told the requests.
+func TestApplianceKilledInReplay(t *testing.T) {
+	p := start(t, keptOptions(2, "    protection: log"))
+	s := []*lab.RoleProc{p.serverProc(0), p.serverProc(1)}
+	c := p.client(portKept)
+	finish := make(chan struct{})
+	c.Finish = finish
+	wait := p.run(c, mixed()...)
+	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 20*mib })
+	p.end(s[0])
+	p.await("a replay is under way", func() bool { return p.kept("a").Replays > 0 })
+	p.kill(p.a)
+	close(finish)
+	wait()
+	if k := p.kept("b"); k.Divergences > 0 || k.GivenUp > 0 || k.Unverified > 0 {
+		t.Errorf("%+v", k)
+	}
+}
+
+// A server's cable is pulled: nobody says anything. With one appliance alone.
+func TestServerUnplugged(t *testing.T) {
+	for _, protection := range []string{"log", "hot"} {
+		t.Run(protection, func(t *testing.T) {
+			o := keptOptions(2, "    protection: "+protection)
+			o.alone = true
+			p := start(t, o)
+			p.serverProc(0)
+			p.serverProc(1)
+			c := p.client(portKept)
+			finish := make(chan struct{})
+			c.Finish = finish
+			wait := p.run(c, mixed()...)
+			p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 5*mib })
+			if err := p.Back.PortOf(p.Servers[0]).SetLink(false); err != nil {
+				t.Fatal(err)
+			}
+			close(finish)
+			sum := wait()
+			k := p.kept("a")
+			t.Logf("gap %v, %+v", sum.Gap.Longest, k)
+			if k.Divergences > 0 || k.GivenUp > 0 {
+				t.Errorf("%+v", k)
+			}
+		})
+	}
+}
+
+// With three replicas the majority decides.
+func TestServerMajority(t *testing.T) {
+	for _, odd := range []int{0, 2} { // the primary, or a backup
+		t.Run(fmt.Sprintf("s%d", odd+1), func(t *testing.T) {
+			p := start(t, keptOptions(3, "    protection: hot"))
+			say := bytes.Repeat([]byte("right "), 50<<10)
+			for i := range 3 {
+				ln, err := p.Servers[i].Listen("tcp4", ":8000")
+				if err != nil {
+					t.Fatal(err)
+				}
+				b := say
+				if i == odd {
+					b = bytes.Repeat([]byte("wrong "), 50<<10)
+				}
+				defer talk(ln, b)()
+			}
+			conn, err := p.Client.DialContext(context.Background(), "tcp", portKept)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Write([]byte("go")); err != nil {
+				t.Fatal(err)
+			}
+			if odd == 0 {
+				// The client has bytes that two say are wrong. They cannot be taken back.
+				if _, err := io.Copy(io.Discard, conn); err == nil {
+					t.Error("the connection has ended in order")
+				}
+				return
+			}
+			got := make([]byte, len(say))
+			if _, err := io.ReadFull(conn, got); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, say) {
+				t.Error("wrong bytes")
+			}
+			p.await("the odd one is out", func() bool { return p.kept("a").Divergences == 1 })
+			p.await("the two go on", func() bool { k := p.kept("a"); return k.Replicas == 2 && k.InStep == 2 })
+		})
+	}
+}
