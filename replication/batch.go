@@ -298,7 +298,13 @@ func (a *active) confirm(c *Core, m *mark) error {
 		h := &e.s[i]
 		h.held = max(h.held, m.shipped[i])
 		h.known = max(h.known, m.reported[i])
-		permit := max(h.held, h.known)
+		if h.finNeeds == 0 && h.fin && h.permit <= h.finAt && max(h.held, h.known) > h.finAt {
+			h.finNeeds = e.s[i^1].delivered
+		}
+	}
+	for i := range e.s {
+		h := &e.s[i]
+		permit := e.allowed(Stream(i))
 		if permit <= h.permit {
 			continue
 		}

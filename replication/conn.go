@@ -21,6 +21,9 @@ type half struct {
 	permit                     uint64
 	finAt                      uint64 // offset of the FIN, if fin
 	fin                        bool
+	// finNeeds is how far the other stream was delivered when the FIN's acknowledgement
+	// became due, see conn.allowed.
+	finNeeds uint64
 
 	// Of a logged connection. keeps, the request: the standby keeps it from the
 	// checkpoint logAt on. capped, the response: it was released up to logAt (the FIN
@@ -95,6 +98,19 @@ type conn struct {
 	age   link[conn] // response pending, oldest first
 	// since is when the response's permit last advanced while it was pending.
 	since Nanos
+}
+
+// allowed is how far the sender of stream s may be acknowledged: what the standby holds,
+// or knows to be delivered. The ACK of its FIN is what lets the sender forget the
+// connection, and then it can no longer be asked how far it got in the other stream, which
+// it receives. So that ACK waits until the standby knows that, too.
+func (e *conn) allowed(s Stream) uint64 {
+	h, other := &e.s[s], &e.s[s^1]
+	n := max(h.held, h.known)
+	if h.fin && n > h.finAt && other.known < h.finNeeds {
+		n = h.finAt
+	}
+	return n
 }
 
 // link makes a struct a member of an intrusive list.

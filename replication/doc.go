@@ -24,13 +24,17 @@
 //	delivered  bytes acknowledged by the receiver
 //	reported   the part of delivered that the standby was told
 //	known      the part of reported that the standby has confirmed
-//	permit     max(held, known): an ACK to the sender may cover it; never goes back
+//	permit     max(held, known), but see conn.allowed for the FIN: an ACK to the sender
+//	           may cover it; never goes back
 //
 // and these hold at all times (see Core.Check):
 //
 //	known <= reported <= delivered <= received
 //	held  <= shipped  <= received
-//	permit = max(held, known) <= received
+//	permit <= max(held, known) <= received
+//
+// (delivered <= received holds for what counts of it: after a takeover a receiver can be
+// ahead of what the new active has, see half.safe.)
 //
 // Request bytes are shipped at once. Response bytes stay with the server until they
 // have been pending for Limits.ShipAfter, because the server has them until it is

@@ -72,7 +72,7 @@ func (a *active) check(joined bool) error {
 			continue
 		}
 		for i := range e.s {
-			if err := e.s[i].check(Stream(i)); err != nil {
+			if err := e.s[i].check(Stream(i), e.allowed(Stream(i))); err != nil {
 				return fmt.Errorf("connection %d, %v: %w", e.id, Stream(i), err)
 			}
 		}
@@ -119,11 +119,11 @@ func (e *conn) checkLog() error {
 	return nil
 }
 
-func (h *half) check(s Stream) error {
+func (h *half) check(s Stream, allowed uint64) error {
 	switch {
 	case h.known > h.reported, h.reported > h.safe(), h.held > h.shipped, h.shipped > h.received,
 		h.reported > h.shipped:
-	case h.permit != max(h.held, h.known), h.permit > h.received:
+	case h.permit != allowed, h.permit > h.received:
 	case s == Request && h.received != h.shipped:
 	case h.fin && h.received > h.finAt+1:
 	default:

@@ -22,7 +22,7 @@ const (
 // outHeld: the caller holds outMu already (replay).
 func (l *Leg) input(s *segment, pkt *stack.PacketBuffer, outHeld bool) verdict {
 	l.mu.Lock()
-	before := l.txUna
+	before := max(l.txUna, l.peerAck)
 	var wake bool
 	var reply answer
 	v := vDrop
@@ -33,12 +33,12 @@ func (l *Leg) input(s *segment, pkt *stack.PacketBuffer, outHeld bool) verdict {
 		v = l.inputDialing(s)
 	case stWaiting, stBuilding:
 		if outHeld {
-			v, reply = l.inputEndpoint(s) // replayed by attached
+			v, reply = l.inputEndpoint(s, pkt) // replayed by attached
 		} else {
 			v, wake = l.inputWaiting(s, pkt)
 		}
 	case stAttached:
-		v, reply = l.inputEndpoint(s)
+		v, reply = l.inputEndpoint(s, pkt)
 	case stTombstone:
 		v, reply = l.inputTombstone(s)
 	case stReset:
@@ -46,7 +46,7 @@ func (l *Leg) input(s *segment, pkt *stack.PacketBuffer, outHeld bool) verdict {
 	default:
 		l.engine.C.drop(DropDetached)
 	}
-	una := l.txUna
+	una := max(l.txUna, l.peerAck)
 	l.mu.Unlock()
 
 	if reply != nil {
@@ -62,9 +62,17 @@ func (l *Leg) input(s *segment, pkt *stack.PacketBuffer, outHeld bool) verdict {
 }
 
 // inputEndpoint takes a segment for the endpoint.
-func (l *Leg) inputEndpoint(s *segment) (v verdict, reply answer) {
+func (l *Leg) inputEndpoint(s *segment, pkt *stack.PacketBuffer) (v verdict, reply answer) {
 	if v, reply = l.inputAttached(s); v == vDeliver {
 		v, reply = l.translateIn(s)
+	}
+	// A peer may repeat its last segment as it first sent it, though all but the FIN is
+	// acknowledged (lwIP keeps whole segments). netstack takes a FIN only along with
+	// bytes that it needs, or alone.
+	if s.payload > 0 && s.tcp.Flags()&(header.TCPFlagFin|header.TCPFlagSyn|header.TCPFlagRst) == header.TCPFlagFin {
+		if end, ok := l.rxOffset(s.tcp.SequenceNumber() + uint32(s.payload)); ok && end == l.rxNxt && v == vDeliver {
+			s.dropPayload(pkt)
+		}
 	}
 	return v, reply
 }
@@ -214,6 +222,9 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 		// not (RFC 9293, 3.10.7.4); it is no delivery.
 		if off <= l.txNxt && off > l.txUna {
 			l.txUna = off
+			if reply == nil && l.restored && off >= l.peerAck {
+				reply = l.payOwed // of a FIN, see gate
+			}
 		}
 	}
 	l.finishIn(tcp, opts, sack, ack)

@@ -18,7 +18,8 @@ import (
 type Events interface {
 	// Wake: readable, writable, established, ended: look at the leg.
 	Wake(*Leg)
-	// Delivered: the peer has acknowledged everything below off.
+	// Delivered: the peer has acknowledged everything below off. Of a continued leg
+	// that may be more than was written to it: the former active did.
 	Delivered(l *Leg, off uint64)
 }
 

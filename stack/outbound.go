@@ -164,7 +164,7 @@ func (l *Leg) gateOut(tcp header.TCP, opts []byte, ts, sack, payload int) (emit,
 		tcp.SetAckNumber(l.rxSeq(ack))
 	}
 	edge := l.edge(ack, wants)
-	if l.gateOpen || ack <= l.permit {
+	if ack <= max(l.gate(), l.rxAcked) {
 		if flags&header.TCPFlagRst == 0 {
 			l.owed.set = false
 			if w := l.windowTo(ack, edge); w != tcp.WindowSize() {
@@ -179,7 +179,7 @@ func (l *Leg) gateOut(tcp header.TCP, opts []byte, ts, sack, payload int) (emit,
 	// The gate is in the way: lower the ACK, keep the right edge where netstack
 	// put it (the peer must not see it shrink, RFC 9293 3.8.6), and remember
 	// that the rest is owed.
-	low := max(l.permit, l.rxAcked)
+	low := max(l.gate(), l.rxAcked)
 	if flags&header.TCPFlagRst == 0 {
 		l.owe(ack, wants, opts, ts, sack)
 		pure := payload == 0 && flags&(header.TCPFlagFin|header.TCPFlagSyn) == 0
@@ -218,9 +218,12 @@ func (l *Leg) acknowledgeKnown(off uint64, tcp header.TCP, ackNews bool) func() 
 	l.txUna = max(l.txUna, off)
 	una := l.txUna
 	l.engine.C.Known.Add(1)
+	owed := l.payOwed() // of a FIN, see gate
 	return func() {
-		if own != nil {
-			l.engine.emitMade(own)
+		for _, b := range [][]byte{own, owed} {
+			if b != nil {
+				l.engine.emitMade(b)
+			}
 		}
 		l.engine.inject(b, l.v6)
 		l.events.Delivered(l, una)
@@ -272,11 +275,23 @@ func (l *Leg) SetAhead(n uint64) {
 
 // permitted is how much of an acknowledgement the gate lets through: never less than
 // has left already.
-func (l *Leg) permitted(ack uint64) uint64 {
-	if !l.gateOpen {
-		ack = min(ack, l.permit)
+func (l *Leg) permitted(ack uint64) uint64 { return max(min(ack, l.gate()), l.rxAcked) }
+
+// gate is the offset below which everything may be acknowledged.
+//
+// The ACK of its FIN is what lets a peer forget the connection. One that has more of
+// our stream than this endpoint has sent again is still needed: nobody else can say
+// how far it got, and once closed it would answer the repetition with a RST. So its
+// FIN waits, with or without a standby, until the repetition has caught up with it.
+func (l *Leg) gate() uint64 {
+	n := l.permit
+	if l.gateOpen {
+		n = math.MaxUint64
 	}
-	return max(ack, l.rxAcked)
+	if l.restored && l.peerAck > l.txUna && l.rxFin > 0 {
+		n = min(n, l.rxFin-1)
+	}
+	return n
 }
 
 // windowTo is the window field that announces edge from ack on, or again what was
@@ -373,10 +388,7 @@ func (l *Leg) payOwed() []byte {
 	if !o.set || l.state != stAttached {
 		return nil
 	}
-	ack := o.ack
-	if !l.gateOpen {
-		ack = min(ack, l.permit)
-	}
+	ack := min(o.ack, l.gate())
 	if ack == o.ack {
 		o.set = false
 	}

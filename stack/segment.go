@@ -6,6 +6,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
 // segment is a parsed view of one inbound packet: slices into its first buffer.
@@ -112,6 +113,22 @@ func (s *segment) segLen() uint32 {
 		n++
 	}
 	return n
+}
+
+// dropPayload makes the segment one without payload that begins where it ended. The
+// TCP checksum stays: it was checked before.
+func (s *segment) dropPayload(pkt *stack.PacketBuffer) {
+	s.tcp.SetSequenceNumber(s.tcp.SequenceNumber() + uint32(s.payload))
+	pkt.Data().CapLength(s.ipLen + len(s.tcp))
+	s.payload = 0
+	if s.v6 {
+		header.IPv6(s.ip).SetPayloadLength(uint16(len(s.tcp)))
+		return
+	}
+	ip := header.IPv4(s.ip)
+	ip.SetTotalLength(uint16(s.ipLen + len(s.tcp)))
+	ip.SetChecksum(0)
+	ip.SetChecksum(^ip.CalculateChecksum())
 }
 
 // options walks a TCP header's options. It returns false if one of them lies

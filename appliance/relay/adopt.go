@@ -177,7 +177,7 @@ func (c *Conn) positionKept(reqAcked uint64, reqFin bool, respAcked uint64, resp
 	if p.Fin {
 		p.Received++
 	}
-	p.Delivered = req.delivered.Load()
+	p.Delivered = min(req.delivered.Load(), p.Received) // the server may have more, see stack.Events
 	from := min(p.Delivered, req.next)
 	if from < k.log.base {
 		return pos, nil, false
