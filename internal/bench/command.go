@@ -26,7 +26,7 @@ const (
 	defaultDuration, quickDuration       = time.Second, 400 * time.Millisecond
 	defaultConnections, quickConnections = 10000, 2000
 	defaultBusy                          = 100
-	defaultLimit, quickLimit             = 15 * time.Minute, 3 * time.Minute
+	defaultLimit, quickLimit             = 25 * time.Minute, 3 * time.Minute
 )
 
 // Limits of what can be asked for. Idle and busy connections together need a descriptor each in

@@ -158,14 +158,21 @@ func throughputFigures() (all []figure) {
 func failoverFigures(busy, idle int) []figure {
 	crowd := fmt.Sprintf("kill -9, %d idle and %d busy", idle, busy)
 	rest := fmt.Sprintf("kill -9, %d idle and none busy", idle)
-	few := fmt.Sprintf("kill -9, %d busy", busy)
-	return []figure{
-		{quietGap, fmt.Sprintf("no kill, %d busy: longest gap (scheduling, pace)", busy), "ms", 1},
-		{failGap, few + ": longest gap any client sees", "ms", 1},
-		{failSpan, few + ": longest gap over the kill itself", "ms", 1},
-		{failPeer, few + ": from the kill to knowing", "ms", 2},
-		{failOwn, few + ": from knowing to the last leg rebuilt", "ms", 2},
-		{failLost, few + ": connections lost, worst run", "", 0},
+	var all []figure
+	for _, l := range levels(busy) {
+		kill, hand := fmt.Sprintf("kill -9, %d busy", l.busy), fmt.Sprintf("switchover, %d busy", l.busy)
+		all = append(all,
+			figure{quietGap + l.suffix, fmt.Sprintf("no kill, %d busy: longest gap (scheduling, pace)", l.busy), "ms", 1},
+			figure{failGap + l.suffix, kill + ": longest gap any client sees", "ms", 1},
+			figure{failSpan + l.suffix, kill + ": longest gap over the kill itself", "ms", 1},
+			figure{failPeer + l.suffix, kill + ": from the kill to knowing", "ms", 2},
+			figure{failOwn + l.suffix, kill + ": from knowing to the last leg rebuilt", "ms", 2},
+			figure{failLost + l.suffix, kill + ": connections lost, worst run", "", 0},
+			figure{switchGap + l.suffix, hand + ": longest gap over it", "ms", 1},
+			figure{switchTook + l.suffix, hand + ": from the command to its answer", "ms", 1},
+			figure{switchLost + l.suffix, hand + ": connections lost, worst run", "", 0})
+	}
+	return append(all, []figure{
 		{crowdGap, crowd + ": longest gap of the busy ones", "ms", 1},
 		{crowdSpan, crowd + ": longest gap of the busy ones over the kill itself", "ms", 1},
 		{crowdOwn, crowd + ": from knowing to the last leg rebuilt", "ms", 2},
@@ -174,12 +181,9 @@ func failoverFigures(busy, idle int) []figure {
 		{restOwn, rest + ": from knowing to the last leg rebuilt", "ms", 2},
 		{restLeg, rest + ": takeover time per rebuilt leg", "us", 1},
 		{restLost, rest + ": connections lost, worst run", "", 0},
-		{switchGap, fmt.Sprintf("switchover, %d busy: longest gap over it", busy), "ms", 1},
-		{switchTook, fmt.Sprintf("switchover, %d busy: from the command to its answer", busy), "ms", 1},
-		{switchLost, fmt.Sprintf("switchover, %d busy: connections lost, worst run", busy), "", 0},
 		{soloGap, fmt.Sprintf("standby frozen, %d busy: longest gap over it (failure_timeout %v)", busy, failureTimeout), "ms", 1},
 		{soloLost, fmt.Sprintf("standby frozen, %d busy: connections lost, worst run", busy), "", 0},
 		{rejoinSync, fmt.Sprintf("rejoin with %d connections: time until in sync", idle), "ms", 0},
 		{rejoinRate, "throughput of a running download meanwhile, relative to before", "", 2},
-	}
+	}...)
 }

@@ -55,6 +55,24 @@ const (
 	noteLost      = "lost"
 )
 
+// level is how much traffic there is when something fails: what was asked for, and so little that
+// gaps are the failure's and not a saturated machine's.
+type level struct {
+	busy   int
+	suffix string // of the figures
+}
+
+const fewBusy = 9
+
+func levels(busy int) []level {
+	if busy <= fewBusy {
+		return []level{{busy, ""}}
+	}
+	return []level{{busy, ""}, {fewBusy, "-few"}}
+}
+
+func (b *bench) levels() []level { return levels(b.busy) }
+
 // bench is a bench under way. One goroutine does everything: nothing may run beside a measurement.
 type bench struct {
 	options
@@ -232,15 +250,19 @@ func (b *bench) failovers(ctx context.Context, round int, m mode) {
 		}
 	}
 	if b.runs > 0 {
-		add(b.quietStep(), round)
+		for _, l := range b.levels() {
+			add(b.quietStep(l), round)
+		}
 		add(b.crowdStep(), round)
 		add(b.restStep(), round)
 		add(b.rejoinStep(), round)
 		add(b.soloStep(), round)
 	}
 	for run := first; run < end; run++ {
-		add(b.failStep(), run)
-		add(b.switchStep(), run)
+		for _, l := range b.levels() {
+			add(b.failStep(l), run)
+			add(b.switchStep(l), run)
+		}
 	}
 	b.episodes(ctx, round, m, b.bedOptions, steps)
 }

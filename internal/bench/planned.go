@@ -54,15 +54,16 @@ func (b *bed) loseStandby(ctx context.Context, n int, p pace) (ep episode, err e
 	return ep, err
 }
 
-func (b *bench) switchStep() step {
-	return step{ids: []string{switchGap, switchTook, switchLost}, cost: costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
-		ep, took, err := bed.switchover(ctx, b.busy, b.pace)
+func (b *bench) switchStep(l level) step {
+	gap, took, lost := switchGap+l.suffix, switchTook+l.suffix, switchLost+l.suffix
+	return step{ids: []string{gap, took, lost}, cost: costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
+		ep, d, err := bed.switchover(ctx, l.busy, b.pace)
 		if err != nil {
 			return t, err
 		}
-		t.values = map[string]float64{switchGap: ms(ep.span), switchTook: ms(took), switchLost: float64(ep.lost)}
-		t.notes = whyLost(switchLost, ep.lost, ep.error)
-		t.summary = fmt.Sprintf("switchover, %d busy: longest gap over it %.1f ms (anywhere: %.1f ms), took %.1f ms; %d lost", b.busy, ms(ep.span), ms(ep.gap), ms(took), ep.lost)
+		t.values = map[string]float64{gap: ms(ep.span), took: ms(d), lost: float64(ep.lost)}
+		t.notes = whyLost(lost, ep.lost, ep.error)
+		t.summary = fmt.Sprintf("switchover, %d busy: longest gap over it %.1f ms (anywhere: %.1f ms), took %.1f ms; %d lost", l.busy, ms(ep.span), ms(ep.gap), ms(d), ep.lost)
 		return t, nil
 	}}
 }

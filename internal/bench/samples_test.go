@@ -133,7 +133,7 @@ func TestFigureIDs(t *testing.T) {
 		}
 		seen[f.ID] = true
 	}
-	b := &bench{options: options{rounds: 1, runs: 1, connections: 10, busy: 3, modes: []mode{offloadOff}}}
+	b := &bench{options: options{rounds: 1, runs: 1, connections: 10, busy: 30, modes: []mode{offloadOff}}}
 	for _, k := range kinds {
 		for _, s := range b.steps(0, offloadOff, k) {
 			for _, id := range s.ids {
@@ -143,7 +143,11 @@ func TestFigureIDs(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range []step{b.quietStep(), b.failStep(), b.crowdStep(), b.restStep()} {
+	steps := []step{b.crowdStep(), b.restStep(), b.soloStep()}
+	for _, l := range b.levels() {
+		steps = append(steps, b.quietStep(l), b.failStep(l), b.switchStep(l))
+	}
+	for _, s := range steps {
 		for _, id := range s.ids {
 			if !seen[id] {
 				t.Errorf("a failover yields %q, which is no figure", id)

@@ -39,7 +39,7 @@ func (b *bench) steps(round int, m mode, k kind) (all []step) {
 		all = append(all, idleStep(n))
 	}
 	if round == 0 && k != paired {
-		all = append(all, b.quietStep()) // a control for the pair's, which come with its failovers
+		all = append(all, b.quietStep(b.levels()[0])) // a control for the pair's, which come with its failovers
 	}
 	for _, l := range bulkLoads {
 		all = append(all, b.bulkStep(l.name, l.title, l.load, k != forwarding))
@@ -105,33 +105,33 @@ func idleStep(n int) step {
 }
 
 // quietStep is a failover without a kill.
-func (b *bench) quietStep() step {
-	return step{ids: []string{quietGap}, cost: costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
-		ep, err := bed.episode(ctx, b.busy, b.pace, false)
+func (b *bench) quietStep(l level) step {
+	return step{ids: []string{quietGap + l.suffix}, cost: costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
+		ep, err := bed.episode(ctx, l.busy, b.pace, false)
 		if err == nil && ep.lost > 0 {
 			err = fmt.Errorf("%w: %d connections lost without a kill, the first: %s", errLoad, ep.lost, ep.error)
 		}
 		if err != nil {
 			return t, err
 		}
-		t.values = map[string]float64{quietGap: ms(ep.gap)}
-		t.summary = fmt.Sprintf("no kill, %d busy: longest gap %.1f ms %s, %.0f ms after the start", b.busy, ms(ep.gap), ep.way, ms(ep.at))
+		t.values = map[string]float64{quietGap + l.suffix: ms(ep.gap)}
+		t.summary = fmt.Sprintf("no kill, %d busy: longest gap %.1f ms %s, %.0f ms after the start", l.busy, ms(ep.gap), ep.way, ms(ep.at))
 		return t, nil
 	}}
 }
 
-func (b *bench) failStep() step {
-	ids := []string{failGap, failSpan, failPeer, failOwn, failLost}
-	return step{ids: ids, cost: costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
-		ep, err := bed.episode(ctx, b.busy, b.pace, true)
+func (b *bench) failStep(l level) step {
+	gap, span, peer, own, lost := failGap+l.suffix, failSpan+l.suffix, failPeer+l.suffix, failOwn+l.suffix, failLost+l.suffix
+	return step{ids: []string{gap, span, peer, own, lost}, cost: costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
+		ep, err := bed.episode(ctx, l.busy, b.pace, true)
 		if err != nil {
 			return t, err
 		}
-		own := float64(ep.takeover.DurationMicros) / 1e3
-		t.values = map[string]float64{failGap: ms(ep.gap), failSpan: ms(ep.span), failPeer: ms(ep.known), failOwn: own, failLost: float64(ep.lost)}
-		t.notes = whyLost(failLost, ep.lost, ep.error)
+		took := float64(ep.takeover.DurationMicros) / 1e3
+		t.values = map[string]float64{gap: ms(ep.gap), span: ms(ep.span), peer: ms(ep.known), own: took, lost: float64(ep.lost)}
+		t.notes = whyLost(lost, ep.lost, ep.error)
 		t.summary = fmt.Sprintf("kill -9, %d busy: longest gap %.1f ms %s from %+.0f ms, over the kill %.1f ms; known after %.2f ms, rebuilt %.2f ms later (%d legs); %d lost",
-			b.busy, ms(ep.gap), ep.way, ms(ep.at), ms(ep.span), ms(ep.known), own, ep.takeover.Legs, ep.lost)
+			l.busy, ms(ep.gap), ep.way, ms(ep.at), ms(ep.span), ms(ep.known), took, ep.takeover.Legs, ep.lost)
 		return t, nil
 	}}
 }

@@ -54,9 +54,14 @@ func targets(busy, idle int) (all []target) {
 	crowd := fmt.Sprintf("%d idle and %d busy", idle, busy)
 	all = append(all, cutTargets()...)
 	all = append(all, keptTargets()...)
+	for _, l := range levels(busy) {
+		all = append(all,
+			medianTarget(fmt.Sprintf("kill -9, %d busy: longest gap, median run", l.busy), failGap+l.suffix, "ms", 1, 50),
+			worstTarget(fmt.Sprintf("kill -9, %d busy: connections lost, worst run", l.busy), failLost+l.suffix),
+			medianTarget(fmt.Sprintf("switchover, %d busy: longest gap over it", l.busy), switchGap+l.suffix, "ms", 1, 20),
+			worstTarget(fmt.Sprintf("switchover, %d busy: connections lost, worst run", l.busy), switchLost+l.suffix))
+	}
 	return append(all,
-		medianTarget(fmt.Sprintf("kill -9, %d busy: longest gap, median run", busy), failGap, "ms", 1, 50),
-		worstTarget(fmt.Sprintf("kill -9, %d busy: connections lost, worst run", busy), failLost),
 		medianTarget("kill -9, "+crowd+": longest gap of the busy ones, median run", crowdGap, "ms", 1, 150),
 		worstTarget("kill -9, "+crowd+": busy ones lost, worst run", crowdLost),
 		worstTarget("kill -9, "+crowd+": idle ones not usable afterwards, worst run", crowdIdle),
@@ -64,8 +69,6 @@ func targets(busy, idle int) (all []target) {
 		medianTarget("memory per idle connection on the standby", idleStandby, "KiB", 2, 1),
 		medianTarget(fmt.Sprintf("takeover time per rebuilt leg, %d connections", idle), restLeg, "us", 1, 75),
 		worstTarget(fmt.Sprintf("kill -9, %d idle: not usable afterwards, worst run", idle), restLost),
-		medianTarget(fmt.Sprintf("switchover, %d busy: longest gap over it", busy), switchGap, "ms", 1, 20),
-		worstTarget(fmt.Sprintf("switchover, %d busy: connections lost, worst run", busy), switchLost),
 		medianTarget(fmt.Sprintf("standby frozen, %d busy: longest gap, failure_timeout %v + 20 ms", busy, failureTimeout), soloGap, "ms", 1, ms(failureTimeout)+20),
 		worstTarget(fmt.Sprintf("standby frozen, %d busy: connections lost, worst run", busy), soloLost),
 		medianTarget(fmt.Sprintf("rejoin with %d connections: time until in sync", idle), rejoinSync, "ms", 0, 2000),
