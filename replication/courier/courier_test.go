@@ -76,7 +76,7 @@ func host() netip.AddrPort {
 
 func listen(t *testing.T, at netip.AddrPort, log *slog.Logger) *transport.Port {
 	t.Helper()
-	p, err := transport.Listen(transport.PortConfig{Listen: at, Log: log, HandshakeSlots: 4})
+	p, err := transport.Listen(transport.PortConfig{Listen: at, Log: log, HandshakeSlots: 4, HandshakeTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,6 +212,8 @@ func TestMessagesBothWays(t *testing.T) {
 	if n := a.Stats().Unsendable; n != 2 {
 		t.Errorf("%d messages counted as not sendable, want 2", n)
 	}
+	// The other side may have a message before the writer here comes to counting it.
+	waitFor(t, "the last message to be counted", func() bool { return a.Stats().Voters[0].Sent >= 21 })
 	if s := a.Stats().Voters[0]; s.Sent != 21 || s.Received != 20 || !s.Connected || s.Peer != (Peer{"w", 9}) {
 		t.Errorf("a's counters: %+v", s)
 	}
@@ -381,7 +383,7 @@ func TestBadStreamEndsConnection(t *testing.T) {
 			w := run(t, cw)
 			conn := voter(t, ca, 1)
 			_, _ = conn.Write(c.bytes) // the other side may close before it has read all
-			waitFor(t, "the end", func() bool { return w.Stats().Closed[string(c.reason)] == 1 })
+			waitFor(t, "the end", func() bool { return w.Stats().Closed[string(c.reason)] == 1 && w.heard("down a/1") })
 			if got := strings.Join(w.told(), ","); got != "up a/1,down a/1" {
 				t.Errorf("told %s", got)
 			}
