@@ -41,8 +41,9 @@ func (o *Options) times() string {
 // Pair is the standard topology with the keys of its appliances. Nothing runs in it yet.
 type Pair struct {
 	*lab.PairLab
-	T   testing.TB
-	Dir string // keys, configuration, logs and state of everything
+	T     testing.TB
+	Dir   string               // keys, configuration, logs and state of everything
+	procs map[string]*lab.Proc // the newest of each node
 }
 
 // New lays the topology. It ends with the test.
@@ -50,7 +51,7 @@ func New(t testing.TB, o lab.PairOptions) *Pair {
 	t.Helper()
 	labtest.RequireRoot(t)
 	dir := t.TempDir() // first: it goes when everything in the lab has ended
-	p := &Pair{T: t, PairLab: labtest.Pair(t, o), Dir: dir}
+	p := &Pair{T: t, PairLab: labtest.Pair(t, o), Dir: dir, procs: map[string]*lab.Proc{}}
 	if _, err := identity.Write(p.Dir+"/keys", "e2e", []string{"a", "b", "w"}, false); err != nil {
 		t.Fatal(err)
 	}
@@ -125,9 +126,17 @@ func (p *Pair) write(name, yaml string) (path string) {
 	return path
 }
 
-// process starts this test binary in a host, as what env makes of it.
+// process starts this test binary in a host, as what env makes of it. The node's former process
+// has to be gone first, as with any service manager: its session ends before its TUN device does.
 func (p *Pair) process(h *lab.Host, node, env string) *lab.Proc {
 	p.T.Helper()
+	if former := p.procs[node]; former != nil {
+		select {
+		case <-former.Done():
+		case <-time.After(time.Minute):
+			p.T.Fatalf("the former process of %s does not end", node)
+		}
+	}
 	self, err := os.Executable()
 	if err != nil {
 		p.T.Fatal(err)
@@ -136,6 +145,7 @@ func (p *Pair) process(h *lab.Host, node, env string) *lab.Proc {
 	if err != nil {
 		p.T.Fatal(err)
 	}
+	p.procs[node] = proc
 	p.T.Cleanup(func() {
 		// Its race detector speaks to nobody else: it may be killed before it could exit with a status.
 		if strings.Contains(proc.Output(), "WARNING: DATA RACE") {
