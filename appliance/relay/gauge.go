@@ -35,15 +35,19 @@ func (r *Relay) Gauge(s *Service) (g Gauge) {
 	return g
 }
 
-// measure sets the gauge.
+// measure sets the gauge. It comes at the end of a step, when more may just have been
+// released than was compared before: a replica that holds those bytes is in step, for it
+// could go on as soon as they are compared. While a transfer is busy it is hardly ever
+// seen with nothing left to compare.
 func (c *Conn) measure() {
 	k, g := c.kept, &c.gauge
 	var lag uint64
 	var inStep int32
 	for _, r := range k.replicas() {
-		if r.at == k.seen.end && !r.doubt && r.leg.Established() {
+		switch {
+		case !r.doubt && r.leg.Established() && (r.at == k.seen.end || has(r, k.seen.end-1)):
 			inStep++
-		} else if r.at < k.seen.end {
+		case r.at < k.seen.end:
 			lag = max(lag, k.seen.end-r.at)
 		}
 	}
