@@ -97,7 +97,8 @@ func (n *Node) watchServers(undo *closers) {
 		if c.Health.Off() {
 			continue
 		}
-		w.prober = health.New(health.Config{Servers: c.Servers, Health: c.Health}, n.dialServer, func(server int, up bool, why string) {
+		stillDown := func(server int) { n.relay.SetHealth(s, server, false) }
+		w.prober = health.New(health.Config{Servers: c.Servers, Health: c.Health, StillDown: stillDown}, n.dialServer, func(server int, up bool, why string) {
 			if up {
 				n.log.Info("server is healthy", "service", c.Name, "server", c.Servers[server])
 			} else {

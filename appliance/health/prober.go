@@ -30,6 +30,10 @@ type Dial func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
 type Config struct {
 	Servers []netip.AddrPort
 	Health  config.Health // as package config has checked it
+	// StillDown is told, as onChange is, each time that a server which is down has
+	// failed another probe; may be nil. Who uses a server although it was down learns
+	// so that it is down now, and not only was.
+	StillDown func(server int)
 }
 
 // Status is what is known of one server.
@@ -315,8 +319,11 @@ func (p *Prober) landed(live context.Context, t *target, f *flight, err error) {
 	up, why := t.status.Up, t.status.Why
 	p.mu.Unlock()
 	f.land(err)
-	if up != was {
+	switch {
+	case up != was:
 		p.onChange(t.server, up, why)
+	case !up && p.cfg.StillDown != nil:
+		p.cfg.StillDown(t.server)
 	}
 }
 

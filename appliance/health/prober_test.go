@@ -30,6 +30,7 @@ type world struct {
 	dials   int
 	answer  func(n int) (net.Conn, error) // to the n-th dial, from 1; nil: alive
 	changes []string
+	down    int // probes that a server which was down has failed
 }
 
 // alive is what a server answers that stays connected and says nothing.
@@ -42,7 +43,12 @@ func dead(int) (net.Conn, error) { return nil, errRefused }
 
 func newWorld(t *testing.T, health config.Health) *world {
 	w := &world{t: t, began: time.Now(), answer: alive}
-	w.p = New(Config{Servers: []netip.AddrPort{somewhere}, Health: health}, w.dial, func(server int, up bool, why string) {
+	stillDown := func(int) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.down++
+	}
+	w.p = New(Config{Servers: []netip.AddrPort{somewhere}, Health: health, StillDown: stillDown}, w.dial, func(server int, up bool, why string) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.changes = append(w.changes, fmt.Sprintf("%v: server %d up %v", time.Since(w.began), server, up))
@@ -120,9 +126,15 @@ func TestUpAndDown(t *testing.T) {
 		if s := w.p.Status()[0]; s.Up || s.Why != "connect to 127.0.0.1:1: refused" || !s.Since.Equal(w.began.Add(2040*time.Millisecond)) {
 			t.Fatalf("when down: %+v", s)
 		}
+		// The verdict stands, but who asks for news gets it: at 3.02 s, and no more after that.
 		w.become(alive)
 		w.sleepUntil(5 * time.Second)
 		w.changed("2.04s: server 0 up false", "4.05s: server 0 up true")
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.down != 1 {
+			t.Errorf("told %d times that it is still down, want once", w.down)
+		}
 	})
 }
 

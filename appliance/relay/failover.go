@@ -51,7 +51,7 @@ func (c *Conn) dismiss() {
 	for _, r := range k.replicas() {
 		err := r.leg.Err()
 		switch {
-		case err == nil && c.r.health.probedDown(c.svc, r.server) && c.replaceable(r):
+		case err == nil && c.unhealthy(r):
 			c.lose(r, "its health check fails")
 		case err == nil && !r.leg.Established() && now-r.born > dialAnswer && r != k.source:
 			c.r.health.down(c.svc, r.server)
@@ -71,24 +71,51 @@ func (c *Conn) dismiss() {
 	}
 }
 
-// replaceable reports whether another server could take r's place. A source whose
-// health check fails is kept if there is none: nothing is won by taking it away, and
-// the check itself may be wrong.
-func (c *Conn) replaceable(r *replica) bool {
-	k := c.kept
-	if r != k.source {
-		return true
+// unhealthy reports whether r is to be given up because its server's health check
+// fails. A source is kept if there is no other: nothing is won by taking it away, and
+// the check itself may be wrong. Another one that was begun with in spite of the check,
+// because there was none better, has until a later check fails, or until there is one.
+func (c *Conn) unhealthy(r *replica) bool {
+	down, again := c.r.health.probedDown(c.svc, r.server, r.born)
+	switch {
+	case !down:
+		return false
+	case r == c.kept.source:
+		return c.spare() || c.stands(r)
+	default:
+		return again || c.spare()
 	}
+}
+
+// spare reports whether there is a server for another leg that is not known to be down.
+func (c *Conn) spare() bool {
+	k := c.kept
+	used := k.used()
 	for i := range c.svc.Servers {
-		if i == r.server || k.bad>>uint(i)&1 == 1 || !c.svc.fits(i, c.client.Params().Remote.Addr().Is6()) {
-			continue
-		}
-		if !k.plain && !c.r.health.bad(c.svc, i) {
+		if used>>uint(i)&1 == 0 && !k.plain && c.svc.fits(i, c.client.Params().Remote.Addr().Is6()) && !c.r.health.bad(c.svc, i) {
 			return true
 		}
 	}
-	for _, x := range k.replicas() {
-		if x != r && !x.doubt && x.leg.Established() && !c.r.health.probedDown(c.svc, x.server) {
+	return false
+}
+
+// used are the servers that cannot be given another leg, by bit: those that have one,
+// and those that have diverged.
+func (k *kept) used() uint64 {
+	used := k.bad
+	for _, r := range k.replicas() {
+		used |= 1 << uint(r.server)
+	}
+	return used
+}
+
+// stands reports whether another replica could take r's place.
+func (c *Conn) stands(r *replica) bool {
+	for _, x := range c.kept.replicas() {
+		if x == r || x.doubt || !x.leg.Established() {
+			continue
+		}
+		if down, _ := c.r.health.probedDown(c.svc, x.server, 0); !down {
 			return true
 		}
 	}
@@ -323,10 +350,7 @@ func (c *Conn) hopeless(now time.Duration, have int) bool {
 // server, the others are tried in turn.
 func (c *Conn) candidate() (int, bool) {
 	k := c.kept
-	used := k.bad
-	for _, r := range k.replicas() {
-		used |= 1 << uint(r.server)
-	}
+	used := k.used()
 	n := len(c.svc.Servers)
 	for pass := range 2 {
 		for d := range n {

@@ -15,7 +15,7 @@ type serverKey struct {
 type health struct {
 	mu     sync.Mutex
 	failed map[serverKey]time.Duration // when
-	probed map[serverKey]bool          // the health check fails
+	probed map[serverKey]time.Duration // the health check fails: when it did so last
 	now    func() time.Duration
 }
 
@@ -51,7 +51,8 @@ func (h *health) pick(s *Service, v6 bool, n, last int) (i int, ok bool) {
 		if first < 0 {
 			first = i
 		}
-		if at, bad := h.failed[serverKey{s, i}]; !h.probed[serverKey{s, i}] && (!bad || now-at > s.DownFor) {
+		_, down := h.probed[serverKey{s, i}]
+		if at, bad := h.failed[serverKey{s, i}]; !down && (!bad || now-at > s.DownFor) {
 			return i, true
 		}
 	}
@@ -63,7 +64,8 @@ func (r *Relay) Healthy(s *Service, i int) bool {
 	r.health.mu.Lock()
 	defer r.health.mu.Unlock()
 	_, bad := r.health.failed[serverKey{s, i}]
-	return !bad && !r.health.probed[serverKey{s, i}]
+	_, down := r.health.probed[serverKey{s, i}]
+	return !bad && !down
 }
 
 // bad reports whether the i-th server of s is not to be tried: its health check
@@ -71,30 +73,35 @@ func (r *Relay) Healthy(s *Service, i int) bool {
 func (h *health) bad(s *Service, i int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	_, down := h.probed[serverKey{s, i}]
 	at, bad := h.failed[serverKey{s, i}]
-	return h.probed[serverKey{s, i}] || bad && h.now()-at <= s.DownFor
+	return down || bad && h.now()-at <= s.DownFor
 }
 
-// probedDown reports whether the health check of the i-th server of s fails.
-func (h *health) probedDown(s *Service, i int) bool {
+// probedDown reports whether the health check of the i-th server of s fails, and
+// whether it has done so since.
+func (h *health) probedDown(s *Service, i int, since time.Duration) (down, again bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.probed[serverKey{s, i}]
+	at, down := h.probed[serverKey{s, i}]
+	return down, down && at > since
 }
 
-// SetHealth tells what the health check of a server has found. Kept connections that
-// it serves go on with another one.
+// SetHealth tells what the health check of a server has found; that it still fails may
+// be told again. Kept connections that it serves go on with another one.
 func (r *Relay) SetHealth(s *Service, i int, up bool) {
 	r.health.mu.Lock()
-	if up {
+	_, again := r.health.probed[serverKey{s, i}]
+	if again = again && !up; up {
 		delete(r.health.probed, serverKey{s, i})
 		delete(r.health.failed, serverKey{s, i})
 	} else {
-		r.health.probed[serverKey{s, i}] = true
+		r.health.probed[serverKey{s, i}] = r.health.now()
 	}
 	r.health.mu.Unlock()
 	r.Each(func(c *Conn) {
-		if c.svc == s && s.Kept {
+		// That it still fails is news only for who has tried it in its need.
+		if c.svc == s && s.Kept && (!again || c.gauge.orphan.Load()) {
 			r.sched.add(c, false)
 		}
 	})

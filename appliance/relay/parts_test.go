@@ -61,7 +61,7 @@ func TestAfter(t *testing.T) {
 
 func TestHealthPick(t *testing.T) {
 	now := time.Duration(0)
-	h := &health{failed: make(map[serverKey]time.Duration), probed: make(map[serverKey]bool), now: func() time.Duration { return now }}
+	h := &health{failed: make(map[serverKey]time.Duration), probed: make(map[serverKey]time.Duration), now: func() time.Duration { return now }}
 	s := &Service{DownFor: 10 * time.Second, Servers: []netip.AddrPort{
 		netip.MustParseAddrPort("[fd00::1]:80"), netip.MustParseAddrPort("10.0.0.1:80"), netip.MustParseAddrPort("10.0.0.2:80"),
 	}}

@@ -76,7 +76,7 @@ func New(services []*Service, j Journal) *Relay {
 		done: make(chan struct{}), sched: newScheduler(runtime.GOMAXPROCS(0)),
 	}
 	r.bufPool.New = func() any { b := make([][]byte, 0, 64); return &b }
-	r.health.failed, r.health.probed = make(map[serverKey]time.Duration), make(map[serverKey]bool)
+	r.health.failed, r.health.probed = make(map[serverKey]time.Duration), make(map[serverKey]time.Duration)
 	r.health.now = r.now
 	for _, s := range services {
 		r.byName[s.Name] = s

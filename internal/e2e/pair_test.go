@@ -36,6 +36,8 @@ type options struct {
 	pair    string // YAML added to pair:, indented by two
 	alone   bool   // only a is started
 	witness bool   // the pair has a witness on a host of its own
+	// serve starts the servers of what is in extra, before anybody probes them.
+	serve func(p *pair)
 }
 
 // pair is the standard topology with two appliances and a traffic server on s1.
@@ -68,6 +70,9 @@ func start(t testing.TB, o options) *pair {
 			go p.server.Serve(ln)
 		}
 	}
+	if o.serve != nil {
+		o.serve(p)
+	}
 	if o.witness {
 		p.w = p.witness(o)
 	}
@@ -75,16 +80,33 @@ func start(t testing.TB, o options) *pair {
 	if !o.witness {
 		p.await("a is active", func() bool { return p.status("a").Role == control.RoleActive })
 	}
-	if o.alone {
-		return p
+	if !o.alone {
+		p.b = p.appliance(p.B, "b", o)
 	}
-	p.b = p.appliance(p.B, "b", o)
-	if o.witness {
+	switch {
+	case o.alone:
+	case o.witness:
 		p.chooseA()
-		return p
+	default:
+		p.AwaitInSync()
 	}
-	p.AwaitInSync()
+	if o.serve != nil { // on a busy machine a first probe may fail all the same
+		p.await("every server is healthy", func() bool { return p.healthy("a") })
+	}
 	return p
+}
+
+// healthy tells whether an appliance takes every server for healthy.
+func (p *pair) healthy(node string) bool {
+	services := p.status(node).Services
+	for _, s := range services {
+		for _, x := range s.Servers {
+			if !x.Healthy {
+				return false
+			}
+		}
+	}
+	return len(services) > 0
 }
 
 // rig turns options into those of the appliances.

@@ -21,6 +21,18 @@ import (
 // servers are processes of their own, so that their kernels end their connections
 // when they are killed, as on any machine.
 
+// startKept starts a pair whose service outlives its servers, with a process for each.
+func startKept(t *testing.T, o options) (p *pair, s []*lab.RoleProc) {
+	t.Helper()
+	o.serve = func(p *pair) {
+		for i := range p.Servers {
+			s = append(s, p.serverProc(i))
+		}
+	}
+	p = start(t, o)
+	return p, s
+}
+
 // keptOptions of a pair whose service outlives its servers.
 func keptOptions(servers int, more string) options {
 	list := ""
@@ -100,8 +112,7 @@ func mixed() []traffic.Request {
 // A server is killed; its spare is told the requests again and goes on. Then that one
 // is killed, and the first, restarted, goes on.
 func TestServerKilledLog(t *testing.T) {
-	p := start(t, keptOptions(2, "    protection: log"))
-	s := []*lab.RoleProc{p.serverProc(0), p.serverProc(1)}
+	p, s := startKept(t, keptOptions(2, "    protection: log"))
 	c := p.client(portKept)
 	finish := make(chan struct{})
 	c.Finish = finish
@@ -123,16 +134,45 @@ func TestServerKilledLog(t *testing.T) {
 
 // One server only, which is restarted in the middle of everything.
 func TestServerRestartedLog(t *testing.T) {
-	p := start(t, keptOptions(1, "    protection: log"))
-	s := p.serverProc(0)
+	p, s := startKept(t, keptOptions(1, "    protection: log"))
 	c := p.client(portKept)
 	finish := make(chan struct{})
 	c.Finish = finish
 	wait := p.run(c, mixed()...)
 	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 5*mib })
-	p.end(s)
-	s = p.serverProc(0)
+	p.end(s[0])
+	s[0] = p.serverProc(0)
 	p.await("it goes on", func() bool { return p.kept("a").Failovers > 0 })
+	close(finish)
+	wait()
+	if k := p.kept("a"); k.Divergences > 0 || k.GivenUp > 0 {
+		t.Errorf("%+v", k)
+	}
+}
+
+// Both servers are down for their health check, which is not made again for an hour, but
+// not in truth. When the one that serves dies the other is tried, since there is none
+// better, and not given up for the old verdict.
+func TestServerTriedInNeed(t *testing.T) {
+	o := keptOptions(2, "    protection: log")
+	o.alone, o.extra = true, strings.Replace(o.extra, "interval: 1s", "interval: 1h", 1)
+	p := start(t, o)
+	p.await("both are down", func() bool {
+		for _, s := range p.status("a").Services {
+			if s.Name == "kept" {
+				return !s.Servers[0].Healthy && !s.Servers[1].Healthy
+			}
+		}
+		return false
+	})
+	s := []*lab.RoleProc{p.serverProc(0), p.serverProc(1)}
+	c := p.client(portKept)
+	finish := make(chan struct{})
+	c.Finish = finish
+	wait := p.run(c, repeatable(traffic.Idle(20*time.Millisecond), traffic.Download(20*mib))...)
+	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 5*mib })
+	p.end(s[0])
+	p.await("the other one goes on", func() bool { return p.kept("a").Failovers > 0 })
 	close(finish)
 	wait()
 	if k := p.kept("a"); k.Divergences > 0 || k.GivenUp > 0 {
@@ -145,8 +185,7 @@ func TestServerKilledHot(t *testing.T) {
 	for _, release := range []string{"primary", "first"} {
 		for name, end := range map[string]syscall.Signal{"kill": syscall.SIGKILL, "freeze": syscall.SIGSTOP} {
 			t.Run(release+"-"+name, func(t *testing.T) {
-				p := start(t, keptOptions(2, "    protection: hot\n    release: "+release))
-				s := []*lab.RoleProc{p.serverProc(0), p.serverProc(1)}
+				p, s := startKept(t, keptOptions(2, "    protection: hot\n    release: "+release))
 				c := p.client(portKept)
 				finish := make(chan struct{})
 				c.Finish = finish
@@ -174,8 +213,7 @@ func TestServerKilledHot(t *testing.T) {
 func TestServerAndApplianceKilled(t *testing.T) {
 	for _, protection := range []string{"log", "hot"} {
 		t.Run(protection, func(t *testing.T) {
-			p := start(t, keptOptions(2, "    protection: "+protection))
-			s := []*lab.RoleProc{p.serverProc(0), p.serverProc(1)}
+			p, s := startKept(t, keptOptions(2, "    protection: "+protection))
 			c := p.client(portKept)
 			finish := make(chan struct{})
 			c.Finish = finish
@@ -192,7 +230,6 @@ func TestServerAndApplianceKilled(t *testing.T) {
 			if k.Divergences > 0 || k.GivenUp > 0 || k.Unverified > 0 {
 				t.Errorf("%+v", k)
 			}
-			_ = s
 		})
 	}
 }
@@ -203,18 +240,13 @@ func TestServerDiverges(t *testing.T) {
 	for _, protection := range []string{"log", "hot"} {
 		t.Run(protection, func(t *testing.T) {
 			o := keptOptions(2, "    protection: "+protection)
-			o.extra = strings.Replace(o.extra, "patience: 20s", "patience: 1s", 1)
-			p := start(t, o)
+			o.extra = strings.Replace(o.extra, "patience: 20s", "patience: 5s", 1) // it is reset then
 			const sent = 300 << 10
-			var stop [2]func()
-			for i := range 2 {
-				ln, err := p.Servers[i].Listen("tcp4", ":8000")
-				if err != nil {
-					t.Fatal(err)
-				}
-				stop[i] = talk(ln, bytes.Repeat([]byte{byte('A' + i)}, sent))
-				defer stop[i]()
+			var stop []func()
+			o.serve = func(p *pair) {
+				stop = p.talkers(bytes.Repeat([]byte{'A'}, sent), bytes.Repeat([]byte{'B'}, sent))
 			}
+			p := start(t, o)
 			conn, err := p.Client.DialContext(context.Background(), "tcp", portKept)
 			if err != nil {
 				t.Fatal(err)
@@ -231,12 +263,10 @@ func TestServerDiverges(t *testing.T) {
 				t.Fatal(err)
 			}
 			first := got[0]
-			if protection == "log" {
-				stop[0]() // hot has seen the difference while both ran
-			} else {
+			if protection == "hot" {
 				p.await("the difference is seen", func() bool { return p.kept("a").Divergences == 1 })
-				stop[first-'A']()
 			}
+			stop[first-'A']()
 			rest, err := io.ReadAll(conn)
 			if err == nil {
 				t.Errorf("the connection has ended in order, after %d more bytes", len(rest))
@@ -249,6 +279,20 @@ func TestServerDiverges(t *testing.T) {
 			}
 		})
 	}
+}
+
+// talkers are servers that say one thing each, whatever they are asked.
+func (p *pair) talkers(say ...[]byte) (stop []func()) {
+	p.t.Helper()
+	for i, b := range say {
+		ln, err := p.Servers[i].Listen("tcp4", ":8000")
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		stop = append(stop, talk(ln, b))
+		p.t.Cleanup(stop[i])
+	}
+	return stop
 }
 
 // talk serves connections with the same bytes and keeps them open, until stop ends
@@ -287,8 +331,7 @@ func talk(ln net.Listener, say []byte) (stop func()) {
 // A backup dies, is repaired and taken back: running connections are told to it again
 // beside the running leg. Then the primary dies: the old connections survive.
 func TestServerComesBackHot(t *testing.T) {
-	p := start(t, keptOptions(2, "    protection: hot"))
-	s := []*lab.RoleProc{p.serverProc(0), p.serverProc(1)}
+	p, s := startKept(t, keptOptions(2, "    protection: hot"))
 	c := p.client(portKept)
 	finish := make(chan struct{})
 	c.Finish = finish
@@ -312,8 +355,7 @@ func TestServerComesBackHot(t *testing.T) {
 
 // The appliance dies while a replacement is told the requests.
 func TestApplianceKilledInReplay(t *testing.T) {
-	p := start(t, keptOptions(2, "    protection: log"))
-	s := []*lab.RoleProc{p.serverProc(0), p.serverProc(1)}
+	p, s := startKept(t, keptOptions(2, "    protection: log"))
 	c := p.client(portKept)
 	finish := make(chan struct{})
 	c.Finish = finish
@@ -335,9 +377,7 @@ func TestServerUnplugged(t *testing.T) {
 		t.Run(protection, func(t *testing.T) {
 			o := keptOptions(2, "    protection: "+protection)
 			o.alone = true
-			p := start(t, o)
-			p.serverProc(0)
-			p.serverProc(1)
+			p, _ := startKept(t, o)
 			c := p.client(portKept)
 			finish := make(chan struct{})
 			c.Finish = finish
@@ -361,19 +401,12 @@ func TestServerUnplugged(t *testing.T) {
 func TestServerMajority(t *testing.T) {
 	for _, odd := range []int{0, 2} { // the primary, or a backup
 		t.Run(fmt.Sprintf("s%d", odd+1), func(t *testing.T) {
-			p := start(t, keptOptions(3, "    protection: hot"))
 			say := bytes.Repeat([]byte("right "), 50<<10)
-			for i := range 3 {
-				ln, err := p.Servers[i].Listen("tcp4", ":8000")
-				if err != nil {
-					t.Fatal(err)
-				}
-				b := say
-				if i == odd {
-					b = bytes.Repeat([]byte("wrong "), 50<<10)
-				}
-				defer talk(ln, b)()
-			}
+			all := [][]byte{say, say, say}
+			all[odd] = bytes.Repeat([]byte("wrong "), 50<<10)
+			o := keptOptions(3, "    protection: hot")
+			o.serve = func(p *pair) { p.talkers(all...) }
+			p := start(t, o)
 			conn, err := p.Client.DialContext(context.Background(), "tcp", portKept)
 			if err != nil {
 				t.Fatal(err)
