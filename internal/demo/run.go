@@ -143,7 +143,7 @@ func (s *show) bringUp(ctx context.Context, dir string) (err error) {
 	if err := s.startPair(ctx); err != nil {
 		return err
 	}
-	if s.opts.service != "" { // else the client might not get s1, which is to be killed
+	if s.opts.service != "" || s.opts.kept() { // else the client might not get s1, which is to be killed
 		_, err := waitFor(ctx, syncTimeout, "every server is healthy", func([]control.Status) bool { return s.first.serversHealthy() }, s.first)
 		if err != nil {
 			return err
