@@ -178,51 +178,68 @@ func (c *cluster) wait(what string, cond func() bool) {
 
 // active waits until all voters that run agree on an active that may speak, and
 // returns its name. wanted, if not empty, is who it must be.
-func (c *cluster) active(wanted string) string {
+func (c *cluster) active(wanted string) (name string) {
 	c.t.Helper()
-	var name string
 	c.wait("one active "+wanted, func() bool {
-		name = ""
-		for n, m := range c.nodes {
-			if time.Now().Before(m.until) {
-				name = n
-			}
-		}
-		if name == "" || wanted != "" && name != wanted {
-			return false
-		}
-		for _, m := range c.nodes {
-			if m.news.State.Active != c.nodes[name].Self() {
-				return false
-			}
-		}
-		return true
+		name = c.agreed()
+		return name != "" && (wanted == "" || name == wanted)
 	})
+	return name
+}
+
+// agreed is the active that may speak and that all voters name; empty: none. The lock
+// is held.
+func (c *cluster) agreed() (name string) {
+	for n, m := range c.nodes {
+		if time.Now().Before(m.until) {
+			name = n
+		}
+	}
+	for _, m := range c.nodes {
+		if name != "" && m.news.State.Active != c.nodes[name].Self() {
+			return ""
+		}
+	}
 	return name
 }
 
 // pairUp makes an active and its standby in sync, and returns their names.
 func (c *cluster) pairUp() (active, standby string) {
 	c.t.Helper()
-	active = c.active("")
-	standby = map[string]string{"a": "b", "b": "a"}[active]
-	c.sync(active, standby)
+	return c.sync("")
+}
+
+// sync makes the standby of an active in sync. wanted, if not empty, is who must be the
+// active. What is asked for is asked again: on a busy machine an active loses its
+// lease, and who has a newer epoch has heard nothing.
+func (c *cluster) sync(wanted string) (active, standby string) {
+	c.t.Helper()
+	c.wait("a standby in sync", func() bool {
+		if active = c.agreed(); active == "" || wanted != "" && active != wanted {
+			return false
+		}
+		standby = map[string]string{"a": "b", "b": "a"}[active]
+		act, sb := c.nodes[active], c.nodes[standby]
+		all := true
+		for _, m := range c.nodes {
+			all = all && m.news.State.Standby == sb.Self()
+		}
+		if epoch := act.news.State.Epoch; !all {
+			c.mu.Unlock() // the voters tell of leases with their own locks held
+			sb.SetAble(epoch, true)
+			act.AddStandby(sb.Self())
+			c.mu.Lock()
+		}
+		return all
+	})
 	return active, standby
 }
 
-func (c *cluster) sync(active, standby string) {
-	c.t.Helper()
-	act, sb := c.get(active), c.get(standby)
-	sb.SetAble(c.epoch(act), true)
-	act.AddStandby(sb.Self())
-	c.wait("a standby in sync", func() bool {
-		for _, m := range c.nodes {
-			if m.news.State.Standby != sb.Self() {
-				return false
-			}
-		}
-		return true
-	})
+// claims is how often a voter has claimed.
+func (c *cluster) claims(name string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.nodes[name].claims)
 }
 
 func (c *cluster) get(name string) *member {

@@ -33,10 +33,11 @@ func TestTakeover(t *testing.T) {
 	if len(first) == 0 || first[0].Whole {
 		t.Errorf("the first claims are %v: there was nothing to continue", first)
 	}
+	had := c.claims(standby)
 	c.stop(active)
 	sb.PeerGone(act.Self()) // as its kernel refuses connections
 	c.active(standby)
-	c.wait("the claim", func() bool { return len(sb.claims) > 0 })
+	c.wait("the claim", func() bool { return len(sb.claims) > had })
 	c.mu.Lock()
 	claim := sb.claims[len(sb.claims)-1]
 	c.mu.Unlock()
@@ -48,7 +49,7 @@ func TestTakeover(t *testing.T) {
 	}
 	// The dead one comes back, with what it remembers, and can become the standby.
 	c.start(active)
-	c.sync(standby, active)
+	c.sync(standby)
 }
 
 // Each connection may break, for good, and the pair goes on with the other two.
@@ -84,11 +85,12 @@ func TestIsolatedActive(t *testing.T) {
 	c := newCluster(t)
 	c.startAll()
 	active, standby := c.pairUp()
+	had := c.claims(standby)
 	c.wires["ab"].sever()
 	c.wires[active+"w"].sever()
 	c.wait("the standby's claim", func() bool {
 		sb := c.nodes[standby]
-		return len(sb.claims) > 0 && sb.claims[len(sb.claims)-1].Whole && time.Now().Before(sb.until)
+		return len(sb.claims) > had && sb.claims[len(sb.claims)-1].Whole && time.Now().Before(sb.until)
 	})
 	c.mu.Lock()
 	over, claimed := c.nodes[active].until, c.nodes[standby].claimed
@@ -116,9 +118,10 @@ func TestRestartedWitnessKeepsQuiet(t *testing.T) {
 	c.wait("a lease by the witness", func() bool { return c.nodes[active].until.After(old.Add(failureTimeout)) })
 	c.wires[active+"w"].sever()
 	c.stop("w")
+	had := c.claims(standby)
 	w := c.start("w")
 	sb := c.get(standby)
-	c.wait("the standby's claim", func() bool { return len(sb.claims) > 0 })
+	c.wait("the standby's claim", func() bool { return len(sb.claims) > had })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if early := failureTimeout - sb.claimed.Sub(w.started); early > 0 {
@@ -164,15 +167,12 @@ func TestDiskThatCannotBeWritten(t *testing.T) {
 	if err := os.Rename(dir, dir+"-away"); err != nil {
 		t.Fatal(err)
 	}
-	dead := c.get(active).Self()
+	dead, had := c.get(active).Self(), c.claims(standby)
 	c.stop(active)
 	sb, w := c.get(standby), c.get("w")
 	sb.PeerGone(dead)
 	c.wait("a vote that the witness cannot write down", func() bool { return w.failures.Load() > 1 })
-	c.mu.Lock()
-	claims := len(sb.claims)
-	c.mu.Unlock()
-	if claims > 0 {
+	if c.claims(standby) > had {
 		t.Error("elected by a vote that is on no disk")
 	}
 	if err := os.Rename(dir+"-away", dir); err != nil {
