@@ -30,6 +30,9 @@ func (p *pair) inSync(active, standby string) {
 	})
 }
 
+// quorum is what an appliance says of the voters; nil: it has not answered.
+func (p *pair) quorum(node string) *control.Quorum { return p.status(node).Quorum }
+
 // chooseA waits until the pair is whole and makes a the active: which of the two is
 // elected first, when both start, is open.
 func (p *pair) chooseA() {
@@ -205,7 +208,7 @@ func TestSyncCutWithWitness(t *testing.T) {
 	}
 	p.await("a goes on alone", func() bool {
 		s := p.status("a")
-		return s.Role == control.RoleActive && s.Quorum.Standby == "" && !s.InSync
+		return s.Role == control.RoleActive && s.Quorum != nil && s.Quorum.Standby == "" && !s.InSync
 	})
 	p.run(p.client(port4), traffic.Both(mib))() // acknowledged without a standby
 	if s := p.status("b"); s.Role == control.RoleActive {
@@ -227,7 +230,7 @@ func TestWitnessGone(t *testing.T) {
 	p := start(t, options{witness: true})
 	p.inSync("a", "b")
 	p.kill(p.w)
-	p.await("the witness is missed", func() bool { return !p.status("a").Quorum.Witness })
+	p.await("the witness is missed", func() bool { q := p.quorum("a"); return q != nil && !q.Witness })
 	p.through(port4, 10*mib, func(p *pair) {
 		if err := p.switchover("a"); err != nil {
 			p.t.Fatal(err)
@@ -235,9 +238,12 @@ func TestWitnessGone(t *testing.T) {
 	}, traffic.Both(40*mib), traffic.Idle(20*time.Millisecond))
 	p.inSync("b", "a")
 	p.kill(p.a)
-	p.await("b is silent", func() bool { return p.status("b").Quorum.Silent })
+	p.await("b is silent", func() bool { q := p.quorum("b"); return q != nil && q.Silent })
 	p.w = p.witness(options{witness: true})
-	p.await("b speaks again", func() bool { s := p.status("b"); return s.Role == control.RoleActive && !s.Quorum.Silent })
+	p.await("b speaks again", func() bool {
+		s := p.status("b")
+		return s.Role == control.RoleActive && s.Quorum != nil && !s.Quorum.Silent
+	})
 	p.run(p.client(port4), traffic.Both(mib))()
 }
 

@@ -261,7 +261,7 @@ func TestLinkAndPartition(t *testing.T) {
 				link, err := y.Netlink().LinkByName("eth0")
 				return err == nil && link.Attrs().OperState == 6 // IF_OPER_UP
 			}
-			labtest.Eventually(t, 5*time.Second, "the host sees its carrier lost", func() bool { return !carrier() })
+			labtest.Eventually(t, 30*time.Second, "the host sees its carrier lost", func() bool { return !carrier() })
 			if err := n.PortOf(y).SetLink(true); err != nil {
 				t.Fatal(err)
 			}

@@ -114,7 +114,7 @@ func TestNothingLeftBehind(t *testing.T) {
 			if err := r.Wait(ctx); sig != syscall.SIGKILL && err != nil {
 				t.Errorf("ended with %v: %s", err, r.Output())
 			}
-			labtest.Eventually(t, 10*time.Second, "all processes of the lab are gone", func() bool {
+			labtest.Eventually(t, 30*time.Second, "all processes of the lab are gone", func() bool {
 				return len(processesOf(t, hello.ID)) == 0
 			})
 		})
@@ -143,7 +143,7 @@ func TestCloseFreesNamespaces(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	labtest.Eventually(t, 10*time.Second, "no thread and no descriptor refers to the namespace", func() bool {
+	labtest.Eventually(t, 30*time.Second, "no thread and no descriptor refers to the namespace", func() bool {
 		return len(namespaceUsers(t, inode)) == 0
 	})
 }

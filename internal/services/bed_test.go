@@ -78,6 +78,7 @@ func lay(t *testing.T, services []service, setup func(b *bed)) *bed {
 	p.Await("a is active", func() bool { return p.Status("a").Role == control.RoleActive })
 	b.b = p.Appliance("b", o)
 	p.AwaitInSync()
+	b.awaitHealthy("a") // s1 is to be the one that serves
 	return b
 }
 

@@ -161,6 +161,10 @@ func (p *Pair) process(h *lab.Host, node, env string) *lab.Proc {
 	return proc
 }
 
+// answerIn is how long an appliance may take to answer on a busy machine; one that is dead refuses
+// at once.
+const answerIn = 10 * time.Second
+
 // Socket is the path of an appliance's control socket.
 func (p *Pair) Socket(node string) string { return filepath.Join(p.Dir, node+".sock") }
 
@@ -168,7 +172,7 @@ func (p *Pair) Socket(node string) string { return filepath.Join(p.Dir, node+".s
 func (p *Pair) Status(node string) control.Status {
 	c := control.NewClient(p.Socket(node))
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), answerIn)
 	defer cancel()
 	s, _ := c.Status(ctx)
 	return s

@@ -85,7 +85,7 @@ func TestFaultsMakeGapsVisible(t *testing.T) {
 			req := traffic.Request{Mode: traffic.Stream, Down: traffic.Flow{Size: 4 << 20, Chunk: 4096, Pace: time.Millisecond}}
 			done := make(chan traffic.Result, 1)
 			go func() { done <- c.Do(context.Background(), req) }()
-			labtest.Eventually(t, 10*time.Second, "the download is under way", func() bool {
+			labtest.Eventually(t, 30*time.Second, "the download is under way", func() bool {
 				return c.Progress.Received.Load() > 100_000
 			})
 			begin := time.Now()
@@ -113,7 +113,7 @@ func TestKilledServerIsReported(t *testing.T) {
 	c := client(p, false)
 	done := make(chan traffic.Result, 1)
 	go func() { done <- c.Do(context.Background(), traffic.Download(1<<40)) }()
-	labtest.Eventually(t, 10*time.Second, "the download is under way", func() bool {
+	labtest.Eventually(t, 30*time.Second, "the download is under way", func() bool {
 		return c.Progress.Received.Load() > 100_000
 	})
 	if err := server.Kill(); err != nil {
