@@ -2,6 +2,10 @@ package script
 
 // arrive takes a segment from the appliance. Rig.mu is held.
 func (p *Peer) arrive(s *Segment) {
+	if p.away {
+		p.rig.tracef("%s  (lost) %s", p.name, s)
+		return
+	}
 	p.rig.tracef("%s< %s", p.name, s)
 	switch {
 	case s.Flags&RST != 0:
@@ -377,8 +381,8 @@ func (p *Peer) compare(seq int64, b []byte) bool {
 				p.rig.violate("%s: byte %d was %#x, is %#x now", p.name, off, p.got[off], v)
 				return false
 			}
-		case off+1 >= p.far.nxt:
-			p.rig.violate("%s: byte %d comes, %s has sent until %d", p.name, off, p.far.name, p.far.nxt)
+		case off+1 >= p.farSent():
+			p.rig.violate("%s: byte %d comes, %s has sent until %d", p.name, off, p.far.name, p.farSent())
 			return false
 		case v != p.far.Byte(off, false) && !(p.far.altAt(off) && v == p.far.Byte(off, true)):
 			p.rig.violate("%s: byte %d is %#x, sent was %#x", p.name, off, v, p.far.Byte(off, false))

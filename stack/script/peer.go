@@ -47,7 +47,8 @@ type seen struct {
 type Peer struct {
 	rig      *Rig
 	name     string
-	far      *Peer // the other end of the connection; its bytes come here
+	far      *Peer   // the other end of the connection; its bytes come here
+	also     []*Peer // a client: further servers whose bytes may come, see Rig.Replica
 	server   bool
 	self, to netip.AddrPort
 	seed     uint32 // of the pattern of the bytes it sends
@@ -79,6 +80,7 @@ type Peer struct {
 	resets   int // acceptable RSTs
 	mayReset bool
 	refuses  bool // a server that answers SYNs with RST
+	away     bool // nothing reaches it
 	mute     bool // it does not acknowledge what is sent again, until it sends
 	replies  int
 	log      []seen

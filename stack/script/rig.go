@@ -200,6 +200,10 @@ func (r *Rig) arrive(hdr, pkt []byte) {
 		}
 		return
 	}
+	if p := r.replica(&s); p != nil {
+		p.arrive(&s)
+		return
+	}
 	for _, c := range r.conns {
 		if c.Client.self == s.Dst && c.Client.to == s.Src {
 			c.Client.arrive(&s)
