@@ -199,6 +199,9 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 	}
 	ack := tcp.AckNumber()
 	if off, ok := near(l.txNxt, ack-(l.p.ISS+1)); ok && l.plausible(s) {
+		if l.restored && !l.located {
+			defer l.events.Wake(l) // somebody may wait for that, see PeerHas
+		}
 		l.peerWnd, l.located = tcp.WindowSize(), true
 		if tcp.Flags()&header.TCPFlagFin != 0 {
 			if end, ok := l.rxOffset(tcp.SequenceNumber() + s.segLen()); ok {

@@ -120,7 +120,6 @@ type Leg struct {
 	located   bool                  // the peer has said where it is, by a plausible ACK
 	restored  bool                  // continued from another appliance: peers may be ahead of us
 	quiet     bool                  // restore: the peer is not to be disturbed; the first pure ACK stays here
-	idle      bool                  // restore: nothing was going on with the peer
 	hurried   bool                  // restore: it is decided whether the peer is to be hurried
 	hurryTo   uint64                // peer's SND.NXT, if the next ACK of the wrap is to carry hurry's option; else 0
 	finHeld   bool                  // restore: the peer's FIN is held; replay it to the endpoint
@@ -194,12 +193,13 @@ func (l *Leg) Delivered() uint64 {
 }
 
 // PeerHas returns how far the peer is known to have our stream, which may be more
-// than we have sent: a former active had. ok is false while a continued leg's peer,
-// who may have been sent something, has not said it.
+// than we have sent: a former active had. ok is false while a continued leg's peer
+// has not said it; its saying so is an event. Also a peer with whom nothing was going
+// on may have been sent something of which only the former active knew: see AskPeer.
 func (l *Leg) PeerHas() (off uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return max(l.txUna, l.peerAck), !l.restored || l.located || l.idle
+	return max(l.txUna, l.peerAck), !l.restored || l.located
 }
 
 // Err returns why the leg ended, or nil while it has not ended or ended in order.

@@ -41,7 +41,7 @@ func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 		// The peer may have been told that its FIN is here: an ACK must not go back.
 		l.permit, l.rxAcked = r.Received+1, r.Received+1
 	}
-	l.rxAhead, l.idle = r.Ahead, r.Quiet
+	l.rxAhead = r.Ahead
 	l.rxEdge = min(l.rxEdge, max(l.edgeLimit(), r.Received))
 	if p.OurWS >= 0 {
 		l.ws = uint8(p.OurWS)
@@ -267,6 +267,17 @@ func (l *Leg) probe() []byte {
 	l.left(ack, l.rxEdge)
 	m.opts = l.ackOptions(l.p.PeerTS, nil)
 	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
+}
+
+// AskPeer makes a continued leg's peer say how far it is, if it has not: it was not
+// asked when it seemed idle (Resume.Quiet), and a probe or its answer may be lost.
+func (l *Leg) AskPeer() {
+	l.reply(func() []byte {
+		if l.state != stAttached || !l.restored || l.located {
+			return nil
+		}
+		return l.probe()
+	}, false)
 }
 
 // mayHurry decides, once per restored leg, whether hurry's option is of use: the

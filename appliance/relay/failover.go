@@ -157,9 +157,13 @@ func (c *Conn) elect() {
 		return
 	}
 	ahead, speaks := c.ahead()
-	vouched, _ := c.vouched() // if not, the source may still send those bytes again
+	if ahead != nil {
+		if ok, _ := c.vouched(); !ok {
+			ahead = nil // the source may still send those bytes again
+		}
+	}
 	switch {
-	case ahead == nil || !vouched:
+	case ahead == nil:
 		k.since = 0
 	case c.svc.ReleaseFirst && speaks:
 		c.switchTo(ahead)
@@ -232,7 +236,20 @@ func (c *Conn) vouched() (ok, lost bool) {
 		return true, false
 	}
 	has, said := c.client.PeerHas()
+	if !said {
+		c.askClient()
+	}
 	return said && has <= c.kept.seen.end, said && has > c.kept.seen.end
+}
+
+// askClient asks the client how far it is, and again after a while.
+func (c *Conn) askClient() {
+	k, now := c.kept, c.r.now()
+	if now >= k.askAt {
+		k.askAt = now + redialMax
+		c.client.AskPeer()
+	}
+	c.wakeAt(k.askAt)
 }
 
 // promote makes r the source: what it has sent is verified up to where the client is

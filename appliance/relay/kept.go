@@ -44,6 +44,7 @@ type kept struct {
 	sinceAcked uint64        // what the source's server had acknowledged of the request then
 	silentFor  time.Duration // after which another one is made the source
 	restored   bool          // continued from another appliance, see vouched
+	askAt      time.Duration // earliest next time that its client is asked how far it is
 
 	claim claim // of the source that it has ended
 
