@@ -206,7 +206,7 @@ func TestReplacementAwaitsTheClient(t *testing.T) {
 			c.Client.Away(true)
 			l.takeover()
 			r := l.Replica(c, second, 3000)
-			c.Server.Send(script.Out{Flags: script.RST, Seq: script.Next})
+			c.Server.Send(script.Out{Flags: script.RST, Seq: covered})
 			l.until("the loss", c, func(_, _ script.State) bool { return l.svc.Counts().Lost == 1 })
 			l.follow(r, has == gone)
 			l.stays(c, has)
@@ -224,5 +224,50 @@ func TestReplacementAwaitsTheClient(t *testing.T) {
 				t.Errorf("%+v", n)
 			}
 		})
+	}
+}
+
+// A connection that the standby takes for idle may have got a response in the active's
+// last moment, too. Its client is not asked at the takeover, but it is before another
+// server goes on.
+func TestIdleClientIsAsked(t *testing.T) {
+	for name, has := range map[string]int64{"covered": covered, "lost": gone} {
+		t.Run(name, func(t *testing.T) {
+			l := newLost(t, func(*relay.Service) {})
+			c := l.opened(40000)
+			l.pass(40001)
+			if has == gone {
+				l.loseDigest(c)
+				send(c.Client, script.Next, 0, gone)
+			}
+			l.takeover()
+			r := l.Replica(c, second, 3000)
+			c.Server.Send(script.Out{Flags: script.RST, Seq: covered})
+			l.until("the loss", c, func(_, _ script.State) bool { return l.svc.Counts().Lost == 1 })
+			if has == gone {
+				r.Server.MayReset()
+			}
+			l.follow(r, has == gone)
+			if has == covered {
+				l.until("the replacement's bytes", c, func(cl, _ script.State) bool { return cl.Received == further })
+			} else {
+				l.until("the reset", c, func(cl, _ script.State) bool { return cl.Dead })
+			}
+			if n := l.svc.Counts(); (n.Failovers == 1) != (has == covered) || (n.Unverified == 1) != (has == gone) || n.GivenUp != 0 {
+				t.Errorf("%+v", n)
+			}
+		})
+	}
+}
+
+// pass lets so many batches go to the standby for another connection that those
+// before it count as idle.
+func (l *lost) pass(port uint16) {
+	l.t.Helper()
+	c := l.opened(port)
+	for i := range int64(100) {
+		send(c.Client, script.Next, 1, covered)
+		l.until("a byte for the standby", c, func(cl, s script.State) bool { return cl.Acked == asked+i+1 && s.Received == asked+i+1 })
+		send(c.Server, script.Next, 0, asked+i+1)
 	}
 }
