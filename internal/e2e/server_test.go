@@ -109,22 +109,34 @@ func mixed() []traffic.Request {
 	)...)
 }
 
+// serverEnds runs mixed traffic to a service of protection log with so many servers,
+// and kills the first once the client has got so many bytes. finish lets the client
+// come to its end, and waits for it.
+func serverEnds(t *testing.T, servers int, after int64) (p *pair, s []*lab.RoleProc, c *traffic.Client, finish func()) {
+	t.Helper()
+	p, s = startKept(t, keptOptions(servers, "    protection: log"))
+	c = p.client(portKept)
+	last := make(chan struct{})
+	c.Finish = last
+	wait := p.run(c, mixed()...)
+	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= after })
+	p.end(s[0])
+	return p, s, c, func() {
+		t.Helper()
+		close(last)
+		wait()
+	}
+}
+
 // A server is killed; its spare is told the requests again and goes on. Then that one
 // is killed, and the first, restarted, goes on.
 func TestServerKilledLog(t *testing.T) {
-	p, s := startKept(t, keptOptions(2, "    protection: log"))
-	c := p.client(portKept)
-	finish := make(chan struct{})
-	c.Finish = finish
-	wait := p.run(c, mixed()...)
-	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 5*mib })
-	p.end(s[0])
+	p, s, c, finish := serverEnds(t, 2, 5*mib)
 	p.await("the spare goes on", func() bool { return p.kept("a").Failovers > 0 })
 	s[0] = p.serverProc(0)
 	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 20*mib })
 	p.end(s[1])
-	close(finish)
-	wait()
+	finish()
 	k := p.kept("a")
 	t.Logf("%+v", k)
 	if k.Divergences > 0 || k.GivenUp > 0 {
@@ -134,17 +146,10 @@ func TestServerKilledLog(t *testing.T) {
 
 // One server only, which is restarted in the middle of everything.
 func TestServerRestartedLog(t *testing.T) {
-	p, s := startKept(t, keptOptions(1, "    protection: log"))
-	c := p.client(portKept)
-	finish := make(chan struct{})
-	c.Finish = finish
-	wait := p.run(c, mixed()...)
-	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 5*mib })
-	p.end(s[0])
+	p, s, _, finish := serverEnds(t, 1, 5*mib)
 	s[0] = p.serverProc(0)
 	p.await("it goes on", func() bool { return p.kept("a").Failovers > 0 })
-	close(finish)
-	wait()
+	finish()
 	if k := p.kept("a"); k.Divergences > 0 || k.GivenUp > 0 {
 		t.Errorf("%+v", k)
 	}
@@ -355,17 +360,10 @@ func TestServerComesBackHot(t *testing.T) {
 
 // The appliance dies while a replacement is told the requests.
 func TestApplianceKilledInReplay(t *testing.T) {
-	p, s := startKept(t, keptOptions(2, "    protection: log"))
-	c := p.client(portKept)
-	finish := make(chan struct{})
-	c.Finish = finish
-	wait := p.run(c, mixed()...)
-	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 20*mib })
-	p.end(s[0])
+	p, _, _, finish := serverEnds(t, 2, 20*mib)
 	p.await("a replay is under way", func() bool { return p.kept("a").Replays > 0 })
 	p.kill(p.a)
-	close(finish)
-	wait()
+	finish()
 	if k := p.kept("b"); k.Divergences > 0 || k.GivenUp > 0 || k.Unverified > 0 {
 		t.Errorf("%+v", k)
 	}
