@@ -69,7 +69,7 @@ func TestIcecast(t *testing.T) {
 		"-H", "Transfer-Encoding:", "-H", "Expect:", "-H", "Content-Type: application/octet-stream", "-T", "-", radio(ingest.port, "live"))
 	live.underWay()
 	for i := range servers {
-		b.onAir(i)
+		b.onAir(i, "live")
 	}
 	direct := live.listener("listener at s2", listenS2)
 	lost := b.load()
@@ -122,13 +122,13 @@ func TestIcecast(t *testing.T) {
 	})
 }
 
-// onAir waits until the i-th server has the live stream.
-func (b *bed) onAir(i int) {
+// onAir waits until the i-th server has a live stream.
+func (b *bed) onAir(i int, mount string) {
 	b.t.Helper()
 	tr := &http.Transport{DialContext: b.Servers[i].DialContext, DisableKeepAlives: true}
 	c := http.Client{Transport: tr, Timeout: 5 * time.Second}
-	b.Await(fmt.Sprintf("s%d has the live stream", i+1), func() bool {
-		resp, err := c.Get("http://127.0.0.1:8000/live")
+	b.Await(fmt.Sprintf("s%d has the live stream %s", i+1, mount), func() bool {
+		resp, err := c.Get("http://127.0.0.1:8000/" + mount)
 		if err != nil {
 			return false
 		}
