@@ -7,6 +7,7 @@
 //
 //	web.go     nginx and Apache
 //	file.go    Samba and rsync
+//	ftp.go     vsftpd
 //	stream.go  Icecast
 //	content.go the files that they serve
 //	daemon.go  a running server

@@ -25,11 +25,12 @@ type bed struct {
 
 // service is one entry of the appliances' configuration.
 type service struct {
-	name string
-	port int // on the virtual address
-	to   int // on the servers
-	more string
-	only string // the server's address; empty: both
+	name   string
+	port   int // on the virtual address
+	to     int // on the servers
+	more   string
+	only   string // the server's address; empty: both
+	health string // empty: a connection that opens
 }
 
 func (s service) yaml() string {
@@ -40,13 +41,17 @@ func (s service) yaml() string {
 	for i, a := range servers {
 		servers[i] = fmt.Sprintf("\"%s:%d\"", a, s.to)
 	}
+	health := s.health
+	if health == "" {
+		health = "{interval: 2s, timeout: 2s, tcp: true}"
+	}
 	return fmt.Sprintf(`  - name: %s
     listen: ["%s:%d"]
     servers: [%s]
-    health: {interval: 2s, timeout: 2s, tcp: true}
+    health: %s
     limits: {log: 64MiB}
 %s
-`, s.name, lab.VIP4, s.port, strings.Join(servers, ", "), s.more)
+`, s.name, lab.VIP4, s.port, strings.Join(servers, ", "), health, s.more)
 }
 
 // options of the appliances for services.
