@@ -17,6 +17,7 @@ import (
 	"lockstep/appliance/metrics"
 	"lockstep/appliance/relay"
 	"lockstep/appliance/voter"
+	"lockstep/clock"
 	"lockstep/replication"
 	"lockstep/replication/identity"
 	"lockstep/replication/link"
@@ -40,6 +41,7 @@ const (
 // Node is a running appliance.
 type Node struct {
 	cfg    *config.Config
+	clock  clock.Clock // by which the role is kept and given up; all else has time.Now
 	log    *slog.Logger
 	bootID [16]byte
 
@@ -82,7 +84,12 @@ type Node struct {
 // with an error that says what could not be set up; either way everything that
 // it made is gone.
 func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
-	n := &Node{cfg: cfg, log: log.With("node", cfg.Node), silent: make(chan struct{}, 1), switchovers: make(chan switchRequest)}
+	return RunWithClock(ctx, cfg, clock.System{}, log)
+}
+
+// RunWithClock is Run with a clock that may be off, for tests.
+func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log *slog.Logger) error {
+	n := &Node{cfg: cfg, clock: clk, log: log.With("node", cfg.Node), silent: make(chan struct{}, 1), switchovers: make(chan switchRequest)}
 	if _, err := rand.Read(n.bootID[:]); err != nil {
 		return fmt.Errorf("draw a boot id: %w", err)
 	}
@@ -202,7 +209,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 			lim.MaxHeldPerStream = max(lim.MaxHeldPerStream, streamUnderWay+uint64(s.Limits.Log))
 		}
 	}
-	n.journal = newJournal(lim, func() uint32 { return n.engine.ClockMillis() }, func(error) {})
+	n.journal = newJournal(lim, n.clock, func() uint32 { return n.engine.ClockMillis() }, func(error) {})
 	if !n.cfg.Pair.Witness.IsValid() {
 		// Without a witness it is the standby's answers that let the active speak.
 		n.journal.onHeard, n.journal.onSynced = n.renewLease, n.renewLease
@@ -212,7 +219,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 	n.relay = relay.New(n.services, n.journal)
 	n.journal.relay = n.relay
 	var err error
-	n.engine, err = stack.New(stack.Options{Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: int64(n.cfg.Limits.Memory)})
+	n.engine, err = stack.New(stack.Options{Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: int64(n.cfg.Limits.Memory), Clock: n.clock})
 	if err != nil {
 		n.relay.Close()
 		_ = n.dev.Close()
@@ -276,7 +283,7 @@ func (n *Node) startVoter(undo *closers, id *identity.Identity, port *transport.
 	n.voter, err = voter.Start(voter.Config{
 		Identity: id, Boot: member(n.cfg.Node, n.bootID).Boot, Appliances: names, Witness: witness,
 		Addrs: addrs, Local: n.cfg.Self().Addr(), Port: port,
-		Heartbeat: n.cfg.Pair.Heartbeat, FailureTimeout: n.cfg.Pair.FailureTimeout,
+		Heartbeat: n.cfg.Pair.Heartbeat, FailureTimeout: n.cfg.Pair.FailureTimeout, Clock: n.clock,
 		State: voter.StatePath(n.cfg.Pair.State, n.cfg.Pair.Name), OnLease: n.lease.grant, Log: n.log,
 	})
 	if err != nil {

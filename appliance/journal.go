@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"lockstep/appliance/relay"
+	"lockstep/clock"
 	"lockstep/replication"
 )
 
@@ -20,7 +21,8 @@ type frameSender interface {
 // Lock order: applyMu > sendMu > mu; mu is a leaf and held for the core's own
 // time only. Nothing of the stack is called with mu held.
 type journal struct {
-	start time.Time
+	clock clock.Clock
+	start time.Time    // a reading of clock
 	relay *relay.Relay // set before the first input
 
 	// applyMu makes Ready's effects happen in order, one Ready at a time.
@@ -52,9 +54,9 @@ type journal struct {
 	wasInSync   bool // guarded by mu
 }
 
-func newJournal(lim replication.Limits, millis func() uint32, sendErr func(error)) *journal {
+func newJournal(lim replication.Limits, clk clock.Clock, millis func() uint32, sendErr func(error)) *journal {
 	return &journal{
-		start: time.Now(), core: replication.New(lim), millis: millis, sendErr: sendErr,
+		clock: clk, start: clk.Now(), core: replication.New(lim), millis: millis, sendErr: sendErr,
 		syncChanged: make(chan struct{}, 1),
 		kicked:      make(chan struct{}, 1), ticked: make(chan struct{}, 1), done: make(chan struct{}),
 	}
@@ -72,7 +74,7 @@ func (j *journal) close() {
 }
 
 // now is the core's time.
-func (j *journal) now() replication.Nanos { return replication.Nanos(time.Since(j.start)) }
+func (j *journal) now() replication.Nanos { return replication.Nanos(j.clock.Since(j.start)) }
 
 // with runs f on the core and then sees to what follows from it.
 func (j *journal) with(f func(c *replication.Core, now replication.Nanos)) {

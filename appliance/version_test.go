@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lockstep/appliance/relay"
+	"lockstep/clock"
 	"lockstep/replication"
 	"lockstep/replication/identity"
 	"lockstep/replication/link"
@@ -54,7 +55,7 @@ func sessionWithOlder(t *testing.T, older uint8, old replication.Role) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		h := &half{j: newJournal(replication.Limits{}, func() uint32 { return uint32(time.Since(start) / time.Millisecond) }, func(error) {})}
+		h := &half{j: newJournal(replication.Limits{}, clock.System{}, func() uint32 { return uint32(time.Since(start) / time.Millisecond) }, func(error) {})}
 		r := relay.New(nil, h.j)
 		h.j.relay = r
 		h.j.onSilent = func() {}

@@ -22,6 +22,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"lockstep/clock"
 	"lockstep/tun"
 )
 
@@ -69,6 +70,8 @@ type Options struct {
 	RACK bool
 	// MinRTO is the least retransmission time-out; 0: netstack's, 200 ms.
 	MinRTO time.Duration
+	// Clock is what the lease, TSvals and round trips are read from. nil: the system's.
+	Clock clock.Clock
 }
 
 // Engine is netstack over a TUN device with the wrap beneath.
@@ -78,7 +81,7 @@ type Engine struct {
 	dev     tun.Device
 	handler Handler
 	stack   *stack.Stack
-	clock   tcpip.Clock
+	clock   netClock
 	link    *link
 	gro     gro.GRO // of readLoop
 	table   *table
@@ -90,8 +93,7 @@ type Engine struct {
 	secret      [32]byte
 
 	active   atomic.Bool
-	lease    atomic.Int64 // nanoseconds after born: until when an active engine may emit
-	born     time.Time
+	lease    atomic.Int64 // nanoseconds after clock.born: until when an active engine may emit
 	buffered atomic.Int64 // bytes in receive queues, by rxNxt-rxFreed of each leg
 	memory   int64
 
@@ -120,9 +122,12 @@ func New(o Options) (*Engine, error) {
 	if o.Memory == 0 {
 		o.Memory = 1 << 30
 	}
+	if o.Clock == nil {
+		o.Clock = clock.System{}
+	}
 	e := &Engine{
-		memory: o.Memory, born: time.Now(),
-		dev: o.Device, handler: o.Handler, clock: tcpip.NewStdClock(), table: newTable(),
+		memory: o.Memory,
+		dev:    o.Device, handler: o.Handler, clock: newNetClock(o.Clock), table: newTable(),
 		owned: make(map[[16]byte]bool), listeners: make(map[netip.AddrPort]*listener),
 		window: uint64(o.Window), sendBuffer: o.SendBuffer, done: make(chan struct{}),
 	}
@@ -231,8 +236,8 @@ func (e *Engine) Active() bool { return e.active.Load() && !e.LeaseOver() }
 // Forever is a lease that does not end.
 var Forever = time.Unix(1<<40, 0)
 
-// SetLease lets an active engine emit until the given point in time, which carries
-// a monotonic reading: then it falls mute by itself. The check is made at each
+// SetLease lets an active engine emit until the given point in time, a reading of
+// Options.Clock: then it falls mute by itself. The check is made at each
 // packet, last of all, so that a process that was stopped wakes up mute. A point
 // in time, not a span: a stop between computing and setting must not lengthen it.
 func (e *Engine) SetLease(until time.Time) {
@@ -240,13 +245,13 @@ func (e *Engine) SetLease(until time.Time) {
 		e.lease.Store(math.MaxInt64)
 		return
 	}
-	e.lease.Store(int64(until.Sub(e.born)))
+	e.lease.Store(int64(until.Sub(e.clock.born)))
 }
 
 // LeaseOver reports whether the lease has ended.
 func (e *Engine) LeaseOver() bool {
 	until := e.lease.Load()
-	return until != math.MaxInt64 && int64(time.Since(e.born)) >= until
+	return until != math.MaxInt64 && int64(e.now()) >= until
 }
 
 // Close mutes the engine, closes the device and waits for all goroutines.
@@ -265,9 +270,7 @@ func (e *Engine) Close() error {
 // ClockMillis is the millisecond clock that TSvals are taken from.
 func (e *Engine) ClockMillis() uint32 { return uint32(e.now() / time.Millisecond) }
 
-func (e *Engine) now() time.Duration {
-	return e.clock.NowMonotonic().Sub(tcpip.MonotonicTime{})
-}
+func (e *Engine) now() time.Duration { return e.clock.sinceBorn() }
 
 // windowSlack is how much more an endpoint could take than is ever announced,
 // bytes. A fresh endpoint counts the overhead of what is queued for it against

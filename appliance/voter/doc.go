@@ -5,7 +5,7 @@
 // voters, and the file with what the voter must not forget. It must not know what
 // an appliance does with the decisions.
 //
-// The clock is the monotonic one, which goes on while the process is stopped. A
+// The clock is the process's (package clock), which goes on while the process is stopped. A
 // process that was stopped finds long silence and, waiting in its sockets, the
 // messages that would have ended it. So after a late look at the clock the core is
 // told of the messages first and of the time only then (pace).

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lockstep/appliance/statefile"
+	"lockstep/clock"
 	"lockstep/replication"
 	"lockstep/replication/arbiter"
 	"lockstep/replication/courier"
@@ -34,11 +35,12 @@ type Config struct {
 
 	Heartbeat, FailureTimeout time.Duration // as on the other two
 	Patience                  time.Duration // see arbiter.Config; 0: its default
+	Clock                     clock.Clock   // of promises and leases; nil: the system's
 
 	State string // path of the file that the voter keeps its memory in, see StatePath
 	// OnLease is called on the voter's goroutine, before anything else that follows
 	// from the same event, whenever the lease moves: we are the active of epoch and may
-	// speak before until, which carries a monotonic reading. The zero time: not at all.
+	// speak before until, a reading of Clock. The zero time: not at all.
 	// Whoever still serves connections of another epoch must not. It must be quick, and
 	// may be called before Start returns. May be nil.
 	OnLease func(epoch uint64, until time.Time)
@@ -85,8 +87,11 @@ const waiting = 256
 
 // Start begins to vote.
 func Start(cfg Config) (*Voter, error) {
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System{}
+	}
 	v := &Voter{
-		cfg: cfg, self: arbiter.Member{Node: cfg.Identity.Node, Boot: cfg.Boot}, start: time.Now(),
+		cfg: cfg, self: arbiter.Member{Node: cfg.Identity.Node, Boot: cfg.Boot}, start: cfg.Clock.Now(),
 		calls: make(chan func(replication.Nanos), waiting), inbox: make(chan letter, waiting),
 		quit: make(chan struct{}), done: make(chan struct{}), news: make(chan News, 1),
 	}
@@ -230,7 +235,7 @@ func (v *Voter) receive(from courier.Peer, msg []byte) {
 }
 
 // now is the core's time.
-func (v *Voter) now() replication.Nanos { return replication.Nanos(time.Since(v.start)) }
+func (v *Voter) now() replication.Nanos { return replication.Nanos(v.cfg.Clock.Since(v.start)) }
 
 // StatePath is the path of a pair's file in a state directory.
 func StatePath(dir, pair string) string { return filepath.Join(dir, pair+".voter") }

@@ -17,6 +17,7 @@ import (
 	"lockstep/appliance/config"
 	"lockstep/appliance/metrics"
 	"lockstep/appliance/voter"
+	"lockstep/clock"
 	"lockstep/replication/identity"
 	"lockstep/replication/transport"
 )
@@ -41,7 +42,12 @@ type pair struct {
 // Run is a witness from start to end: it returns when ctx ends, or at once with an
 // error that says what could not be set up.
 func Run(ctx context.Context, cfg *config.Witness, log *slog.Logger) error {
-	w, err := Start(cfg, log)
+	return RunWithClock(ctx, cfg, clock.System{}, log)
+}
+
+// RunWithClock is Run with a clock that may be off, for tests.
+func RunWithClock(ctx context.Context, cfg *config.Witness, clk clock.Clock, log *slog.Logger) error {
+	w, err := startWithClock(cfg, clk, log)
 	if err != nil {
 		return err
 	}
@@ -53,19 +59,23 @@ func Run(ctx context.Context, cfg *config.Witness, log *slog.Logger) error {
 // Start begins to serve all pairs. Faults of the identities are config.Errors, all
 // at once.
 func Start(cfg *config.Witness, log *slog.Logger) (*Witness, error) {
+	return startWithClock(cfg, clock.System{}, log)
+}
+
+func startWithClock(cfg *config.Witness, clk clock.Clock, log *slog.Logger) (*Witness, error) {
 	ids, err := Identities(cfg)
 	if err != nil {
 		return nil, err
 	}
 	w := &Witness{quit: make(chan struct{})}
-	if err := w.start(cfg, ids, log); err != nil {
+	if err := w.start(cfg, ids, clk, log); err != nil {
 		w.Close()
 		return nil, err
 	}
 	return w, nil
 }
 
-func (w *Witness) start(cfg *config.Witness, ids []*identity.Identity, log *slog.Logger) (err error) {
+func (w *Witness) start(cfg *config.Witness, ids []*identity.Identity, clk clock.Clock, log *slog.Logger) (err error) {
 	w.port, err = transport.Listen(transport.PortConfig{
 		Listen: cfg.Listen, Log: log,
 		// All appliances come at once when the witness starts, beside strangers.
@@ -83,7 +93,7 @@ func (w *Witness) start(cfg *config.Witness, ids []*identity.Identity, log *slog
 		p := &pair{name: id.Pair, appliances: [2]string(id.Peers()), log: log.With("pair", id.Pair)}
 		p.voter, err = voter.Start(voter.Config{
 			Identity: id, Boot: boot, Appliances: p.appliances, Witness: id.Node,
-			Port: w.port, Heartbeat: cfg.Heartbeat, FailureTimeout: cfg.FailureTimeout,
+			Port: w.port, Heartbeat: cfg.Heartbeat, FailureTimeout: cfg.FailureTimeout, Clock: clk,
 			State: voter.StatePath(cfg.State, id.Pair), Log: p.log,
 		})
 		if err != nil {
