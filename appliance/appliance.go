@@ -255,6 +255,7 @@ func (n *Node) startLink(undo *closers) error {
 	n.link, err = link.Start(link.Config{
 		Node: n.cfg.Node, Pair: n.cfg.Pair.Name, Listen: n.cfg.Self(), Port: port,
 		Peer: peer, PeerAddr: n.cfg.Pair.Members[peer], Identity: id, Hello: n.hello, Log: n.log,
+		UserTimeout: n.userTimeout(),
 	})
 	if err != nil {
 		return fmt.Errorf("start the sync link: %w", err)
@@ -264,6 +265,13 @@ func (n *Node) startLink(undo *closers) error {
 		return nil
 	}
 	return n.startVoter(undo, id, port)
+}
+
+// userTimeout is when the kernel gives up the session's connection: after the peer's silence has
+// ended the session by the heartbeats, which is what the lease goes by. To a standby without a
+// witness a session that ends earlier is one that was closed, which waits for no lease.
+func (n *Node) userTimeout() time.Duration {
+	return max(3*time.Second, 2*n.cfg.Pair.FailureTimeout)
 }
 
 // startVoter joins the peer and the witness in deciding. From here on the engine
