@@ -17,7 +17,7 @@ import (
 	"lockstep/appliance/metrics"
 	"lockstep/appliance/relay"
 	"lockstep/appliance/voter"
-	"lockstep/clock"
+	"lockstep/internal/clock"
 	"lockstep/replication"
 	"lockstep/replication/identity"
 	"lockstep/replication/link"

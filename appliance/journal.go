@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"lockstep/appliance/relay"
-	"lockstep/clock"
+	"lockstep/internal/clock"
 	"lockstep/replication"
 )
 

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"lockstep/appliance/relay"
-	"lockstep/clock"
+	"lockstep/internal/clock"
 	"lockstep/replication"
 	"lockstep/replication/identity"
 	"lockstep/replication/link"

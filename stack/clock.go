@@ -5,7 +5,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 
-	"lockstep/clock"
+	"lockstep/internal/clock"
 )
 
 // netClock is the engine's clock, and netstack's, so that a TSval, a round trip and the lease are

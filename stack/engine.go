@@ -22,7 +22,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
-	"lockstep/clock"
+	"lockstep/internal/clock"
 	"lockstep/tun"
 )
 

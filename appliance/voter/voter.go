@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"lockstep/appliance/statefile"
-	"lockstep/clock"
+	"lockstep/internal/clock"
 	"lockstep/replication"
 	"lockstep/replication/arbiter"
 	"lockstep/replication/courier"

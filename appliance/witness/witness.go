@@ -17,7 +17,7 @@ import (
 	"lockstep/appliance/config"
 	"lockstep/appliance/metrics"
 	"lockstep/appliance/voter"
-	"lockstep/clock"
+	"lockstep/internal/clock"
 	"lockstep/replication/identity"
 	"lockstep/replication/transport"
 )

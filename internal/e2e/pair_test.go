@@ -7,6 +7,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -38,6 +39,8 @@ type options struct {
 	witness bool   // the pair has a witness on a host of its own
 	// serve starts the servers of what is in extra, before anybody probes them.
 	serve func(p *pair)
+	// clocks are the speeds of the nodes' clocks, see rig.Options.
+	clocks map[string]float64
 }
 
 // pair is the standard topology with two appliances and a traffic server on s1.
@@ -47,6 +50,8 @@ type pair struct {
 	a, b   *lab.Proc
 	w      *lab.Proc // nil without a witness
 	server *traffic.Server
+	// patience is how long a client's connection may stand still; 0: half a minute.
+	patience time.Duration
 }
 
 const (
@@ -118,7 +123,7 @@ func (o options) rig() rig.Options {
 		o.servers = `["10.20.0.11:80", "[fd20::11]:80"]`
 	}
 	o.PairOptions.Witness = o.witness
-	return rig.Options{PairOptions: o.PairOptions, Times: o.pair, Services: fmt.Sprintf(`  - name: web
+	return rig.Options{PairOptions: o.PairOptions, Times: o.pair, Clocks: o.clocks, Services: fmt.Sprintf(`  - name: web
     listen: ["%s", "%s"]
     servers: %s
     protection: gateway
@@ -142,7 +147,7 @@ func (p *pair) await(what string, ok func() bool) { p.t.Helper(); p.Await(what, 
 
 func (p *pair) client(addr string) *traffic.Client {
 	return &traffic.Client{
-		Patience: 30 * time.Second,
+		Patience: cmp.Or(p.patience, 30*time.Second),
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			return p.Client.DialContext(ctx, "tcp", addr)
 		},

@@ -73,6 +73,15 @@ type watcher struct {
 	seen     []string
 }
 
+// newWatcher knows a host by its own addresses on the back network.
+func newWatcher(own4, own6 string) *watcher {
+	w := &watcher{own4: netip.MustParseAddr(own4), own6: netip.MustParseAddr(own6)}
+	for _, a := range []string{lab.VIP4, lab.VIP6, lab.BackGateway4, lab.BackGateway6} {
+		w.floating = append(w.floating, netip.MustParseAddr(a))
+	}
+	return w
+}
+
 func (w *watcher) arm() {
 	w.mu.Lock()
 	w.armed = true
@@ -99,7 +108,7 @@ func (w *watcher) look(frame []byte) bool {
 	return true
 }
 
-const tcpProtocol, icmpv6Protocol = 6, 58
+const icmpProtocol, tcpProtocol, icmpv6Protocol = 1, 6, 58
 
 // what says which of its business a frame is, or nothing.
 func (w *watcher) what(frame []byte) string {
@@ -116,6 +125,10 @@ func (w *watcher) what(frame []byte) string {
 		if a := netip.AddrFrom4([4]byte(b[14:18])); w.floats(a) {
 			return fmt.Sprintf("ARP for %v", a)
 		}
+	case kind == 0x0800 && b[9] == icmpProtocol && w.floats(netip.AddrFrom4([4]byte(b[12:16]))):
+		return "ping answered"
+	case kind == 0x86dd && len(b) >= 48 && b[6] == icmpv6Protocol && b[40] == 129 && w.floats(netip.AddrFrom16([16]byte(b[8:24]))):
+		return "ping answered"
 	case kind == 0x86dd && len(b) >= 64 && b[6] == icmpv6Protocol && b[40] == 136: // neighbour advertisement
 		if a := netip.AddrFrom16([16]byte(b[48:64])); w.floats(a) {
 			return fmt.Sprintf("advertisement of %v", a)
@@ -145,10 +158,7 @@ func (w *watcher) floats(a netip.Addr) bool {
 // watch follows what a host sends on the front and the back network.
 func (p *pair) watch(h *lab.Host) *watcher {
 	p.t.Helper()
-	w := &watcher{own4: netip.MustParseAddr("10.20.0.2"), own6: netip.MustParseAddr("fd20::2")} // a's on the back network
-	for _, a := range []string{lab.VIP4, lab.VIP6, lab.BackGateway4, lab.BackGateway6} {
-		w.floating = append(w.floating, netip.MustParseAddr(a))
-	}
+	w := newWatcher("10.20.0.2", "fd20::2") // a's
 	for _, n := range []*lab.Network{p.Front, p.Back} {
 		if err := n.PortOf(h).SetFilter(lab.FromHost, w.look); err != nil {
 			p.t.Fatal(err)

@@ -26,6 +26,7 @@ import (
 const (
 	applianceEnv = "E2E_APPLIANCE_CONFIG"
 	witnessEnv   = "E2E_WITNESS_CONFIG"
+	speedEnv     = "E2E_CLOCK_SPEED" // of its clock
 )
 
 // Main is to be called first in TestMain. In a process that a Pair has started it plays the
@@ -60,7 +61,11 @@ func runAppliance(ctx context.Context, path string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return appliance.Run(ctx, cfg, log)
+	clk, err := clockOf(os.Getenv(speedEnv))
+	if err != nil {
+		return err
+	}
+	return appliance.RunWithClock(ctx, cfg, clk, log)
 }
 
 func runWitness(ctx context.Context, path string, log *slog.Logger) error {
@@ -68,5 +73,9 @@ func runWitness(ctx context.Context, path string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return witness.Run(ctx, cfg, log)
+	clk, err := clockOf(os.Getenv(speedEnv))
+	if err != nil {
+		return err
+	}
+	return witness.RunWithClock(ctx, cfg, clk, log)
 }

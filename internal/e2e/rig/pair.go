@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,6 +30,18 @@ type Options struct {
 	Times string
 	// Reach are the hosts of the back network that the appliances ping. Empty: s1.
 	Reach string
+	// Clocks are the speeds of a's, b's and w's clocks: 0.99 is one per cent too slow. Not
+	// named: true.
+	Clocks map[string]float64
+}
+
+// env is what makes a process of the test binary a node, with its clock.
+func (o *Options) env(node, kind, path string) []string {
+	env := []string{kind + "=" + path}
+	if speed, ok := o.Clocks[node]; ok {
+		env = append(env, speedEnv+"="+strconv.FormatFloat(speed, 'g', -1, 64))
+	}
+	return env
 }
 
 func (o *Options) times() string {
@@ -106,7 +119,7 @@ control: %s
 metrics: ""
 `, node, voter, filepath.Join(p.Dir, "state-"+node), filepath.Join(p.Dir, "keys", node), o.times(), lab.Client4, reach,
 		o.Services, p.Socket(node)))
-	return p.process(p.PairLab.Appliance(node), node, applianceEnv+"="+path)
+	return p.process(p.PairLab.Appliance(node), node, o.env(node, applianceEnv, path))
 }
 
 // Witness starts the witness, with the same times as the pair.
@@ -114,7 +127,7 @@ func (p *Pair) Witness(o Options) *lab.Proc {
 	p.T.Helper()
 	path := p.write("w.yaml", fmt.Sprintf("listen: %s:7401\nidentities: [%s]\nstate: %s\n%s\n", lab.Witness4,
 		filepath.Join(p.Dir, "keys", "w"), filepath.Join(p.Dir, "state-w"), strings.ReplaceAll(o.times(), "  ", "")))
-	return p.process(p.W, "w", witnessEnv+"="+path)
+	return p.process(p.W, "w", o.env("w", witnessEnv, path))
 }
 
 func (p *Pair) write(name, yaml string) (path string) {
@@ -128,7 +141,7 @@ func (p *Pair) write(name, yaml string) (path string) {
 
 // process starts this test binary in a host, as what env makes of it. The node's former process
 // has to be gone first, as with any service manager: its session ends before its TUN device does.
-func (p *Pair) process(h *lab.Host, node, env string) *lab.Proc {
+func (p *Pair) process(h *lab.Host, node string, env []string) *lab.Proc {
 	p.T.Helper()
 	if former := p.procs[node]; former != nil {
 		select {
@@ -141,7 +154,7 @@ func (p *Pair) process(h *lab.Host, node, env string) *lab.Proc {
 	if err != nil {
 		p.T.Fatal(err)
 	}
-	proc, err := h.Start(lab.Command{Name: node, Path: self, Env: []string{env}, LogFile: filepath.Join(p.Dir, node+".log")})
+	proc, err := h.Start(lab.Command{Name: node, Path: self, Env: env, LogFile: filepath.Join(p.Dir, node+".log")})
 	if err != nil {
 		p.T.Fatal(err)
 	}
