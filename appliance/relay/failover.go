@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"time"
 
 	"lockstep/replication"
@@ -126,12 +127,16 @@ func (c *Conn) stands(r *replica) bool {
 func (c *Conn) elect() {
 	k := c.kept
 	for _, r := range k.replicas() {
-		if r == k.source {
+		if r == k.source || !slices.Contains(k.replicas(), r) {
 			continue
 		}
+		doubted := r.doubtAt
 		found := r.verify(k)
 		if r.doubt {
 			found = diverged // until the third one has decided
+		}
+		if r.doubt && r.doubtAt != doubted {
+			c.wakeAt(0) // one before it may have to be followed to there
 		}
 		switch found {
 		case diverged:
@@ -189,6 +194,7 @@ func (c *Conn) switchTo(r *replica) {
 	if old.sum == nil {
 		old.sum = newDigest()
 	}
+	old.agreed = k.seen.end
 	old.sum.copyFrom(k.seen.open)
 	if k.ad != nil {
 		old.ad = k.adapterAt(c.svc, k.ad.State(nil), old.written)
@@ -279,13 +285,13 @@ func (c *Conn) disagree(r *replica) {
 	for _, x := range k.replicas() {
 		switch {
 		case x == r || x == k.source:
-		case x.doubt && x.doubtAt == r.doubtAt && x.doubtSum == r.doubtSum:
+		case r.doubt && x.doubt && x.doubtAt == r.doubtAt && x.doubtSum == r.doubtSum:
 			// Two against one: what the client has got is wrong, and can not be taken back.
 			c.svc.counts.diverged.Add(1)
 			c.svc.note(Loss{Server: c.serverIdx, Why: "two others agree that its output is wrong", Conn: c.ID, Source: true})
 			c.abort()
 			return
-		case !x.doubt && x.at < r.doubtAt:
+		case !x.doubt && x.agreed < r.doubtAt, x.differs(r):
 			others++ // it will say
 		}
 	}
@@ -396,6 +402,7 @@ func (c *Conn) enlist(i int) {
 	r := &replica{
 		c: c, server: i, start: k.ckpt, born: c.r.now(), sum: newDigest(),
 		written: k.ckpt[replication.Request], base: k.ckpt[replication.Response], at: k.ckpt[replication.Response],
+		agreed: k.ckpt[replication.Response],
 	}
 	r.acked.Store(k.ckpt[replication.Request])
 	if k.ad != nil {

@@ -23,13 +23,15 @@ type replica struct {
 	written uint64 // request offset of the first byte not yet written to it
 	finSent bool   // and the FIN was
 
-	base  uint64 // response offset of the front of its receive queue
-	at    uint64 // below it the response is released, or verified equal to what was
-	sum   *digest
-	ad    adapter.Adapter // follows what this server sends; nil: raw
-	ended bool            // its FIN is at `at`
+	base   uint64 // response offset of the front of its receive queue
+	at     uint64 // below it the response is released, or verified equal to what was
+	sum    *digest
+	ad     adapter.Adapter // follows what this server sends; nil: raw
+	ended  bool            // its FIN is at `at`
+	agreed uint64          // the last position at which its output was the same as what was released
 	// doubt: its output differs at doubtAt from what was released; with three replicas
-	// the third decides which of the two is wrong.
+	// the third decides which of the two is wrong. If that one differs at another
+	// position, whoever is behind is followed to there.
 	doubt    bool
 	doubtAt  uint64
 	doubtSum [16]byte
@@ -108,23 +110,24 @@ const (
 // go. It never reads beyond what was released, so at its end the receive queue
 // begins where the client is to go on.
 func (r *replica) verify(k *kept) finding {
-	for !r.doubt && r.at < k.seen.end && r.leg.Established() {
-		to := k.seen.next(r.at)
+	for to := r.due(k); r.at < to && r.leg.Established(); to = r.due(k) {
 		bufs := r.c.r.buffers()
 		bufs, n, eof := r.leg.Peek(bufs, int(r.at-r.base), int(to-r.at))
 		took, ok := r.absorb(bufs, n, int(to-r.at), eof)
 		r.c.r.release(bufs)
 		r.at += uint64(took)
 		if !ok {
+			r.doubt = false // it cannot be followed any further
 			return diverged
 		}
 		if r.at == to {
 			sum, cut := k.seen.at(to)
 			r.c.svc.counts.compared.Add(1)
-			if own := r.sum.sum(); own != sum {
+			if own := r.sum.sum(); r.doubt || own != sum {
 				r.doubt, r.doubtAt, r.doubtSum = true, to, own
 				return diverged
 			}
+			r.agreed = to
 			if cut {
 				r.sum.reset()
 			}
@@ -132,6 +135,10 @@ func (r *replica) verify(k *kept) finding {
 			continue
 		}
 		if eof && n == took {
+			if r.doubt {
+				r.doubt = false
+				return diverged
+			}
 			return early
 		}
 		if took == 0 {
@@ -144,6 +151,28 @@ func (r *replica) verify(k *kept) finding {
 		r.ended = eof && n == 0
 	}
 	return sound
+}
+
+// due is the position at which r is to be compared next: with what was released, or,
+// when it is in doubt, with another one that is.
+func (r *replica) due(k *kept) uint64 {
+	if !r.doubt {
+		return k.seen.next(r.at)
+	}
+	to := r.doubtAt
+	for _, x := range k.replicas() {
+		if x.differs(r) {
+			to = max(to, x.doubtAt)
+		}
+	}
+	return to
+}
+
+// differs reports whether x is in doubt, too, and at another position than r, where
+// both may still turn out to have the same. Not if either has agreed with what was
+// released where, or after, the other one has not; so no segment ends between the two.
+func (x *replica) differs(r *replica) bool {
+	return x != r && x.doubt && x.doubtAt != r.doubtAt && x.agreed < r.doubtAt && r.agreed < x.doubtAt
 }
 
 // absorb takes n bytes into the replica's digest, want of which would reach the next

@@ -21,23 +21,24 @@ const (
 	further = 1501 // another server gets this far
 )
 
-// lost is a rig whose service has another server from the takeover on.
+// lost is a rig whose service has other servers from the takeover on.
 type lost struct {
 	t *testing.T
 	*script.Rig
-	svc *relay.Service // of the current active
+	svc  *relay.Service // of the current active
+	more []netip.AddrPort
 }
 
 var second = netip.MustParseAddrPort("10.20.0.12:8080")
 
 func newLost(t *testing.T, tune func(*relay.Service)) *lost {
-	l := &lost{t: t}
+	l := &lost{t: t, more: []netip.AddrPort{second}}
 	l.Rig = newRig(t, script.Options{MinRTO: time.Minute, Tune: func(s *relay.Service) {
 		s.Kept, s.LogLimit, s.Patience = true, 1<<20, time.Hour
 		s.Ask = func(_ int, done func(bool)) { done(false) } // a server that ends is dead
 		tune(s)
 		if l.svc != nil {
-			s.Servers = append(s.Servers, second)
+			s.Servers = append(s.Servers, l.more...)
 		}
 		l.svc = s
 	}})
@@ -97,13 +98,24 @@ func (l *lost) takeover() {
 func (l *lost) follow(r *script.Conn, alt bool) {
 	l.t.Helper()
 	compared := l.svc.Counts().Compared
+	l.ask(r)
+	goOn(r, further-covered, alt)
+	l.until("all of its answer", r, func(_, s script.State) bool { return l.svc.Counts().Compared > compared })
+	l.settle()
+}
+
+// ask makes another server take the request and answer what the digests cover.
+func (l *lost) ask(r *script.Conn) {
+	l.t.Helper()
 	l.until("a dial of another server", r, func(_, s script.State) bool { return s.Received == 1 })
 	r.Server.Send(script.Out{Flags: script.SYN | script.ACK, Ack: 1, Win: 65535, Opts: &script.DefaultOpts})
 	l.until("the request at another server", r, func(_, s script.State) bool { return s.Received == asked })
 	send(r.Server, script.Next, covered-1, asked)
-	r.Server.Send(script.Out{Flags: script.ACK | script.PSH, Seq: script.Next, Len: further - covered, Ack: asked, Win: 65535, Alt: alt})
-	l.until("all of its answer", r, func(_, s script.State) bool { return l.svc.Counts().Compared > compared })
-	l.settle()
+}
+
+// goOn makes it answer n bytes more; alt: other ones than the source does.
+func goOn(r *script.Conn, n int, alt bool) {
+	r.Server.Send(script.Out{Flags: script.ACK | script.PSH, Seq: script.Next, Len: n, Ack: asked, Win: 65535, Alt: alt})
 }
 
 // stays checks that the client was told nothing new, and is not reset.
