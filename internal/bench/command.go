@@ -55,7 +55,7 @@ func Command() *cobra.Command {
 		Long: `Measures, in network namespaces of its own and in one run: forwarding by the kernel, HAProxy in
 TCP mode (where it is installed), a plain Go io.Copy proxy, Lockstep alone and Lockstep as a
 pair; then kills the active appliance under load, kills a server of connections that outlive it
-(protection log and hot), and pulls all cables of the active of a
+(protection log and hot), and pulls both cables (front and back) of the active of a
 Lockstep pair, and of pairs under keepalived with HAProxy and with conntrackd (where they are
 installed), under a running download. It prints a table, the targets and whether
 they were reached.

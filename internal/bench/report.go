@@ -186,7 +186,7 @@ func (d document) text(w io.Writer) error {
 	}
 	for _, m := range []mode{offloadOff, offloadOn} {
 		d.table(&out, m, m.title(), func(f figure) bool { return !f.cut() })
-		d.table(&out, m, "pairs with all cables of the active pulled under one download, offloads "+string(m), figure.cut)
+		d.table(&out, m, "pairs with the front and the back cable of the active pulled under one download, offloads "+string(m), figure.cut)
 	}
 	d.verdicts(&out)
 	if _, err := io.WriteString(w, out.String()); err != nil {
