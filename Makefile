@@ -14,6 +14,7 @@ build: ## build bin/lockstep
 
 test: check ## all tests, race detector on (root: the end-to-end ones need network namespaces)
 	go test -race -count=1 -p 1 -timeout 40m ./...
+	go test -count=1 -run DoNotAllocate ./tun
 	$(MAKE) sim SEEDS=1000
 	$(MAKE) churn CONNS=100000
 
