@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -95,13 +96,16 @@ type Routes struct {
 	log *slog.Logger
 	nl  *netlink.Handle
 
-	cancel context.CancelFunc // ends follow
-	wg     sync.WaitGroup
+	tunIndex int
+	cancel   context.CancelFunc // ends watch
+	wg       sync.WaitGroup
+	faults   chan []string // cap 1, the newest
+	gone     chan struct{} // closed when the TUN device was deleted
+	upkeep   upkeep        // of watch's goroutine
 
 	mu      sync.Mutex // guards what follows, and the use of nl
-	rules   []*netlink.Rule
-	routes  []*netlink.Route
-	sysctls sysctlSet
+	desired desired
+	repairs Repairs
 	closed  bool
 }
 
@@ -126,15 +130,13 @@ func InstallRoutes(cfg RouteConfig) (*Routes, error) {
 		return nil, fmt.Errorf("install routes: open netlink socket: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Routes{cfg: cfg, log: log, nl: nl, cancel: cancel}
+	r := &Routes{cfg: cfg, log: log, nl: nl, cancel: cancel, faults: make(chan []string, 1), gone: make(chan struct{})}
 	if err := r.install(); err != nil {
 		return nil, errors.Join(fmt.Errorf("install routes: %w", err), r.Close())
 	}
-	events, err := WatchLinks(ctx, []string{cfg.TUN, cfg.Back})
-	if err != nil {
+	if err := r.watchKernel(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("install routes: %w", err), r.Close())
 	}
-	r.wg.Go(func() { r.follow(events) })
 	return r, nil
 }
 
@@ -163,21 +165,31 @@ func (r *Routes) install() error {
 	if !v6 && r.wants6() {
 		return errors.New("IPv6 addresses are configured but this kernel has IPv6 off (boot option ipv6.disable=1?)")
 	}
-	if err := r.setupTUN(tun, v6); err != nil {
+	r.tunIndex = tun.Attrs().Index
+	if err := r.want(v6); err != nil {
 		return err
 	}
-	if err := r.enableForwarding(v6); err != nil {
+	if err := r.setupTUN(tun); err != nil {
 		return err
 	}
-	// Table first, rules last: at no moment does a rule lead to an empty table,
-	// from where a packet would fall through to the main one.
-	if err := r.addTable(tun.Attrs().Index, v6); err != nil {
+	d := &r.desired
+	if err := d.sysctls.begin(func(w *wantedSysctl) bool { return !w.stays }); err != nil {
 		return err
 	}
-	if err := r.addGatewayRoutes(back.Attrs().Index); err != nil {
+	for i := range d.routes {
+		if err := r.nl.RouteAdd(d.routes[i].Route); err != nil {
+			return fmt.Errorf("add route %s to table %d: %w", d.routes[i].Dst, r.cfg.Table, err)
+		}
+	}
+	if err := r.addPrefixes(back.Attrs().Index); err != nil {
 		return err
 	}
-	return r.addRules()
+	for _, rule := range d.rules {
+		if err := r.nl.RuleAdd(rule); err != nil {
+			return fmt.Errorf("add %v: %w", rule, err)
+		}
+	}
+	return nil
 }
 
 func (r *Routes) wants6() bool {
@@ -205,10 +217,20 @@ func (r *Routes) link(name string) (netlink.Link, error) {
 // refuseKernelAddresses: the local table comes before every rule, so a virtual
 // address configured in the kernel would never reach the TUN device.
 func (r *Routes) refuseKernelAddresses() error {
-	addrs, err := r.nl.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil {
-		return fmt.Errorf("list addresses: %w", err)
+	faults, err := r.kernelAddresses()
+	if err == nil && len(faults) > 0 {
+		err = errors.New(faults[0])
 	}
+	return err
+}
+
+// kernelAddresses tells which virtual addresses the kernel has taken for its own.
+func (r *Routes) kernelAddresses() ([]string, error) {
+	addrs, err := r.nl.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var faults []string
 	for _, a := range addrs {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		if !ok {
@@ -216,12 +238,17 @@ func (r *Routes) refuseKernelAddresses() error {
 		}
 		for _, v := range r.cfg.Virtual {
 			if ip.Unmap() == v.Unmap() {
-				return fmt.Errorf("virtual address %s is configured on interface %d of this host; remove it there (ip address del %s), the gateway holds it itself",
-					v, a.LinkIndex, a.IPNet)
+				name := fmt.Sprint(a.LinkIndex)
+				if l, err := r.nl.LinkByIndex(a.LinkIndex); err == nil {
+					name = l.Attrs().Name
+				}
+				faults = append(faults, fmt.Sprintf("virtual address %s is configured on interface %s of this host; remove it there (ip address del %s dev %s), the gateway holds it itself",
+					v, name, a.IPNet, name))
+				break
 			}
 		}
 	}
-	return nil
+	return faults, nil
 }
 
 // dummyAddr is the IPv4 dummy address (RFC 7600, section 4.8). On an interface
@@ -231,16 +258,20 @@ func (r *Routes) refuseKernelAddresses() error {
 func dummyAddr() netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 0, 8}) }
 
 // setupTUN brings the link up without letting the kernel talk on it.
-func (r *Routes) setupTUN(tun netlink.Link, v6 bool) error {
+func (r *Routes) setupTUN(tun netlink.Link) error {
 	if err := r.nl.LinkSetTxQLen(tun, tunQueueLen); err != nil {
 		return fmt.Errorf("set queue length of %q: %w", r.cfg.TUN, err)
 	}
-	if err := r.tunSysctls(v6); err != nil {
+	if err := r.desired.sysctls.begin(func(w *wantedSysctl) bool { return w.stays }); err != nil {
 		return err
 	}
 	if err := r.nl.LinkSetUp(tun); err != nil {
 		return fmt.Errorf("set link %q up: %w", r.cfg.TUN, err)
 	}
+	return r.addDummy(tun)
+}
+
+func (r *Routes) addDummy(tun netlink.Link) error {
 	addr := &netlink.Addr{IPNet: hostNet(dummyAddr()), Scope: int(netlink.SCOPE_HOST)}
 	if err := r.nl.AddrReplace(tun, addr); err != nil {
 		return fmt.Errorf("add address %s to %q: %w", addr.IPNet, r.cfg.TUN, err)
@@ -248,44 +279,13 @@ func (r *Routes) setupTUN(tun netlink.Link, v6 bool) error {
 	return nil
 }
 
-// addTable fills the policy table: everything to the TUN device, and to
-// nowhere once that is gone. A blackhole route drops without ICMP in both
-// families; unreachable or prohibit would answer.
-func (r *Routes) addTable(tunIndex int, v6 bool) error {
-	for _, dst := range defaultPrefixes(v6) {
-		blackhole := &netlink.Route{
-			Dst: dst, Table: r.cfg.Table, Type: unix.RTN_BLACKHOLE,
-			Priority: blackholeMetric, Protocol: routeProtocol,
-		}
-		if err := r.addRoute(blackhole); err != nil {
-			return fmt.Errorf("add blackhole route %s to table %d: %w", dst, r.cfg.Table, err)
-		}
-		toTUN := &netlink.Route{
-			Dst: dst, Table: r.cfg.Table, LinkIndex: tunIndex,
-			Priority: tunMetric, Protocol: routeProtocol, Scope: linkScope(dst),
-		}
-		if err := r.addRoute(toTUN); err != nil {
-			return fmt.Errorf("add route %s dev %s to table %d: %w", dst, r.cfg.TUN, r.cfg.Table, err)
-		}
-	}
-	return nil
-}
-
-func (r *Routes) addRoute(rt *netlink.Route) error {
-	if err := r.nl.RouteAdd(rt); err != nil {
-		return err
-	}
-	r.routes = append(r.routes, rt)
-	return nil
-}
-
-// addGatewayRoutes makes the servers' networks reachable where the appliance
-// has no address in them.
-func (r *Routes) addGatewayRoutes(backIndex int) error {
-	for _, p := range r.cfg.Gateways {
-		dst := ipNet(netip.PrefixFrom(p.Addr().Unmap(), p.Bits()).Masked())
+// addPrefixes makes the servers' networks reachable where the kernel has no route for
+// an address of its own in them.
+func (r *Routes) addPrefixes(backIndex int) error {
+	for i := range r.desired.prefixes {
+		w := &r.desired.prefixes[i]
 		family := netlink.FAMILY_V4
-		if p.Addr().Unmap().Is6() {
+		if len(w.Dst.IP) != net.IPv4len {
 			family = netlink.FAMILY_V6
 		}
 		have, err := r.nl.RouteListFiltered(family,
@@ -294,17 +294,15 @@ func (r *Routes) addGatewayRoutes(backIndex int) error {
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return fmt.Errorf("list routes of %q: %w", r.cfg.Back, err)
 		}
-		if connected(have, dst) {
+		if connected(have, w.Dst) {
 			continue
 		}
-		rt := &netlink.Route{Dst: dst, LinkIndex: backIndex, Table: unix.RT_TABLE_MAIN, Protocol: routeProtocol, Scope: linkScope(dst)}
-		err = r.addRoute(rt)
-		if errors.Is(err, unix.EEXIST) { // two gateways in one prefix, or an interrupted dump
-			continue
+		w.LinkIndex = backIndex
+		err = r.nl.RouteAdd(w.Route)
+		if err != nil && !errors.Is(err, unix.EEXIST) { // two gateways in one prefix, or an interrupted dump
+			return fmt.Errorf("add route %s dev %s (is the link up?): %w", w.Dst, r.cfg.Back, err)
 		}
-		if err != nil {
-			return fmt.Errorf("add route %s dev %s (is the link up?): %w", dst, r.cfg.Back, err)
-		}
+		w.ours = err == nil
 	}
 	return nil
 }
@@ -336,23 +334,37 @@ func (r *Routes) Close() error {
 	}
 	r.closed = true
 	var errs []error
-	for i := len(r.rules) - 1; i >= 0; i-- {
-		if err := r.nl.RuleDel(r.rules[i]); err != nil && !gone(err) {
-			errs = append(errs, fmt.Errorf("delete rule %v: %w", r.rules[i], err))
+	for _, rule := range slices.Backward(r.desired.rules) {
+		if err := r.nl.RuleDel(rule); err != nil && !gone(err) {
+			errs = append(errs, fmt.Errorf("delete %v: %w", rule, err))
 		}
 	}
-	for i := len(r.routes) - 1; i >= 0; i-- {
-		if err := r.nl.RouteDel(r.routes[i]); err != nil && !gone(err) {
-			errs = append(errs, fmt.Errorf("delete route %s in table %d: %w", r.routes[i].Dst, r.routes[i].Table, err))
+	for _, rt := range slices.Backward(r.ownRoutes()) {
+		if err := r.nl.RouteDel(rt); err != nil && !gone(err) {
+			errs = append(errs, fmt.Errorf("delete route %s in table %d: %w", rt.Dst, rt.Table, err))
 		}
 	}
 	if tun, err := r.nl.LinkByName(r.cfg.TUN); err == nil {
 		// As far as it was set; the device normally goes next anyway.
 		_ = r.nl.AddrDel(tun, &netlink.Addr{IPNet: hostNet(dummyAddr())})
 	}
-	errs = append(errs, r.sysctls.restore())
+	errs = append(errs, r.desired.sysctls.restore())
 	r.nl.Close()
 	return errors.Join(errs...)
+}
+
+// ownRoutes are those that we have added.
+func (r *Routes) ownRoutes() []*netlink.Route {
+	var list []*netlink.Route
+	for i := range r.desired.routes {
+		list = append(list, r.desired.routes[i].Route)
+	}
+	for i := range r.desired.prefixes {
+		if r.desired.prefixes[i].ours {
+			list = append(list, r.desired.prefixes[i].Route)
+		}
+	}
+	return list
 }
 
 // gone: what shall be removed is not there any more. Routes vanish with their

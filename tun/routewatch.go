@@ -1,44 +1,116 @@
 package tun
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// follow puts routes back that the kernel removed with a link: setting an
-// interface down deletes the routes through it, and setting it up again brings
-// only those back that belong to an address.
-func (r *Routes) follow(events <-chan LinkEvent) {
-	for ev := range events {
-		if ev.Exists && ev.Up {
-			r.restoreRoutes(ev)
+// Faults delivers what is wrong with the data path whenever that changes: what this
+// package can not put back, or may not, such as a virtual address on an interface.
+// Each is a whole sentence. The newest list replaces one that was not taken.
+func (r *Routes) Faults() <-chan []string { return r.faults }
+
+// Gone is closed when somebody has deleted the TUN device.
+func (r *Routes) Gone() <-chan struct{} { return r.gone }
+
+// watchedGroups are the kernel's reports that call for a look.
+var watchedGroups = []uint{
+	unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+	unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
+	unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
+}
+
+// watchKernel begins to look after what was installed, in the caller's namespace.
+func (r *Routes) watchKernel(ctx context.Context) error {
+	sub, err := nl.Subscribe(unix.NETLINK_ROUTE, watchedGroups...)
+	if err != nil {
+		return fmt.Errorf("watch rules and routes: subscribe: %w", err)
+	}
+	changed := make(chan struct{}, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.receiveChanges(ctx, sub, changed)
+	}()
+	r.wg.Go(func() {
+		r.watch(ctx, changed)
+		sub.Close() // ends receiveChanges
+		<-ended
+	})
+	return nil
+}
+
+// watch looks at once when something has changed, and every second.
+func (r *Routes) watch(ctx context.Context, changed <-chan struct{}) {
+	every := time.NewTicker(lookEvery)
+	defer every.Stop()
+	var known []string
+	for {
+		faults := r.look(time.Now())
+		if !slices.Equal(faults, known) {
+			known = faults
+			select {
+			case <-r.faults:
+			default:
+			}
+			r.faults <- faults // has room: we are the only sender
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(lookPause):
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-every.C:
 		}
 	}
 }
 
-func (r *Routes) restoreRoutes(ev LinkEvent) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return
-	}
-	for _, rt := range r.routes {
-		if rt.Type == unix.RTN_BLACKHOLE {
+// receiveChanges asks for a look when the kernel reports something that may concern
+// us, until the socket is closed.
+func (r *Routes) receiveChanges(ctx context.Context, sub *nl.NetlinkSocket, changed chan<- struct{}) {
+	for {
+		msgs, from, err := sub.Receive()
+		switch {
+		case errors.Is(err, os.ErrClosed), errors.Is(err, unix.EBADF):
+			return
+		case err != nil && !errors.Is(err, unix.ENOBUFS): // lost reports: look
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(lookPause): // a lasting error must not spin
+			}
+		case err == nil && (from.Pid != nl.PidKernel || !slices.ContainsFunc(msgs, r.concerns)):
 			continue
 		}
-		if rt.Table == unix.RT_TABLE_MAIN && ev.Name == r.cfg.Back {
-			rt.LinkIndex = ev.Index // deleted and made again under its name
-		}
-		if rt.LinkIndex != ev.Index {
-			continue
-		}
-		switch err := r.nl.RouteAdd(rt); {
-		case err == nil:
-			r.log.Info("restored a route that went with its link", "interface", ev.Name, "to", rt.Dst.String(), "table", rt.Table)
-		case errors.Is(err, unix.EEXIST):
-		default: // down again, most likely; the next event repeats this
-			r.log.Warn("cannot restore a route", "interface", ev.Name, "to", rt.Dst.String(), "table", rt.Table, "err", err)
+		select {
+		case changed <- struct{}{}:
+		default:
 		}
 	}
+}
+
+// concerns: a host may have a million routes that come and go, so of these only ours
+// count.
+func (r *Routes) concerns(m syscall.NetlinkMessage) bool {
+	if m.Header.Type != unix.RTM_NEWROUTE && m.Header.Type != unix.RTM_DELROUTE {
+		return true
+	}
+	if len(m.Data) < unix.SizeofRtMsg {
+		return false
+	}
+	rt := nl.DeserializeRtMsg(m.Data)
+	// Connected routes (of the kernel's) lead to the servers' networks.
+	return rt.Protocol == routeProtocol || rt.Protocol == unix.RTPROT_KERNEL
 }

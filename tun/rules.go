@@ -3,69 +3,11 @@ package tun
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
-
-// addRules sends protected packets to the policy table: whatever goes to a
-// virtual address, and what the servers' service ports answer.
-func (r *Routes) addRules() error {
-	seen := make(map[netip.Addr]bool)
-	for _, a := range r.cfg.Virtual {
-		a = a.Unmap()
-		if seen[a] {
-			continue
-		}
-		seen[a] = true
-		rule := r.newRule(a)
-		rule.Dst = hostNet(a)
-		if err := r.addRule(rule); err != nil {
-			return fmt.Errorf("add rule to %s: %w", a, err)
-		}
-	}
-	seenServer := make(map[netip.AddrPort]bool)
-	for _, s := range r.cfg.Servers {
-		s = netip.AddrPortFrom(s.Addr().Unmap(), s.Port())
-		if seenServer[s] {
-			continue
-		}
-		seenServer[s] = true
-		rule := r.newRule(s.Addr())
-		rule.Src = hostNet(s.Addr())
-		// Bound to the back network: what the TUN device itself or another
-		// interface brings with that source is not a server's answer.
-		rule.IifName = r.cfg.Back
-		rule.IPProto = unix.IPPROTO_TCP
-		rule.Sport = netlink.NewRulePortRange(s.Port(), s.Port())
-		if err := r.addRule(rule); err != nil {
-			return fmt.Errorf("add rule from %s iif %s: %w", s, r.cfg.Back, err)
-		}
-	}
-	return nil
-}
-
-func (r *Routes) newRule(a netip.Addr) *netlink.Rule {
-	rule := netlink.NewRule()
-	rule.Family = netlink.FAMILY_V4
-	if a.Is6() {
-		rule.Family = netlink.FAMILY_V6
-	}
-	rule.Table = r.cfg.Table
-	rule.Priority = r.cfg.RulePriority
-	rule.Protocol = routeProtocol
-	return rule
-}
-
-func (r *Routes) addRule(rule *netlink.Rule) error {
-	if err := r.nl.RuleAdd(rule); err != nil {
-		return err
-	}
-	r.rules = append(r.rules, rule)
-	return nil
-}
 
 // removeLeftovers deletes what a killed predecessor left: rules, their tables'
 // routes, and gateway routes on the back interface, all recognised by

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -21,60 +22,107 @@ func haveIPv6() bool {
 	return err == nil
 }
 
-// sysctlSet remembers changed sysctls. It keeps their files open, because the
-// thread that restores them may be in another namespace than the one that
-// changed them.
+// wantedSysctl is one kernel setting and what it must be.
+type wantedSysctl struct {
+	key   string // below net/, as in "ipv4/ip_forward"
+	value string
+	stays bool // is not put back at the end: it goes with its interface
+
+	// file is kept open, because the thread that looks at it or restores it may be in
+	// another namespace than the one that set it. nil: not writable, but right.
+	file *os.File
+	old  string // what it was; empty: as it must be
+}
+
+// sysctlSet are the settings that the data path needs.
 type sysctlSet struct {
-	mu      sync.Mutex
-	changed []changedSysctl // in order of change; restored backwards
+	mu     sync.Mutex
+	wanted []*wantedSysctl // in order of change; restored backwards
 }
 
-type changedSysctl struct {
-	key      string
-	file     *os.File
-	old, new string
-}
-
-// set writes value to key ("ipv4/ip_forward", below net/) unless it has it
-// already, and remembers the old one.
+// set adds one.
 func (s *sysctlSet) set(key, value string) error {
-	c, err := changeSysctl(key, value)
-	if err != nil || c == nil {
+	w := &wantedSysctl{key: key, value: value}
+	if err := w.begin(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.changed = append(s.changed, *c)
+	s.wanted = append(s.wanted, w)
 	return nil
 }
 
-// changeSysctl returns what it changed, with the file open, or nil where the
-// value was right.
-func changeSysctl(key, value string) (*changedSysctl, error) {
-	path := filepath.Join(procSysNet, key)
+// begin sets those that keep names, at the start.
+func (s *sysctlSet) begin(keep func(*wantedSysctl) bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.wanted {
+		if !keep(w) {
+			continue
+		}
+		if err := w.begin(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin sets the value, unless it is right already, and remembers the old one.
+func (w *wantedSysctl) begin() error {
+	path := filepath.Join(procSysNet, w.key)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil && sysctlReadOnly(err) {
 		// Not writable, but perhaps somebody already set what we need.
-		if cur, rerr := os.ReadFile(path); rerr == nil && strings.TrimSpace(string(cur)) == value {
-			return nil, nil
+		if cur, rerr := os.ReadFile(path); rerr == nil && strings.TrimSpace(string(cur)) == w.value {
+			return nil
 		}
 	}
 	if err != nil {
-		return nil, sysctlErr(key, value, err)
+		return sysctlErr(w.key, w.value, err)
 	}
 	old, err := readSysctl(f)
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("read sysctl %s: %w", dotted(key), err)
+		return fmt.Errorf("read sysctl %s: %w", dotted(w.key), err)
 	}
-	if old == value {
-		return nil, f.Close()
+	if old != w.value {
+		if err := writeSysctl(f, w.value); err != nil {
+			f.Close()
+			return sysctlErr(w.key, w.value, err)
+		}
+		w.old = old
 	}
-	if err := writeSysctl(f, value); err != nil {
-		f.Close()
-		return nil, sysctlErr(key, value, err)
+	w.file = f
+	return nil
+}
+
+// repair sets again what somebody has changed, and tells which.
+func (s *sysctlSet) repair() (changed []string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, w := range s.wanted {
+		if w.file == nil {
+			continue
+		}
+		cur, err := readSysctl(w.file)
+		if err != nil { // its interface was deleted; made again it has another file
+			if f, rerr := os.OpenFile(filepath.Join(procSysNet, w.key), os.O_RDWR, 0); rerr == nil {
+				w.file.Close()
+				w.file = f
+				cur, err = readSysctl(f)
+			}
+		}
+		if err != nil || cur == w.value {
+			continue
+		}
+		if err := writeSysctl(w.file, w.value); err != nil {
+			errs = append(errs, sysctlErr(w.key, w.value, err))
+			continue
+		}
+		changed = append(changed, fmt.Sprintf("sysctl %s was %s", dotted(w.key), cur))
 	}
-	return &changedSysctl{key: key, file: f, old: old, new: value}, nil
+	return changed, errors.Join(errs...)
 }
 
 // restore puts the old values back, last change first. A value that is no
@@ -84,16 +132,19 @@ func (s *sysctlSet) restore() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	for i := len(s.changed) - 1; i >= 0; i-- {
-		c := s.changed[i]
-		if cur, err := readSysctl(c.file); err == nil && cur == c.new {
-			if err := writeSysctl(c.file, c.old); err != nil && !errors.Is(err, os.ErrNotExist) {
-				errs = append(errs, fmt.Errorf("restore sysctl %s to %s: %w", dotted(c.key), c.old, err))
+	for _, w := range slices.Backward(s.wanted) {
+		if w.file == nil {
+			continue
+		}
+		if cur, err := readSysctl(w.file); err == nil && cur == w.value && w.old != "" && !w.stays {
+			if err := writeSysctl(w.file, w.old); err != nil && !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("restore sysctl %s to %s: %w", dotted(w.key), w.old, err))
 			}
 		}
-		c.file.Close()
+		w.file.Close()
+		w.file = nil
 	}
-	s.changed = nil
+	s.wanted = nil
 	return errors.Join(errs...)
 }
 
@@ -132,81 +183,4 @@ func dotted(key string) string {
 
 func ifaceKey(family, iface, name string) string {
 	return family + "/conf/" + iface + "/" + name
-}
-
-// tunSysctls prepares the TUN interface; called while its link is down, so that
-// IPv6 never gets to send anything on it. They are not remembered: they go with
-// the device, and restoring them on a live one would make the kernel talk.
-func (r *Routes) tunSysctls(v6 bool) error {
-	type kv struct{ key, value string }
-	list := []kv{
-		// Segments come out of the TUN device with clients' addresses, whose
-		// route leads elsewhere: strict reverse path filtering would drop them.
-		// The kernel uses max(conf.all, conf.IFACE), so 2 (loose) wins over a
-		// strict default.
-		{ifaceKey("ipv4", r.cfg.TUN, "rp_filter"), "2"},
-	}
-	if v6 {
-		list = append(list,
-			kv{ifaceKey("ipv6", r.cfg.TUN, "disable_ipv6"), "0"}, // 1 would also drop what we write
-			kv{ifaceKey("ipv6", r.cfg.TUN, "addr_gen_mode"), "1"},
-			kv{ifaceKey("ipv6", r.cfg.TUN, "accept_ra"), "0"},
-			kv{ifaceKey("ipv6", r.cfg.TUN, "autoconf"), "0"},
-			kv{ifaceKey("ipv6", r.cfg.TUN, "router_solicitations"), "0"},
-		)
-	}
-	for _, s := range list {
-		c, err := changeSysctl(s.key, s.value)
-		if err != nil {
-			return err
-		}
-		if c != nil {
-			c.file.Close()
-		}
-	}
-	return nil
-}
-
-// enableForwarding makes the kernel a router. A host that turns router forgets
-// the default routes it learnt from router advertisements unless accept_ra is 2
-// (Documentation/networking/ip-sysctl), so interfaces that listened before go
-// on listening.
-func (r *Routes) enableForwarding(v6 bool) error {
-	if err := r.sysctls.set("ipv4/ip_forward", "1"); err != nil {
-		return err
-	}
-	if !v6 {
-		return nil
-	}
-	fwd, err := os.ReadFile(filepath.Join(procSysNet, "ipv6/conf/all/forwarding"))
-	if err != nil {
-		return fmt.Errorf("read sysctl net.ipv6.conf.all.forwarding: %w", err)
-	}
-	if strings.TrimSpace(string(fwd)) != "0" {
-		return nil
-	}
-	ifaces, err := os.ReadDir(filepath.Join(procSysNet, "ipv6/conf"))
-	if err != nil {
-		return fmt.Errorf("list interfaces below %s: %w", procSysNet, err)
-	}
-	for _, e := range ifaces {
-		name := e.Name()
-		if name == "all" || name == "default" || name == "lo" || name == r.cfg.TUN {
-			continue
-		}
-		key := ifaceKey("ipv6", name, "accept_ra")
-		cur, err := os.ReadFile(filepath.Join(procSysNet, key))
-		if errors.Is(err, os.ErrNotExist) {
-			continue // the interface went away meanwhile
-		}
-		if err != nil {
-			return fmt.Errorf("read sysctl %s: %w", dotted(key), err)
-		}
-		if strings.TrimSpace(string(cur)) == "1" {
-			if err := r.sysctls.set(key, "2"); err != nil {
-				return err
-			}
-		}
-	}
-	return r.sysctls.set("ipv6/conf/all/forwarding", "1")
 }

@@ -1,0 +1,234 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// desired is what the kernel must have for the data path, declared in one place:
+// InstallRoutes puts it in, in this order, a look puts back what is missing of it, and
+// Close takes it out again. (Beside it: the TUN link up, with its address.)
+type desired struct {
+	sysctls sysctlSet
+	routes  []wantedRoute
+	// prefixes are the servers' networks, reached without a next hop.
+	prefixes []wantedPrefix
+	rules    []*netlink.Rule
+}
+
+// wantedRoute is a route of the policy table.
+type wantedRoute struct {
+	*netlink.Route
+	toTUN bool // and not nowhere
+}
+
+// wantedPrefix is a network that must be reached through the back interface: by a
+// route that the kernel has for an address there, or by ours.
+type wantedPrefix struct {
+	*netlink.Route
+	// server lies in the network, if it is valid; where it is reached tells whether a
+	// route is missing without reading all that there are.
+	server netip.Addr
+	ours   bool // the kernel had none when we began, or lost it
+}
+
+// want declares everything. Table first, rules last: at no moment does a rule lead to
+// an empty table, from where a packet would fall through to the main one.
+func (r *Routes) want(v6 bool) error {
+	forwarding, err := r.forwardingSysctls(v6)
+	if err != nil {
+		return err
+	}
+	r.desired.sysctls.wanted = append(r.tunSysctls(v6), forwarding...)
+	r.desired.routes = r.tableRoutes(v6)
+	r.desired.prefixes = r.gatewayPrefixes()
+	r.desired.rules = r.wantedRules()
+	return nil
+}
+
+// tunSysctls prepares the TUN interface; set while its link is down, so that IPv6
+// never gets to send anything on it. They are not restored: they go with the device,
+// and restoring them on a live one would make the kernel talk.
+func (r *Routes) tunSysctls(v6 bool) []*wantedSysctl {
+	stay := func(family, name, value string) *wantedSysctl {
+		return &wantedSysctl{key: ifaceKey(family, r.cfg.TUN, name), value: value, stays: true}
+	}
+	// Segments come out of the TUN device with clients' addresses, whose route leads
+	// elsewhere: strict reverse path filtering would drop them. The kernel uses
+	// max(conf.all, conf.IFACE), so 2 (loose) wins over a strict default.
+	list := []*wantedSysctl{stay("ipv4", "rp_filter", "2")}
+	if v6 {
+		list = append(list,
+			stay("ipv6", "disable_ipv6", "0"), // 1 would also drop what we write
+			stay("ipv6", "addr_gen_mode", "1"),
+			stay("ipv6", "accept_ra", "0"),
+			stay("ipv6", "autoconf", "0"),
+			stay("ipv6", "router_solicitations", "0"),
+		)
+	}
+	return list
+}
+
+// forwardingSysctls make the kernel a router. A host that turns router forgets the
+// default routes it learnt from router advertisements unless accept_ra is 2
+// (Documentation/networking/ip-sysctl), so interfaces that listened before go on
+// listening.
+func (r *Routes) forwardingSysctls(v6 bool) ([]*wantedSysctl, error) {
+	list := []*wantedSysctl{{key: "ipv4/ip_forward", value: "1"}}
+	if v6 {
+		more, err := r.forwarding6()
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, more...)
+	}
+	// An interface of its own may have been left out, or be left out later.
+	for _, name := range []string{r.cfg.TUN, r.cfg.Front, r.cfg.Back} {
+		list = append(list, &wantedSysctl{key: ifaceKey("ipv4", name, "forwarding"), value: "1", stays: name == r.cfg.TUN})
+		if v6 {
+			list = append(list, &wantedSysctl{key: ifaceKey("ipv6", name, "forwarding"), value: "1", stays: name == r.cfg.TUN})
+		}
+	}
+	return list, nil
+}
+
+func (r *Routes) forwarding6() ([]*wantedSysctl, error) {
+	const all = "ipv6/conf/all/forwarding"
+	fwd, err := os.ReadFile(filepath.Join(procSysNet, all))
+	if err != nil {
+		return nil, fmt.Errorf("read sysctl %s: %w", dotted(all), err)
+	}
+	list := []*wantedSysctl{{key: all, value: "1"}}
+	if strings.TrimSpace(string(fwd)) != "0" {
+		return list, nil
+	}
+	ifaces, err := os.ReadDir(filepath.Join(procSysNet, "ipv6/conf"))
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces below %s: %w", procSysNet, err)
+	}
+	var listeners []*wantedSysctl
+	for _, e := range ifaces {
+		name := e.Name()
+		if name == "all" || name == "default" || name == "lo" || name == r.cfg.TUN {
+			continue
+		}
+		key := ifaceKey("ipv6", name, "accept_ra")
+		cur, err := os.ReadFile(filepath.Join(procSysNet, key))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the interface went away meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read sysctl %s: %w", dotted(key), err)
+		}
+		if strings.TrimSpace(string(cur)) == "1" {
+			listeners = append(listeners, &wantedSysctl{key: key, value: "2"})
+		}
+	}
+	return append(listeners, list...), nil
+}
+
+// tableRoutes fill the policy table: everything to the TUN device, and to nowhere
+// once that is gone. A blackhole route drops without ICMP in both families;
+// unreachable or prohibit would answer.
+func (r *Routes) tableRoutes(v6 bool) []wantedRoute {
+	var list []wantedRoute
+	for _, dst := range defaultPrefixes(v6) {
+		list = append(list,
+			wantedRoute{Route: &netlink.Route{
+				Dst: dst, Table: r.cfg.Table, Type: unix.RTN_BLACKHOLE,
+				Priority: blackholeMetric, Protocol: routeProtocol,
+			}},
+			wantedRoute{toTUN: true, Route: &netlink.Route{
+				Dst: dst, Table: r.cfg.Table, LinkIndex: r.tunIndex,
+				Priority: tunMetric, Protocol: routeProtocol, Scope: linkScope(dst),
+			}})
+	}
+	return list
+}
+
+// gatewayPrefixes make the servers' networks reachable where the appliance has no
+// address in them.
+func (r *Routes) gatewayPrefixes() []wantedPrefix {
+	var list []wantedPrefix
+	for _, p := range r.cfg.Gateways {
+		net := netip.PrefixFrom(p.Addr().Unmap(), p.Bits()).Masked()
+		w := wantedPrefix{Route: &netlink.Route{
+			Dst: ipNet(net), Table: unix.RT_TABLE_MAIN, Protocol: routeProtocol, Scope: linkScope(ipNet(net)),
+		}}
+		for _, s := range r.cfg.Servers {
+			if a := s.Addr().Unmap(); net.Contains(a) {
+				w.server = a
+				break
+			}
+		}
+		list = append(list, w)
+	}
+	return list
+}
+
+// wantedRules send protected packets to the policy table: whatever goes to a virtual
+// address, and what the servers' service ports answer.
+func (r *Routes) wantedRules() []*netlink.Rule {
+	var list []*netlink.Rule
+	seen := make(map[netip.Addr]bool)
+	for _, a := range r.cfg.Virtual {
+		a = a.Unmap()
+		if seen[a] {
+			continue
+		}
+		seen[a] = true
+		rule := r.newRule(a)
+		rule.Dst = hostNet(a)
+		list = append(list, rule)
+	}
+	seenServer := make(map[netip.AddrPort]bool)
+	for _, s := range r.cfg.Servers {
+		s = netip.AddrPortFrom(s.Addr().Unmap(), s.Port())
+		if seenServer[s] {
+			continue
+		}
+		seenServer[s] = true
+		rule := r.newRule(s.Addr())
+		rule.Src = hostNet(s.Addr())
+		// Bound to the back network: what the TUN device itself or another
+		// interface brings with that source is not a server's answer.
+		rule.IifName = r.cfg.Back
+		rule.IPProto = unix.IPPROTO_TCP
+		rule.Sport = netlink.NewRulePortRange(s.Port(), s.Port())
+		list = append(list, rule)
+	}
+	return list
+}
+
+func (r *Routes) newRule(a netip.Addr) *netlink.Rule {
+	rule := netlink.NewRule()
+	rule.Family = netlink.FAMILY_V4
+	if a.Is6() {
+		rule.Family = netlink.FAMILY_V6
+	}
+	rule.Table = r.cfg.Table
+	rule.Priority = r.cfg.RulePriority
+	rule.Protocol = routeProtocol
+	return rule
+}
+
+// ruleKey is what two rules of one family are compared by before the kernel, which
+// refuses to have one twice, is asked.
+func ruleKey(rule *netlink.Rule) string {
+	ports := ""
+	if rule.Sport != nil {
+		ports = fmt.Sprintf(" sport %d-%d", rule.Sport.Start, rule.Sport.End)
+	}
+	if rule.Dport != nil {
+		ports += fmt.Sprintf(" dport %d-%d", rule.Dport.Start, rule.Dport.End)
+	}
+	return fmt.Sprintf("%d: from %s to %s iif %s oif %s proto %d%s table %d type %d", rule.Priority, prefixKey(rule.Src), prefixKey(rule.Dst),
+		rule.IifName, rule.OifName, rule.IPProto, ports, rule.Table, max(rule.Type, unix.RTN_UNICAST))
+}
