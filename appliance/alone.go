@@ -27,7 +27,7 @@ const startWait = 1500 * time.Millisecond
 func (n *Node) pairLoop(ctx context.Context) {
 	if n.link == nil {
 		n.startActive(1, "alone: no peer is configured")
-		<-ctx.Done()
+		n.guard(ctx)
 		n.engine.SetActive(false)
 		n.withdraw()
 		return
@@ -104,9 +104,10 @@ const conflictWindow = 10 * time.Second
 // the peer still lives. (A frame of the peer from before is impossible: only an
 // active announces, and then there was a session or no peer.)
 func (n *Node) conflict(c tun.Conflict) {
-	n.log.Warn("somebody else claims an address of ours", "address", c.Addr, "mac", c.MAC.String(), "interface", c.Interface)
+	n.claimed(c)
 	n.claimedAt = time.Now()
 	n.yieldToPeer()
+	n.defend(c)
 }
 
 // yieldToPeer steps down if the session was lost and an address of ours was

@@ -18,6 +18,7 @@ import (
 	"lockstep/appliance/relay"
 	"lockstep/appliance/voter"
 	"lockstep/internal/clock"
+	"lockstep/internal/loglimit"
 	"lockstep/replication"
 	"lockstep/replication/identity"
 	"lockstep/replication/link"
@@ -89,6 +90,9 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 
 // RunWithClock is Run with a clock that may be off, for tests.
 func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log *slog.Logger) error {
+	limited := loglimit.New(log.Handler())
+	defer limited.Close()
+	log = slog.New(limited)
 	n := &Node{cfg: cfg, clock: clk, log: log.With("node", cfg.Node), silent: make(chan struct{}, 1), switchovers: make(chan switchRequest)}
 	if _, err := rand.Read(n.bootID[:]); err != nil {
 		return fmt.Errorf("draw a boot id: %w", err)

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"lockstep/appliance/relay"
+	"lockstep/internal/loglimit"
 )
 
 // dumpMax bounds what one signal can write into the log.
@@ -27,7 +28,7 @@ func (n *Node) dumpOnSignal(ctx context.Context) {
 			left := dumpMax
 			n.relay.Each(func(c *relay.Conn) {
 				if left--; left >= 0 {
-					n.log.Info("connection", "state", c.String())
+					n.log.Info("connection", "state", c.String(), loglimit.Unlimited())
 				}
 			})
 		}

@@ -10,6 +10,7 @@ import (
 	"lockstep/replication/arbiter"
 	"lockstep/replication/link"
 	"lockstep/replication/roles"
+	"lockstep/tun"
 )
 
 // With a witness the two appliances and the witness decide by Raft who is active,
@@ -98,9 +99,9 @@ func (n *Node) quorumLoop(ctx context.Context) {
 		case r := <-n.switchovers:
 			q.handOver(r)
 		case c := <-n.front.Conflicts():
-			q.conflict(c.Addr.String(), c.MAC.String(), c.Interface)
+			q.conflict(c)
 		case c := <-n.back.Conflicts():
-			q.conflict(c.Addr.String(), c.MAC.String(), c.Interface)
+			q.conflict(c)
 		case <-q.drained():
 			q.yield()
 		case <-q.late():
@@ -229,6 +230,9 @@ func (q *quorum) look() {
 	}
 }
 
-func (q *quorum) conflict(addr, mac, iface string) {
-	q.n.log.Warn("somebody else claims an address of ours", "address", addr, "mac", mac, "interface", iface)
+// conflict is told when somebody else announces one of our addresses. The voters know
+// who is active, so it is never a reason to give way.
+func (q *quorum) conflict(c tun.Conflict) {
+	q.n.claimed(c)
+	q.n.defend(c)
 }

@@ -2,11 +2,14 @@ package appliance
 
 import (
 	"context"
+	"slices"
 	"time"
 
+	"lockstep/internal/loglimit"
 	"lockstep/replication"
 	"lockstep/replication/link"
 	"lockstep/replication/wire"
+	"lockstep/tun"
 )
 
 // shiftMargin covers the error of the estimate of the former active's clock, in
@@ -169,6 +172,39 @@ func (n *Node) announce() {
 func (n *Node) withdraw() {
 	n.front.Deactivate()
 	n.back.Deactivate()
+}
+
+// claimed logs that somebody else announces one of our addresses: once a minute for each
+// of a few, since anybody on the network can send such frames.
+func (n *Node) claimed(c tun.Conflict) {
+	n.log.Warn("somebody else claims an address of ours; if it is not the peer, find the host and mend it", "address", c.Addr,
+		"mac", c.MAC.String(), "interface", c.Interface, loglimit.Per(c.MAC.String()))
+}
+
+// defend announces again where somebody else has, if we still hold the addresses:
+// otherwise the neighbours would go on sending to the wrong host for many seconds.
+func (n *Node) defend(c tun.Conflict) {
+	if slices.Contains(n.gateways(), c.Addr) {
+		n.back.Defend()
+	} else {
+		n.front.Defend()
+	}
+}
+
+// guard is all that an appliance without a peer has to do until it is told to stop.
+func (n *Node) guard(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-n.front.Conflicts():
+			n.claimed(c)
+			n.defend(c)
+		case c := <-n.back.Conflicts():
+			n.claimed(c)
+			n.defend(c)
+		}
+	}
 }
 
 func (n *Node) getRole() replication.Role { return replication.Role(n.role.Load()) }

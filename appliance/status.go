@@ -5,6 +5,7 @@ import (
 
 	"lockstep/appliance/control"
 	"lockstep/replication"
+	"lockstep/replication/transport"
 )
 
 // takeoverReport is what is remembered of the last takeover.
@@ -153,7 +154,10 @@ func (n *Node) drops(st *replication.Stats) map[string]uint64 {
 	}
 	if n.link != nil {
 		for reason, c := range n.link.Stats().Refused {
-			m["sync-refused-"+reason] = c
+			// When both have dialled at once one of the two is closed: as it should be.
+			if reason != string(transport.RefusedDuplicate) {
+				m["sync-refused-"+reason] = c
+			}
 		}
 	}
 	return m

@@ -64,6 +64,7 @@ type Announcer struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	kick   chan struct{} // capacity 1: start the burst anew
+	attack chan struct{} // capacity 1: somebody else has claimed an address
 	may    func() bool   // see AnnouncerConfig.May; immutable
 
 	// mu makes "still active?" and the sending one step: after Deactivate
@@ -101,7 +102,8 @@ func NewAnnouncer(cfg AnnouncerConfig) (*Announcer, error) {
 	a := &Announcer{
 		name: cfg.Interface, log: cfg.Log,
 		mine: make(map[netip.Addr]bool),
-		kick: make(chan struct{}, 1), conflicts: make(chan Conflict, 1), claimants: make(chan Conflict, 1), may: cfg.May,
+		kick: make(chan struct{}, 1), attack: make(chan struct{}, 1),
+		conflicts: make(chan Conflict, 1), claimants: make(chan Conflict, 1), may: cfg.May,
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -142,6 +144,7 @@ func NewAnnouncer(cfg AnnouncerConfig) (*Announcer, error) {
 	a.cancel = cancel
 	a.wg.Go(func() { a.repeat(ctx) })
 	a.wg.Go(func() { a.follow(ctx, links) })
+	a.wg.Go(func() { a.defences(ctx) })
 	if a.socks.arp != nil {
 		a.wg.Go(func() { a.receive(ctx, a.socks.arp, a.handleARP) })
 	}

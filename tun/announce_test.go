@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
@@ -408,5 +409,45 @@ func TestNewAnnouncerErrors(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+// TestDefence: a client that believed a stranger's announcement is ours again, and who
+// claims all the time does not make us announce all the time.
+func TestDefence(t *testing.T) {
+	l := newLAN(t)
+	a, stranger := l.announcer(t, 0), l.announcer(t, 1)
+	a.Activate()
+	const each = 3 // frames per announcement: ARP request and reply, one advertisement
+	eventually(t, "the announcements at the beginning have ended", func() bool {
+		return a.Stats().Announced == uint64(each*len(burstAt()))
+	})
+	for _, ip := range []string{vip4, vip6} {
+		l.poke(ip)
+		eventually(t, "the client knows "+ip, func() bool { mac, _ := l.neighbour(ip); return bytes.Equal(mac, l.mac(0)) })
+	}
+	stranger.mu.Lock()
+	stranger.announceLocked()
+	stranger.mu.Unlock()
+	<-a.Conflicts()
+	before, start := a.Stats().Announced, time.Now()
+	a.Defend()
+	for _, ip := range []string{vip4, vip6} {
+		eventually(t, "the client is ours again at "+ip, func() bool { mac, _ := l.neighbour(ip); return bytes.Equal(mac, l.mac(0)) })
+	}
+	for range 100_000 {
+		a.Defend()
+	}
+	eventually(t, "it is repeated", func() bool { return a.Stats().Announced >= before+3*each })
+	sent := a.Stats().Announced - before
+	if most := each * (uint64(time.Since(start)/defendEvery) + 1); sent > most {
+		t.Errorf("%d frames in %v, at most %d are allowed", sent, time.Since(start), most)
+	}
+	a.Deactivate()
+	sent = a.Stats().Announced
+	a.Defend()
+	<-time.After(2 * defendEvery) // nothing shows that nothing will come
+	if n := a.Stats().Announced; n != sent {
+		t.Errorf("%d frames left after it let go", n-sent)
 	}
 }

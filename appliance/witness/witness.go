@@ -18,6 +18,7 @@ import (
 	"lockstep/appliance/metrics"
 	"lockstep/appliance/voter"
 	"lockstep/internal/clock"
+	"lockstep/internal/loglimit"
 	"lockstep/replication/identity"
 	"lockstep/replication/transport"
 )
@@ -47,7 +48,9 @@ func Run(ctx context.Context, cfg *config.Witness, log *slog.Logger) error {
 
 // RunWithClock is Run with a clock that may be off, for tests.
 func RunWithClock(ctx context.Context, cfg *config.Witness, clk clock.Clock, log *slog.Logger) error {
-	w, err := startWithClock(cfg, clk, log)
+	limited := loglimit.New(log.Handler())
+	defer limited.Close()
+	w, err := startWithClock(cfg, clk, slog.New(limited))
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"lockstep/internal/loglimit"
 	"lockstep/replication/identity"
 	"lockstep/replication/transport"
 )
@@ -61,7 +62,7 @@ func (l *logBook) String() string {
 }
 
 func (l *logBook) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	return slog.New(loglimit.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelInfo}))) // as an appliance's
 }
 
 // host is an address of 127/8 of its own, so that tests run beside each other.

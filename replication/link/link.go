@@ -81,10 +81,11 @@ type Link struct {
 	sessions chan *Session  // at most one, the newest not yet accepted
 
 	refused, closed transport.Counters
+	said            transport.Once // refusals that were logged since the last session
 
 	mu      sync.Mutex // guards the following; nothing is locked beneath it but Session's once
 	current *Session   // the newest, live or ended; nil before the first
-	said    string     // the last refusal logged, to log each only once
+	refusal string     // the last refusal, in words; empty while all is well
 }
 
 // Start makes the peer welcome on the member address and begins to dial it.
@@ -184,7 +185,7 @@ func (l *Link) Stats() Stats {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s.LastRefusal = l.said
+	s.LastRefusal = l.refusal
 	if l.current != nil {
 		s.Connected = l.current.live()
 		s.Sent, s.Received = l.current.sent.Load(), l.current.received.Load()
@@ -216,6 +217,7 @@ func (l *Link) deliver(s *Session) {
 	if !l.offer(s) {
 		return
 	}
+	l.said.Forget()
 	l.cfg.Log.Info("sync session established", "peer", s.Peer.Node, "dialled", s.Dialled, "version", s.Version)
 }
 
@@ -225,7 +227,7 @@ func (l *Link) offer(s *Session) bool {
 	if l.current != s || !s.live() {
 		return false
 	}
-	l.said = ""
+	l.refusal = ""
 	select {
 	case <-l.sessions:
 	default:
@@ -268,7 +270,7 @@ func (l *Link) note(refusal *transport.Error, remote string) {
 	level := slog.LevelWarn
 	if refusal.Reason == transport.RefusedDuplicate {
 		level = slog.LevelDebug // both dialled at once: as it should be
-	} else if !l.firstTime(refusal.Error()) {
+	} else if !l.firstTime(refusal, refusal.Error()) {
 		level = slog.LevelDebug
 	}
 	msg := "refused a sync connection"
@@ -278,12 +280,12 @@ func (l *Link) note(refusal *transport.Error, remote string) {
 	l.cfg.Log.Log(context.Background(), level, msg, "peer", l.cfg.Peer, "remote", remote, "reason", string(refusal.Reason), "error", refusal.Error())
 }
 
-func (l *Link) firstTime(text string) bool {
+// firstTime keeps a refusal for the status and tells whether it is news.
+func (l *Link) firstTime(refusal *transport.Error, text string) bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	first := l.said != text
-	l.said = text
-	return first
+	l.refusal = text
+	l.mu.Unlock()
+	return l.said.First(refusal.Gist())
 }
 
 // dialLoop dials the peer whenever there is no live session.
@@ -332,7 +334,7 @@ func (l *Link) dial() *Session {
 	}
 	conn, err := dialer.DialContext(l.ctx, "tcp", l.cfg.PeerAddr.String())
 	if err != nil {
-		if l.ctx.Err() == nil && l.firstTime(err.Error()) {
+		if l.ctx.Err() == nil && l.firstTime(&transport.Error{Err: err}, err.Error()) {
 			l.cfg.Log.Info("peer is not reachable yet", "peer", l.cfg.Peer, "error", err.Error())
 		}
 		return nil

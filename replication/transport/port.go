@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"lockstep/internal/loglimit"
 	"lockstep/replication/identity"
 )
 
@@ -49,9 +50,7 @@ type Port struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // every goroutine of the port
 
-	refused Counters
-	said    Once
-
+	refused  Counters
 	mu       sync.Mutex // guards the following; a leaf
 	services []*service
 	pending  map[*net.TCPConn]bool // accepted, not yet established; the value: from a peer's address
@@ -266,19 +265,19 @@ func (p *Port) take(c *Conn) (*service, *Error) {
 	return nil, &Error{Reason: RefusedWrongPair, Detail: fmt.Sprintf("pair %q is not served here", clip(state.ServerName))}
 }
 
-// note counts a refusal and logs it once.
+// note counts a refusal and logs it, once per source and minute (internal/loglimit).
 func (p *Port) note(refusal *Error, remote string) {
 	p.refused.Add(refusal.Reason)
 	if p.ctx.Err() != nil {
 		return
 	}
-	level := slog.LevelDebug
-	text := clip(refusal.Error())
-	probe := errors.Is(refusal.Err, io.EOF) // only looked whether somebody listens
-	if !probe && p.said.First(clip(refusal.Gist())) {
-		level = slog.LevelWarn
+	level := slog.LevelWarn
+	if errors.Is(refusal.Err, io.EOF) { // only looked whether somebody listens
+		level = slog.LevelDebug
 	}
-	p.cfg.Log.Log(context.Background(), level, "refused a connection", "remote", remote, "reason", string(refusal.Reason), "error", text)
+	host, _, _ := net.SplitHostPort(remote)
+	p.cfg.Log.Log(context.Background(), level, "refused a connection", "remote", remote, "reason", string(refusal.Reason),
+		"error", clip(refusal.Error()), loglimit.Per(host))
 }
 
 // admit takes a slot for conn. When all are taken the oldest connection is
