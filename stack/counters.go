@@ -23,14 +23,14 @@ const (
 	DropMemory                   // data refused because the buffers' limit is reached
 	DropWrite                    // the TUN device did not take it
 	DropConnLimit                // the service's limit on connections is reached
-	DropICMP                     // an ICMP message that asks for a path MTU nobody has
+	DropICMP                     // an ICMP error that quotes nothing that is in flight, or a path MTU nobody has
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	"malformed", "bad-checksum", "bad-options", "fragment", "not-active", "muted",
 	"pending-queue-full", "half-open-limit", "unknown-flow", "stale-segment",
-	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-mtu",
+	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-error",
 }
 
 func (d Drop) String() string { return dropNames[d] }

@@ -31,37 +31,59 @@ func TestForgedPathMTU(t *testing.T) {
 	b.allowed = 1 << 20
 	b.mu.Unlock()
 	l.Open()
-	for _, seq := range []uint32{b.iss + 1<<30, b.iss - 5000, b.iss + 1} {
-		if err := b.far.WriteV([][]byte{make([]byte, tun.VnetHeaderLen), fragmentationNeeded(seq, 68)}); err != nil {
-			t.Fatal(err)
-		}
+	b.write(l, 0, 1400)
+	s := b.expect(0, "data", func(s *script.Segment) bool { return len(s.Payload) > 0 })
+	for _, f := range []struct {
+		seq uint32
+		mtu uint16
+	}{
+		{s.Seq, 68}, {s.Seq, 551}, {s.Seq - 1, 1000}, {s.Seq + 1401, 1000}, {s.Seq + 1<<30, 1000}, {s.Seq - 5000, 1000}, {s.Seq + 1<<31, 1000},
+	} {
+		b.icmp(fragmentationNeeded(f.seq, f.mtu))
 	}
-	b.barrier()
+	if n := b.eng.C.Drops()["icmp-error"]; n != 7 {
+		t.Errorf("%d refused: %v", n, b.eng.C.Drops())
+	}
 	n := b.count()
-	if k, err := l.Write([][]byte{pattern(0, 1400)}, 1400); k != 1400 || err != nil {
-		t.Fatalf("wrote %d: %v", k, err)
-	}
-	s := b.expect(n, "data", func(s *script.Segment) bool { return len(s.Payload) > 0 })
-	if s.Piece < 500 {
+	b.write(l, 1400, 1400)
+	if s := b.expect(n, "data", func(s *script.Segment) bool { return s.Seq == b.iss+1401 }); s.Piece != 1400 {
 		t.Errorf("segments of %d bytes", s.Piece)
 	}
 }
 
-// A true one is heeded.
+// A true one is heeded: at once by what is sent from then on, after the time-out by
+// what was lost.
 func TestPathMTU(t *testing.T) {
 	b := newBench(t, stack.Options{})
 	l := b.open()
 	n := b.count()
-	if k, err := l.Write([][]byte{pattern(0, 1400)}, 1400); k != 1400 || err != nil {
-		t.Fatalf("wrote %d: %v", k, err)
-	}
+	b.write(l, 0, 1400)
 	s := b.expect(n, "data", func(s *script.Segment) bool { return len(s.Payload) == 1400 })
 	n = b.count()
-	if err := b.far.WriteV([][]byte{make([]byte, tun.VnetHeaderLen), fragmentationNeeded(s.Seq, 1000)}); err != nil {
-		t.Fatal(err)
+	b.icmp(fragmentationNeeded(s.Seq, 1000))
+	b.icmp(fragmentationNeeded(s.Seq, 1200)) // a late one
+	b.write(l, 1400, 1400)
+	for _, seq := range []uint32{b.iss + 1401, b.iss + 1} {
+		s = b.expect(n, "smaller segments", func(s *script.Segment) bool { return s.Seq == seq })
+		if s.Piece != 1000-52 || s.Pieces != 2 {
+			t.Errorf("%d segments of %d bytes at %d", s.Pieces, s.Piece, seq-b.iss)
+		}
 	}
-	s = b.expect(n, "smaller segments", func(s *script.Segment) bool { return s.Piece > 0 && s.Piece < 1000 })
-	if s.Piece < 900 || s.Seq != b.iss+1 {
-		t.Errorf("segment of %d bytes at %d", s.Piece, s.Seq-b.iss)
+}
+
+// icmp lets the engine take an ICMP error.
+func (b *bench) icmp(p []byte) {
+	b.t.Helper()
+	if err := b.far.WriteV([][]byte{make([]byte, tun.VnetHeaderLen), p}); err != nil {
+		b.t.Fatal(err)
+	}
+	b.barrier()
+}
+
+// write gives the leg n bytes to send.
+func (b *bench) write(l *stack.Leg, off uint32, n int) {
+	b.t.Helper()
+	if k, err := l.Write([][]byte{pattern(off, n)}, n); k != n || err != nil {
+		b.t.Fatalf("wrote %d: %v", k, err)
 	}
 }

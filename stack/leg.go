@@ -116,6 +116,11 @@ type Leg struct {
 	peerAck uint64
 	peerWnd uint16 // newest window field of the peer
 
+	// pathMTU is what the path to the peer takes, bytes, until pathUntil; 0: not known
+	// to be less than the device's.
+	pathMTU   uint16
+	pathUntil time.Duration
+
 	confirmed bool                  // the peer has shown that it knows the connection
 	located   bool                  // the peer has said where it is, by a plausible ACK
 	restored  bool                  // continued from another appliance: peers may be ahead of us

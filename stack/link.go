@@ -94,7 +94,7 @@ func (e *Engine) outputUnowned(pkt *stack.PacketBuffer) {
 	if dst := pkt.Network().DestinationAddress(); header.IsV6MulticastAddress(dst) || header.IsV4MulticastAddress(dst) {
 		return // netstack's own MLD and router solicitations: nobody listens on a TUN
 	}
-	e.emit(pkt)
+	e.emit(pkt, 0)
 }
 
 // vector is the scatter list of one write, pooled: the packet path allocates
@@ -106,20 +106,25 @@ type vector struct {
 
 var vectors = sync.Pool{New: func() any { return &vector{bufs: make([][]byte, 0, 32)} }}
 
-// emit writes a packet of netstack's to the device, if we may speak at all.
-func (e *Engine) emit(pkt *stack.PacketBuffer) {
+// emit writes a packet of netstack's to the device, if we may speak at all. piece, if
+// not 0, is how much payload a segment may carry at most: the kernel cuts it.
+func (e *Engine) emit(pkt *stack.PacketBuffer, piece uint16) {
 	v := vectors.Get().(*vector)
 	h := tun.VnetHeader{}
 	if g := &pkt.GSOOptions; g.Type != stack.GSONone && g.NeedsCsum {
 		ipLen := len(pkt.NetworkHeader().Slice())
 		h.Flags = tun.FlagNeedsCsum
 		h.CsumStart, h.CsumOffset = uint16(ipLen), header.TCPChecksumOffset
-		if pkt.Data().Size() > int(g.MSS) && g.MSS > 0 {
+		mss := g.MSS
+		if piece > 0 {
+			mss = min(mss, piece)
+		}
+		if pkt.Data().Size() > int(mss) && mss > 0 {
 			h.GSOType = tun.GSOTCPv4
 			if g.Type == stack.GSOTCPv6 {
 				h.GSOType = tun.GSOTCPv6
 			}
-			h.HdrLen, h.GSOSize = uint16(pkt.HeaderSize()), g.MSS
+			h.HdrLen, h.GSOSize = uint16(pkt.HeaderSize()), mss
 		}
 	}
 	h.Encode(v.hdr[:])
@@ -232,10 +237,10 @@ func (e *Engine) receive(hdr []byte, pkt *stack.PacketBuffer, n int) {
 	case parsedTCP:
 		e.receiveTCP(&s, hdr, pkt)
 	case parsedOther:
-		if sillyMTU(b) {
-			e.C.drop(DropICMP)
-		} else if e.owned[destination(b)] {
-			e.deliver(b[0]>>4 == 6, pkt)
+		if e.owned[destination(b)] {
+			if q, ok := parseICMPError(b); !ok || e.receiveICMPError(&q, b[0]>>4 == 6) {
+				e.deliver(b[0]>>4 == 6, pkt)
+			}
 		} else {
 			e.bypass(hdr, pkt)
 		}
@@ -244,29 +249,6 @@ func (e *Engine) receive(hdr []byte, pkt *stack.PacketBuffer, n int) {
 	default:
 		e.C.drop(DropMalformed)
 	}
-}
-
-// Least path MTUs that are believed, bytes. Nobody has to use less: IPv6 demands
-// 1280 (RFC 8200, section 5), and for IPv4 this is what Linux takes for the least
-// sane one. A forged "fragmentation needed" with less would leave netstack no room
-// for payload, and the connection would stand still.
-const (
-	minMTU4 = 552
-	minMTU6 = 1280
-)
-
-// sillyMTU reports whether an IP packet is an ICMP message that asks for packets
-// of less than the least MTU. b is the packet's start.
-func sillyMTU(b []byte) bool {
-	if b[0]>>4 == 6 {
-		const icmp = header.IPv6MinimumSize
-		return len(b) >= icmp+8 && b[6] == uint8(header.ICMPv6ProtocolNumber) &&
-			header.ICMPv6Type(b[icmp]) == header.ICMPv6PacketTooBig && be32(b[icmp+4:]) < minMTU6
-	}
-	icmp := int(b[0]&0xf) * 4
-	return len(b) >= icmp+8 && b[9] == uint8(header.ICMPv4ProtocolNumber) &&
-		header.ICMPv4Type(b[icmp]) == header.ICMPv4DstUnreachable &&
-		header.ICMPv4Code(b[icmp+1]) == header.ICMPv4FragmentationNeeded && be32(b[icmp+4:])&0xffff < minMTU4
 }
 
 func destination(b []byte) (a [16]byte) {

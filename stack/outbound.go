@@ -36,6 +36,7 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 	default:
 		l.engine.C.drop(DropDetached)
 	}
+	piece := l.pieceSize(pkt.HeaderSize())
 	l.mu.Unlock()
 
 	if inject != nil {
@@ -49,7 +50,7 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 		// not cover the TCP header's fields.
 		rewriteChecksum(pkt, tcp)
 	}
-	l.engine.emit(pkt)
+	l.engine.emit(pkt, piece)
 }
 
 // learnOurSYN notes what netstack offers when it dials.

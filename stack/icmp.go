@@ -1,0 +1,157 @@
+package stack
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// An ICMP error is believed only if it quotes a segment of ours that is in flight
+// (RFC 5927, section 4.1): who does not see our segments would have to guess its
+// sequence number.
+
+// Least path MTUs that are believed, bytes. Nobody has to use less: IPv6 demands
+// 1280 (RFC 8200, section 5), and for IPv4 this is what Linux takes for the least
+// sane one. A forged "fragmentation needed" with less would leave no room for
+// payload, and the connection would stand still.
+const (
+	minMTU4 = 552
+	minMTU6 = 1280
+)
+
+// pathMTULife is how long a smaller path MTU is used; then a full-sized segment asks
+// the path again (RFC 1191, section 6.3: not before 10 minutes; RFC 8201, section 4).
+const pathMTULife = 10 * time.Minute
+
+// icmpError is an ICMP error about a TCP segment of ours.
+type icmpError struct {
+	flow   flow   // of the quoted segment
+	seq    uint32 // its sequence number
+	tooBig bool   // fragmentation needed, packet too big
+	mtu    uint32 // with tooBig, bytes
+}
+
+// parseICMPError reads an IP packet; ok is false if it is no ICMP error that quotes
+// TCP ports and a sequence number.
+func parseICMPError(b []byte) (q icmpError, ok bool) {
+	if b[0]>>4 == 6 {
+		return parseICMPError6(b)
+	}
+	icmp := int(b[0]&0xf) * 4
+	if icmp < header.IPv4MinimumSize || len(b) < icmp+header.ICMPv4MinimumSize || b[9] != uint8(header.ICMPv4ProtocolNumber) {
+		return q, false
+	}
+	switch header.ICMPv4Type(b[icmp]) {
+	case header.ICMPv4DstUnreachable:
+		q.tooBig = header.ICMPv4Code(b[icmp+1]) == header.ICMPv4FragmentationNeeded
+		q.mtu = be32(b[icmp+4:]) & 0xffff
+	case header.ICMPv4TimeExceeded, header.ICMPv4ParamProblem:
+	default:
+		return q, false
+	}
+	in := b[icmp+header.ICMPv4MinimumSize:]
+	if len(in) < header.IPv4MinimumSize || in[9] != uint8(header.TCPProtocolNumber) {
+		return q, false
+	}
+	q.flow.local, q.flow.remote = v4in6(in[12:16]), v4in6(in[16:20])
+	return q, q.quote(in, int(in[0]&0xf)*4)
+}
+
+func parseICMPError6(b []byte) (q icmpError, ok bool) {
+	const icmp = header.IPv6MinimumSize
+	if len(b) < icmp+header.ICMPv6MinimumSize || b[6] != uint8(header.ICMPv6ProtocolNumber) {
+		return q, false
+	}
+	switch header.ICMPv6Type(b[icmp]) {
+	case header.ICMPv6PacketTooBig:
+		q.tooBig, q.mtu = true, be32(b[icmp+4:])
+	case header.ICMPv6DstUnreachable, header.ICMPv6TimeExceeded, header.ICMPv6ParamProblem:
+	default:
+		return q, false
+	}
+	in := b[icmp+header.ICMPv6MinimumSize:]
+	if len(in) < header.IPv6MinimumSize || in[6] != uint8(header.TCPProtocolNumber) {
+		return q, false // our segments have no extension headers
+	}
+	copy(q.flow.local[:], in[8:24])
+	copy(q.flow.remote[:], in[24:40])
+	return q, q.quote(in, header.IPv6MinimumSize)
+}
+
+// quote takes ports and sequence number from the quoted packet, whose first eight
+// bytes after the IP header are there at least (RFC 792).
+func (q *icmpError) quote(in []byte, ipLen int) bool {
+	if len(in) < ipLen+8 {
+		return false
+	}
+	q.flow.localPort = uint16(in[ipLen])<<8 | uint16(in[ipLen+1])
+	q.flow.remotePort = uint16(in[ipLen+2])<<8 | uint16(in[ipLen+3])
+	q.seq = be32(in[ipLen+4:])
+	return true
+}
+
+// icmpAcceptable returns the leg that an ICMP error is about, or nil if it is to be
+// refused: no leg sent the quoted segment, or it is not in flight.
+func (e *Engine) icmpAcceptable(q *icmpError) *Leg {
+	l := e.table.get(&q.flow)
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state == stDialing {
+		if q.seq != l.p.ISS {
+			return nil
+		}
+		return l
+	}
+	off, ok := l.txOffset(q.seq)
+	if !ok || off < l.txUna || off > max(l.txNxt, l.peerAck) {
+		return nil
+	}
+	return l
+}
+
+// receiveICMPError deals with an ICMP error about a TCP segment from one of our
+// addresses. It reports whether netstack is to hear of it.
+func (e *Engine) receiveICMPError(q *icmpError, v6 bool) (deliver bool) {
+	l := e.icmpAcceptable(q)
+	least := uint32(minMTU4)
+	if v6 {
+		least = minMTU6
+	}
+	if l == nil || q.tooBig && q.mtu < least {
+		e.C.drop(DropICMP)
+		return false
+	}
+	if q.tooBig {
+		l.narrow(q.mtu)
+	}
+	return !q.tooBig
+}
+
+// narrow notes that the path takes packets of no more than mtu bytes. The wrap has
+// them made smaller on their way out, not netstack, which never makes them larger
+// again. What was lost is sent again after netstack's time-out.
+func (l *Leg) narrow(mtu uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.engine.now()
+	if l.pathMTU != 0 && now < l.pathUntil && mtu >= uint32(l.pathMTU) {
+		return // a late error about a segment from before
+	}
+	l.pathMTU, l.pathUntil = uint16(min(mtu, 0xffff)), now+pathMTULife
+}
+
+// pieceSize is how much payload a segment with headers of n bytes may carry; 0: as
+// much as netstack gives it. mu is held.
+func (l *Leg) pieceSize(n int) uint16 {
+	if l.pathMTU == 0 {
+		return 0
+	}
+	if l.engine.now() >= l.pathUntil {
+		l.pathMTU = 0
+		return 0
+	}
+	return uint16(max(int(l.pathMTU)-n, 1))
+}
