@@ -37,9 +37,10 @@ func (p *Params) readSYN(s *segment) bool {
 	return walkOptions(s.tcp[header.TCPMinimumSize:], func(kind byte, o []byte) {
 		switch {
 		case kind == header.TCPOptionMSS && len(o) == 4:
-			// A silly MSS would make segments of a few bytes, or none.
-			if m := uint16(o[2])<<8 | uint16(o[3]); m >= header.TCPMinimumMSS {
-				p.MSS = m
+			// Small hosts (uIP) announce less than a hundred bytes and can take no
+			// more. Below that floor there would be no room beside the options.
+			if m := uint16(o[2])<<8 | uint16(o[3]); m > 0 {
+				p.MSS = max(m, header.TCPMinimumSendMSS)
 			}
 		case kind == header.TCPOptionWS && len(o) == 3:
 			p.PeerWS = int8(min(o[2], header.MaxWndScale)) // RFC 7323, 2.3

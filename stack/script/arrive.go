@@ -215,7 +215,7 @@ func (p *Peer) checkOptions(s *Segment) {
 			mss = 1220
 		}
 	}
-	if n := s.Piece + len(s.Opts.encode()); s.Piece > 0 && n > max(mss, 88) {
+	if n := s.Piece + len(s.Opts.encode()); s.Piece > 0 && n > max(mss, 48) {
 		p.rig.violate("%s: %d bytes and options, MSS is %d (RFC 6691): %s", p.name, n, mss, s)
 	}
 	p.checkTS(s)
