@@ -40,7 +40,7 @@ func (p *Prober) probe(ctx context.Context, addr netip.AddrPort, proof func()) e
 func open(ctx context.Context, dial Dial, addr netip.AddrPort) (conn net.Conn, done func(), err error) {
 	conn, err = dial(ctx, addr)
 	if err != nil {
-		return nil, nil, fmt.Errorf("connect to %v: %w", addr, because(ctx, err))
+		return nil, nil, because(ctx, err)
 	}
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -63,7 +63,7 @@ func probeTCP(ctx context.Context, dial Dial, addr netip.AddrPort, settle time.D
 	}
 	defer done()
 	if err := staysOpen(conn, settle); err != nil {
-		return fmt.Errorf("connection to %v: %w", addr, because(ctx, err))
+		return fmt.Errorf("connection: %w", because(ctx, err))
 	}
 	_, done, err = open(ctx, dial, addr)
 	if err != nil {
@@ -105,9 +105,9 @@ func probeHTTP(ctx context.Context, dial Dial, addr netip.AddrPort, path string,
 	status, err := get(conn, addr, path)
 	switch {
 	case err != nil:
-		return fmt.Errorf("get %s from %v: %w", path, addr, because(ctx, err))
+		return fmt.Errorf("get %s: %w", path, because(ctx, err))
 	case status >= 500:
-		return fmt.Errorf("get %s from %v: status %d", path, addr, status)
+		return fmt.Errorf("get %s: status %d", path, status)
 	}
 	return nil
 }
@@ -138,9 +138,13 @@ func get(conn net.Conn, addr netip.AddrPort, path string) (status int, err error
 	return 0, fmt.Errorf("more than %d interim responses", interimMax)
 }
 
-// because replaces what a connection says that was closed because ctx ended.
+// because replaces what a connection says that was closed because ctx ended. Who gets to
+// see it knows which server was asked, so addresses are left out.
 func because(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
+		if op, ok := errors.AsType[*net.OpError](err); ok {
+			return op.Err
+		}
 		return err
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {

@@ -123,7 +123,7 @@ func TestUpAndDown(t *testing.T) {
 		w.become(dead)
 		w.sleepUntil(3500 * time.Millisecond)
 		w.changed("2.04s: server 0 up false")
-		if s := w.p.Status()[0]; s.Up || s.Why != "connect to 127.0.0.1:1: refused" || !s.Since.Equal(w.began.Add(2040*time.Millisecond)) {
+		if s := w.p.Status()[0]; s.Up || s.Why != "refused" || !s.Since.Equal(w.began.Add(2040*time.Millisecond)) {
 			t.Fatalf("when down: %+v", s)
 		}
 		// The verdict stands, but who asks for news gets it: at 3.02 s, and no more after that.
@@ -146,7 +146,7 @@ func TestHangs(t *testing.T) {
 		w.p.Start()
 		w.sleepUntil(2 * time.Second)
 		w.changed("600ms: server 0 up false")
-		if s := w.p.Status()[0]; s.Why != "connect to 127.0.0.1:1: no answer in time" {
+		if s := w.p.Status()[0]; s.Why != "no answer in time" {
 			t.Errorf("why: %s", s.Why)
 		}
 	})

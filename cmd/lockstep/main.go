@@ -19,7 +19,7 @@ func main() {
 	// In the bootable image this program is the machine's first process, too.
 	if machine.IsInit() {
 		machine.Main(machine.Options{Version: control.Version(), Render: func(s *control.Status) string {
-			return render(s, palette{on: true}, time.Now())
+			return render(s, palette{on: true}, time.Now(), false)
 		}})
 	}
 	// The lab re-executes this program inside its namespaces; in every other

@@ -167,7 +167,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("in sync: exit %d, %s", status, errs)
 	}
 	expect(t, out, "a of pair edge", "active for 1m0s, epoch 2", "b at 10.30.0.2:7400, connected", "in sync", "yes",
-		"2.0 KiB in 1 batches, 120 us", "7 open: 6 protected, 1 unprotected", "4 legs in 12.3 ms (session closed)", "10.20.0.11:80 healthy")
+		"2.0 KiB in 1 batch, 120 us", "7 open: 6 protected, 1 unprotected", "4 legs in 12.3 ms (session closed)", "web  203.0.113.10:80 -> 10.20.0.11:80  gateway, 7 connections, healthy")
 	if strings.Index(out, "frequent") > strings.Index(out, "rare") || strings.Contains(out, "never") || strings.Contains(out, "\x1b") {
 		t.Errorf("drops out of order, or colours without a terminal:\n%s", out)
 	}

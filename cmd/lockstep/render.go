@@ -11,8 +11,8 @@ import (
 )
 
 // render writes a status for people: one fact per line, the question that
-// matters (could the standby take over now?) near the top.
-func render(s *control.Status, c palette, now time.Time) string {
+// matters (could the standby take over now?) near the top. all shows every service.
+func render(s *control.Status, c palette, now time.Time, all bool) string {
 	var b strings.Builder
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%s %s\n", c.faint(fmt.Sprintf("%-12s", name)), fmt.Sprintf(format, args...))
@@ -20,6 +20,9 @@ func render(s *control.Status, c palette, now time.Time) string {
 	row("node", "%s of pair %s, lockstep %s", c.strong(s.Node), s.Pair, s.Version)
 	row("role", "%s", renderRole(s, c, now))
 	row("peer", "%s", renderPeer(s, c))
+	for _, fault := range s.Faults {
+		row("fault", "%s", c.bad(fault))
+	}
 	if q := s.Quorum; q != nil {
 		row("quorum", "%s", renderQuorum(q, c))
 	}
@@ -32,7 +35,7 @@ func render(s *control.Status, c palette, now time.Time) string {
 		}
 		row("in sync", "%s: %s", c.bad("no"), why)
 	}
-	row("lag", "%s in %d batches, %s; round trip %s", bytesText(s.Lag.Bytes), s.Lag.Batches, micros(s.Lag.Micros), orUnknown(s.RTTMicros))
+	row("lag", "%s in %s, %s; round trip %s", bytesText(s.Lag.Bytes), batches(s.Lag.Batches), micros(s.Lag.Micros), orUnknown(s.RTTMicros))
 	unprotected := fmt.Sprintf("%d unprotected", s.Connections.Unprotected)
 	if s.Connections.Unprotected > 0 {
 		unprotected = c.warn(unprotected)
@@ -41,22 +44,7 @@ func render(s *control.Status, c palette, now time.Time) string {
 		s.Connections.Open, s.Connections.Protected, unprotected, s.Connections.HalfOpen, s.Connections.Tombstones)
 	row("takeovers", "%s", renderTakeovers(s, c, now))
 	row("memory", "%s buffered of %s", bytesText(s.Memory.BufferedBytes), bytesText(s.Memory.Limit))
-	for _, svc := range s.Services {
-		row("service", "%s %s, %s, %d connections", c.strong(svc.Name), strings.Join(svc.Listen, " "), svc.Protection, svc.Connections)
-		for _, server := range svc.Servers {
-			health := c.good("healthy")
-			if !server.Healthy {
-				health = c.bad("down")
-			}
-			if server.Why != "" {
-				health += ": " + server.Why
-			}
-			row("", "  %s %s", server.Addr, health)
-		}
-		if svc.Kept != nil {
-			renderKept(svc.Kept, c, row)
-		}
-	}
+	renderServices(s, c, row, all)
 	renderDrops(s, row)
 	return b.String()
 }
@@ -93,33 +81,16 @@ func renderQuorum(q *control.Quorum, c palette) string {
 	return fmt.Sprintf("%s, %s; %s", witness, heard, set)
 }
 
-// renderKept tells how it stands with the servers of connections that outlive them.
-func renderKept(k *control.Kept, c palette, row func(name, format string, args ...any)) {
-	step := fmt.Sprintf("%d of %d replicas in step", k.InStep, k.Replicas)
-	if k.InStep < k.Replicas {
-		step = c.warn(step) + fmt.Sprintf(", the slowest %s behind", bytesText(k.LagBytes))
-	}
-	if k.Orphans > 0 {
-		step += ", " + c.bad(fmt.Sprintf("%d connections wait for a server", k.Orphans))
-	}
-	row("", "  %s; log %s", step, bytesText(k.LogBytes))
-	row("", "  servers lost %d, failovers %d, replays %d; digests compared %d", k.Lost, k.Failovers, k.Replays, k.Compared)
-	bad := fmt.Sprintf("divergences %d, unverified %d, given up %d, log full %d, too slow %d", k.Divergences, k.Unverified, k.GivenUp, k.LogFull, k.TooSlow)
-	if k.Divergences+k.Unverified+k.GivenUp > 0 {
-		bad = c.bad(bad)
-	}
-	row("", "  %s", bad)
-	if k.LastFailover != "" {
-		row("", "  %s", k.LastFailover)
-	}
-}
-
 func renderPeer(s *control.Status, c palette) string {
 	switch {
 	case s.Peer.Name == "":
 		return c.warn("none configured")
 	case s.Peer.Connected:
-		return fmt.Sprintf("%s at %s, %s", s.Peer.Name, s.Peer.Address, c.good("connected"))
+		fit := ""
+		if s.Peer.Unfit {
+			fit = ", " + c.bad("not fit to serve") + ": its own status says why"
+		}
+		return fmt.Sprintf("%s at %s, %s%s", s.Peer.Name, s.Peer.Address, c.good("connected"), fit)
 	}
 	why := ""
 	if s.Peer.Why != "" {

@@ -23,6 +23,7 @@ const watchPeriod = time.Second
 
 type statusOptions struct {
 	json, watch     bool
+	all             bool // services
 	config, control string
 }
 
@@ -52,14 +53,15 @@ configuration; 3 it runs, but the pair is not in sync: a crash now would cost co
 			client := control.NewClient(path)
 			defer client.Close()
 			if o.watch {
-				return watch(client, cmd.OutOrStdout(), o.json)
+				return watch(client, cmd.OutOrStdout(), &o)
 			}
-			return showOnce(client, cmd.OutOrStdout(), o.json)
+			return showOnce(client, cmd.OutOrStdout(), &o)
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.json, "json", false, "print one JSON object (with --watch: one per line and second)")
 	f.BoolVarP(&o.watch, "watch", "w", false, "show it anew every second until Ctrl-C")
+	f.BoolVar(&o.all, "all", false, "show every service, however many there are")
 	f.StringVar(&o.control, "control", "", "the appliance's control `socket`")
 	configFlag(cmd, &o.config, "")
 	cmd.MarkFlagsMutuallyExclusive("control", "config")
@@ -81,18 +83,18 @@ func (o *statusOptions) socket() (string, error) {
 	return config.DefaultControl, nil
 }
 
-func showOnce(client *control.Client, out io.Writer, asJSON bool) error {
+func showOnce(client *control.Client, out io.Writer, o *statusOptions) error {
 	s, err := client.Status(context.Background())
 	if err != nil {
 		return &exitError{exitFailed, err}
 	}
-	if asJSON {
+	if o.json {
 		enc := json.NewEncoder(out)
 		enc.SetIndent("", "  ")
 		if err := enc.Encode(s); err != nil {
 			return err
 		}
-	} else if _, err := io.WriteString(out, render(&s, newPalette(out), time.Now())); err != nil {
+	} else if _, err := io.WriteString(out, render(&s, newPalette(out), time.Now(), o.all)); err != nil {
 		return err
 	}
 	return syncStatus(&s)
@@ -107,10 +109,10 @@ func syncStatus(s *control.Status) error {
 }
 
 // watch redraws until it is interrupted.
-func watch(client *control.Client, out io.Writer, asJSON bool) error {
+func watch(client *control.Client, out io.Writer, o *statusOptions) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	terminal := isTerminal(out) && !asJSON
+	terminal := isTerminal(out) && !o.json
 	if terminal {
 		// Hide the cursor, or it would be seen jumping; show it again at the end.
 		io.WriteString(out, "\x1b[?25l\x1b[2J")
@@ -120,7 +122,7 @@ func watch(client *control.Client, out io.Writer, asJSON bool) error {
 	tick := time.NewTicker(watchPeriod)
 	defer tick.Stop()
 	for {
-		frame := watchFrame(ctx, client, colours, asJSON)
+		frame := watchFrame(ctx, client, colours, o)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -143,9 +145,9 @@ func watch(client *control.Client, out io.Writer, asJSON bool) error {
 
 // watchFrame is what one second shows; an appliance that is gone is news, not
 // the end of watching.
-func watchFrame(ctx context.Context, client *control.Client, colours palette, asJSON bool) string {
+func watchFrame(ctx context.Context, client *control.Client, colours palette, o *statusOptions) string {
 	s, err := client.Status(ctx)
-	if asJSON {
+	if o.json {
 		var v any = s
 		if err != nil {
 			v = map[string]string{"error": err.Error()}
@@ -159,7 +161,7 @@ func watchFrame(ctx context.Context, client *control.Client, colours palette, as
 	if err != nil {
 		return colours.bad(err.Error()) + "\n"
 	}
-	return render(&s, colours, time.Now())
+	return render(&s, colours, time.Now(), o.all)
 }
 
 // redraw makes a frame that overwrites the last one in place: from the top

@@ -334,10 +334,18 @@ func (l *Link) dial() *Session {
 	}
 	conn, err := dialer.DialContext(l.ctx, "tcp", l.cfg.PeerAddr.String())
 	if err != nil {
-		if l.ctx.Err() == nil && l.firstTime(&transport.Error{Err: err}, err.Error()) {
+		if l.ctx.Err() == nil && l.firstTime(&transport.Error{Err: err}, plain(err)) {
 			l.cfg.Log.Info("peer is not reachable yet", "peer", l.cfg.Peer, "error", err.Error())
 		}
 		return nil
 	}
 	return l.dialled(conn.(*net.TCPConn))
+}
+
+// plain is an error of dialling without the addresses, which its reader knows.
+func plain(err error) string {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err.Error()
+	}
+	return err.Error()
 }

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"lockstep/appliance/control"
+)
+
+// manyServices is from how many on those that are well are summed up.
+const manyServices = 10
+
+// rows writes one fact per line.
+type rows func(name, format string, args ...any)
+
+// renderServices writes a line per service, and beneath it what is wrong.
+func renderServices(s *control.Status, c palette, row rows, all bool) {
+	shown, rest, conns := 0, 0, 0
+	for i := range s.Services {
+		svc := &s.Services[i]
+		trouble := troubles(s, svc, c)
+		if !all && len(s.Services) > manyServices && len(trouble) == 0 && shown >= manyServices {
+			rest, conns = rest+1, conns+svc.Connections
+			continue
+		}
+		shown++
+		row("service", "%s", renderService(s, svc, c))
+		for _, t := range trouble {
+			row("", "  %s", t)
+		}
+		if svc.Kept != nil {
+			renderKept(svc.Kept, row, all)
+		}
+	}
+	if rest > 0 {
+		row("", "and %d more, all well, %d connections (--all shows them)", rest, conns)
+	}
+}
+
+// renderService sums a service up in a line.
+func renderService(s *control.Status, svc *control.Service, c palette) string {
+	addrs := make([]string, len(svc.Servers))
+	healthy := 0
+	for i, server := range svc.Servers {
+		addrs[i] = server.Addr
+		if server.Healthy {
+			healthy++
+		}
+	}
+	text := fmt.Sprintf("%s  %s -> %s  %s, %s", c.strong(svc.Name), endpoints(svc.Listen), endpoints(addrs), svc.Protection,
+		plural(svc.Connections, "connection"))
+	if s.Role != control.RoleActive {
+		return text // only the active asks the servers
+	}
+	health := fmt.Sprintf("%d of %d servers healthy", healthy, len(svc.Servers))
+	switch {
+	case healthy == len(svc.Servers):
+		health = c.good(strings.TrimPrefix(health, "1 of 1 servers "))
+	case healthy == 0:
+		health = c.bad(health)
+	default:
+		health = c.warn(health)
+	}
+	if k := svc.Kept; k != nil && k.Replicas > 0 {
+		health += fmt.Sprintf(", %d of %d replicas in step", k.InStep, k.Replicas)
+	}
+	return text + ", " + health
+}
+
+// troubles says what is wrong with a service now, or went wrong and cost a connection.
+func troubles(s *control.Status, svc *control.Service, c palette) (all []string) {
+	for _, server := range svc.Servers {
+		if !server.Healthy && s.Role == control.RoleActive {
+			all = append(all, fmt.Sprintf("%s %s: %s", server.Addr, c.bad("down"), server.Why))
+		}
+	}
+	k := svc.Kept
+	if k == nil {
+		return all
+	}
+	if k.InStep < k.Replicas {
+		all = append(all, c.warn(fmt.Sprintf("%s not in step, the slowest %s behind", plural(k.Replicas-k.InStep, "replica"), bytesText(k.LagBytes))))
+	}
+	if k.Orphans > 0 {
+		all = append(all, c.bad(plural(k.Orphans, "connection")+" without a server"))
+	}
+	if k.Divergences+k.Unverified+k.GivenUp > 0 {
+		all = append(all, c.bad(fmt.Sprintf("divergences %d, unverified %d, given up %d", k.Divergences, k.Unverified, k.GivenUp)))
+	}
+	if k.LogFull+k.TooSlow > 0 {
+		all = append(all, c.warn(fmt.Sprintf("log full %d, too slow %d", k.LogFull, k.TooSlow)))
+	}
+	return all
+}
+
+// renderKept tells what became of connections that outlive their servers.
+func renderKept(k *control.Kept, row rows, all bool) {
+	if all || k.Lost > 0 {
+		row("", "  servers lost %d, failovers %d, replays %d; digests compared %d; log %s", k.Lost, k.Failovers, k.Replays, k.Compared, bytesText(k.LogBytes))
+	}
+	if k.LastFailover != "" {
+		row("", "  %s", k.LastFailover)
+	}
+}
+
+// manyEndpoints is how many addresses of a service are written out.
+const manyEndpoints = 3
+
+// endpoints writes each address once, with all its ports.
+func endpoints(list []string) string {
+	var addrs []string
+	ports := map[string][]string{}
+	for _, e := range list {
+		addr, port := e, ""
+		if a, err := netip.ParseAddrPort(e); err == nil {
+			addr, port = a.Addr().String(), strconv.Itoa(int(a.Port()))
+			if a.Addr().Is6() {
+				addr = "[" + addr + "]"
+			}
+		}
+		if !slices.Contains(addrs, addr) {
+			addrs = append(addrs, addr)
+		}
+		ports[addr] = append(ports[addr], port)
+	}
+	var parts []string
+	for i, a := range addrs {
+		if i == manyEndpoints {
+			parts = append(parts, fmt.Sprintf("and %d more", len(addrs)-i))
+			break
+		}
+		text := a + ":" + strings.Join(ports[a][:min(len(ports[a]), 2*manyEndpoints)], ",")
+		if len(ports[a]) > 2*manyEndpoints {
+			text += ",..."
+		}
+		parts = append(parts, strings.TrimSuffix(text, ":"))
+	}
+	return strings.Join(parts, " ")
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func batches(n int) string {
+	if n == 1 {
+		return "1 batch"
+	}
+	return fmt.Sprintf("%d batches", n)
+}

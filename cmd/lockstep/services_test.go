@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"lockstep/appliance/control"
+)
+
+func show(s *control.Status, all bool) string { return render(s, palette{}, time.Now(), all) }
+
+// A service is one line, an address is written once, and what is wrong has a line of its own.
+func TestServiceLine(t *testing.T) {
+	s := sample()
+	s.Faults = []string{"eth0 has no carrier"}
+	s.Peer.Unfit = true
+	s.Services = []control.Service{{
+		Name: "mail", Protection: "hot", Connections: 1,
+		Listen: []string{"203.0.113.10:25", "203.0.113.10:587", "[2001:db8::10]:25"},
+		Servers: []control.Backend{
+			{Addr: "10.20.0.11:25", Healthy: true}, {Addr: "10.20.0.12:25", Why: "connect: connection refused"},
+		},
+		Kept: &control.Kept{Replicas: 2, InStep: 1, LagBytes: 2048, Lost: 1, Failovers: 1, Divergences: 2, LastFailover: "10.20.0.11:25 goes on"},
+	}}
+	out := show(&s, false)
+	expect(t, out,
+		"mail  203.0.113.10:25,587 [2001:db8::10]:25 -> 10.20.0.11:25 10.20.0.12:25  hot, 1 connection, 1 of 2 servers healthy, 1 of 2 replicas in step\n",
+		"10.20.0.12:25 down: connect: connection refused\n", "1 replica not in step, the slowest 2.0 KiB behind\n",
+		"divergences 2, unverified 0, given up 0\n", "servers lost 1, failovers 1", "10.20.0.11:25 goes on",
+		"eth0 has no carrier", "connected, not fit to serve")
+	if n := strings.Count(out, "203.0.113.10"); n != 1 {
+		t.Errorf("the address is written %d times:\n%s", n, out)
+	}
+	s.Role, s.Services[0].Kept = control.RoleStandby, nil
+	if out := show(&s, false); strings.Contains(out, "healthy") || strings.Contains(out, "down") {
+		t.Errorf("a standby, which asks no server, says how they are:\n%s", out)
+	}
+}
+
+// Many services that are well are summed up; one that is not is shown.
+func TestManyServices(t *testing.T) {
+	s := sample()
+	s.Services = nil
+	for i := range 500 {
+		s.Services = append(s.Services, control.Service{
+			Name: fmt.Sprintf("s%d", i), Listen: []string{fmt.Sprintf("203.0.113.10:%d", 1000+i)}, Protection: "gateway", Connections: 2,
+			Servers: []control.Backend{{Addr: "10.20.0.11:80", Healthy: i != 400, Why: "connect: connection refused"}},
+		})
+	}
+	out := show(&s, false)
+	if n := strings.Count(out, "\n"); n > 30 {
+		t.Errorf("%d lines:\n%s", n, out)
+	}
+	expect(t, out, "s400", "10.20.0.11:80 down", "and 489 more, all well, 978 connections")
+	if n := strings.Count(show(&s, true), " -> "); n != 500 {
+		t.Errorf("--all shows %d services", n)
+	}
+}
