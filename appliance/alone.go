@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"lockstep/internal/loglimit"
 	"lockstep/replication"
 	"lockstep/replication/link"
 	"lockstep/replication/wire"
@@ -50,8 +51,8 @@ func (n *Node) pairLoop(ctx context.Context) {
 			n.endSession()
 			return
 		case <-start.C:
-			if n.getRole() == replication.RoleNone && !n.deposed && !n.taken(ctx) {
-				n.startActive(n.journal.epoch()+1, "no peer found")
+			if n.getRole() == replication.RoleNone && !n.deposed {
+				n.startUnlessTaken(ctx)
 			}
 		case s := <-sessions:
 			if n.sess != nil {
@@ -221,8 +222,8 @@ func (n *Node) taken(ctx context.Context) bool {
 	for range 2 {
 		if a := <-answers; a.ok && !found {
 			found = true
-			n.log.Warn("not becoming active: somebody else holds our addresses; if it is the peer, see to the sync network and the keys",
-				"address", a.c.Addr, "mac", a.c.MAC.String(), "interface", a.c.Interface)
+			n.log.Info("somebody else holds our addresses", "address", a.c.Addr, "mac", a.c.MAC.String(), "interface", a.c.Interface,
+				loglimit.Per(a.c.MAC.String()))
 		}
 	}
 	return found
@@ -236,6 +237,16 @@ func (n *Node) renewLease() {
 	if n.getRole() == replication.RoleActive && n.journal.replaceable() {
 		n.engine.SetLease(n.journal.leaseEnd(n.cfg.Pair.FailureTimeout))
 	}
+}
+
+// startUnlessTaken becomes active if nobody answers for the addresses.
+func (n *Node) startUnlessTaken(ctx context.Context) {
+	if !n.taken(ctx) {
+		n.startActive(n.journal.epoch()+1, "no peer found")
+		return
+	}
+	n.log.Warn("not becoming active: somebody else holds our addresses; if it is the peer, see to the sync network and the keys",
+		loglimit.Per("taken"))
 }
 
 // startActive starts without connections, and without a standby that could end the

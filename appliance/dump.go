@@ -6,7 +6,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"lockstep/appliance/relay"
 	"lockstep/internal/loglimit"
 )
 
@@ -25,11 +24,8 @@ func (n *Node) dumpOnSignal(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ch:
-			left := dumpMax
-			n.relay.Each(func(c *relay.Conn) {
-				if left--; left >= 0 {
-					n.log.Info("connection", "state", c.String(), loglimit.Unlimited())
-				}
+			n.relay.Describe(dumpMax, func(state string) {
+				n.log.Info("connection", "state", state, loglimit.Unlimited())
 			})
 		}
 	}

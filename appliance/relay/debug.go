@@ -2,34 +2,93 @@ package relay
 
 import (
 	"fmt"
+	"time"
 
 	"lockstep/replication"
 )
 
-// String describes a connection for logs and tests. It reads fields that a
-// worker owns: a snapshot that may be torn.
-func (c *Conn) String() string {
+const (
+	// describeWait bounds how long connections that are being run, or wait for their
+	// turn, are waited for, all together.
+	describeWait = time.Second
+	// describeAgain is the pause between two looks.
+	describeAgain = 5 * time.Millisecond
+)
+
+// Describe says of up to limit connections how they stand: what support asks for when
+// one does not move. Nothing is woken or moved by it, so that a fault stays to be seen.
+// A connection whose worker does not let go of it in a while is said to be so.
+func (r *Relay) Describe(limit int, say func(string)) {
+	var busy []*Conn
+	r.Each(func(c *Conn) {
+		if limit--; limit < 0 {
+			return
+		}
+		if s, ok := c.describe(); ok {
+			say(s)
+		} else {
+			busy = append(busy, c)
+		}
+	})
+	for end := time.Now().Add(describeWait); len(busy) > 0 && time.Now().Before(end); {
+		time.Sleep(describeAgain)
+		left := busy[:0]
+		for _, c := range busy {
+			if s, ok := c.describe(); ok {
+				say(s)
+			} else {
+				left = append(left, c)
+			}
+		}
+		busy = left
+	}
+	for _, c := range busy {
+		state := "waits for its turn"
+		if s := c.schedule.Load(); s == schedRunning || s == schedAgain {
+			state = "is being run"
+		}
+		say(fmt.Sprintf("conn %d %s for more than %v; last step %v ago", c.ID, state, describeWait, r.ago(time.Duration(c.stepAt.Load()))))
+	}
+}
+
+// describe reads a connection in its worker's place; ok is false while a worker has it
+// or is about to.
+func (c *Conn) describe() (s string, ok bool) {
+	if !c.schedule.CompareAndSwap(schedIdle, schedRunning) {
+		return "", false
+	}
+	s = c.text()
+	c.r.sched.leave(c, false)
+	return s, true
+}
+
+// ago is how long ago t was, for people.
+func (r *Relay) ago(t time.Duration) time.Duration { return (r.now() - t).Round(time.Millisecond) }
+
+// text describes a connection. Only who runs it may call it.
+func (c *Conn) text() string {
 	if k := c.kept; k != nil {
-		return c.keptString(k)
+		return c.keptText(k)
 	}
 	f := func(id replication.Stream) string {
 		s := &c.streams[id]
-		if k := c.kept; k != nil {
-			return c.keptString(k)
-		}
 		return fmt.Sprintf("base=%d next=%d delivered=%d permit=%d fin=%v", s.base, s.next, s.delivered.Load(), s.permit.Load(), s.finPassed)
 	}
-	return fmt.Sprintf("conn %d phase=%d sched=%d client{%v} server{%v} request{%s} response{%s}",
-		c.ID, c.phase, c.schedule.Load(), c.client, c.server, f(replication.Request), f(replication.Response))
+	return fmt.Sprintf("conn %d phase=%d last_step=%v_ago client{%v} server{%v} request{%s} response{%s}",
+		c.ID, c.phase, c.r.ago(time.Duration(c.stepAt.Load())), c.client, c.server, f(replication.Request), f(replication.Response))
 }
 
-func (c *Conn) keptString(k *kept) string {
+func (c *Conn) keptText(k *kept) string {
 	req, resp := &c.streams[replication.Request], &c.streams[replication.Response]
-	s := fmt.Sprintf("conn %d phase=%d client{%v} request{base=%d next=%d delivered=%d permit=%d fin=%v} "+
-		"response{next=%d end=%d told=%d delivered=%d permit=%d fin=%v held=%d} log=%d..%d checkpoint=%v plain=%v lost=%v (%s)",
-		c.ID, c.phase, c.client, req.base, req.next, req.delivered.Load(), req.permit.Load(), req.finPassed,
+	lost := "no"
+	if k.source == nil {
+		lost = fmt.Sprintf("%v_ago (%s)", c.r.ago(k.lostAt), k.lostWhy)
+	}
+	s := fmt.Sprintf("conn %d phase=%d last_step=%v_ago client{%v} request{base=%d next=%d delivered=%d permit=%d fin=%v} "+
+		"response{next=%d end=%d told=%d delivered=%d permit=%d fin=%v held=%d} log=%d..%d checkpoint=%v plain=%v source_lost=%s",
+		c.ID, c.phase, c.r.ago(time.Duration(c.stepAt.Load())), c.client, req.base, req.next, req.delivered.Load(), req.permit.Load(), req.finPassed,
 		resp.next, k.seen.end, k.told.Load(), resp.delivered.Load(), resp.permit.Load(), resp.finPassed, len(k.held),
-		k.log.base, k.log.end, k.ckpt, k.plain, k.lostAt, k.lostWhy)
+		k.log.base, k.log.end, k.ckpt, k.plain, lost)
 	for _, r := range k.replicas() {
 		s += fmt.Sprintf("\n  server %d source=%v start=%v written=%d acked=%d base=%d at=%d doubt=%v ended=%v recorded=%v leg{%v}",
 			r.server, r == k.source, r.start, r.written, r.acked.Load(), r.base, r.at, r.doubt, r.ended, r.recorded.Load(), r.leg)

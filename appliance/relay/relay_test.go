@@ -3,6 +3,7 @@ package relay_test
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -251,5 +252,52 @@ func TestClose(t *testing.T) {
 	}
 	if err := goleak.Find(running); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDescribe: connections are described while their workers run them, and are not
+// moved by it. It is the race detector that fails if a worker's fields are read beside it.
+func TestDescribe(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		r := newRig(t, script.Options{Tune: func(s *relay.Service) { s.Kept, s.LogLimit, s.Patience = kept, 1<<20, time.Minute }})
+		c := r.Dial(40000, 1, 2)
+		if err := c.Handshake(nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		var busy, last string
+		go func() {
+			defer close(stopped)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				r.Relay().Describe(10, func(s string) {
+					last = s
+					if strings.Contains(s, "more than") {
+						busy = s
+					}
+				})
+			}
+		}()
+		for i := range 30 {
+			c.Client.Send(script.Out{Flags: script.ACK | script.PSH, Seq: script.Next, Len: 100, Ack: script.Next, Win: 65535})
+			if !c.Await(func(_, ss script.State) bool { return ss.Received == int64(100*(i+1)+1) }, nil) {
+				t.Fatalf("bytes do not arrive\n%s", r.Trace())
+			}
+			c.Server.Send(script.Out{Flags: script.ACK, Seq: script.Next, Ack: script.Next, Win: 65535})
+		}
+		close(stop)
+		<-stopped
+		r.Relay().Describe(10, func(s string) { last = s })
+		if busy != "" || !strings.Contains(last, "last_step=") || !strings.Contains(last, "_ago") {
+			t.Errorf("kept %v: busy %q, last %q", kept, busy, last)
+		}
+		n := 0
+		if r.Relay().Describe(0, func(string) { n++ }); n != 0 {
+			t.Errorf("%d connections are described, none was asked for", n)
+		}
 	}
 }

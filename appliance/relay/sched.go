@@ -140,7 +140,11 @@ func (s *scheduler) run(c *Conn) {
 	if !c.schedule.CompareAndSwap(schedQueued, schedRunning) {
 		return // hastened: it ran already
 	}
-	again := c.step()
+	s.leave(c, c.step())
+}
+
+// leave ends what run began: the connection waits for its next event, or for its turn.
+func (s *scheduler) leave(c *Conn, again bool) {
 	for {
 		if again || c.schedule.Load() == schedAgain {
 			c.schedule.Store(schedQueued)

@@ -3,7 +3,6 @@ package script
 import (
 	"fmt"
 
-	"lockstep/appliance/relay"
 	"lockstep/replication"
 )
 
@@ -108,9 +107,7 @@ func (p *player) fail(format string, args ...any) error {
 	state := fmt.Sprintf("%v %v", p.conn.Client, p.conn.Server)
 	p.rig.mu.Unlock()
 	var conns string
-	if !raceEnabled { // it reads what workers own
-		p.rig.Relay().Each(func(c *relay.Conn) { conns += "\n" + c.String() })
-	}
+	p.rig.Relay().Describe(10, func(state string) { conns += "\n" + state })
 	err := p.rig.Err()
 	if err == nil {
 		err = fmt.Errorf(format, args...)
