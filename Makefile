@@ -3,8 +3,9 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS := -X lockstep/appliance/control.version=$(VERSION)
 SEEDS   ?= 1000
 CONNS   ?= 1000000
+STORM   ?= --duration 1h
 
-.PHONY: help build test test-quick test-race sim churn fuzz bench demo image image-lock vm-demo check clean
+.PHONY: help build test test-quick test-race sim churn fuzz bench storm demo image image-lock vm-demo check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,9 @@ fuzz: ## every fuzz target for half a minute
 
 bench: build ## measure Lockstep against forwarding, HAProxy and a plain proxy (root)
 	bin/lockstep bench
+
+storm: build ## faults at random for an hour, on a pair under load (root): make storm STORM="--duration 5m --seed 7"
+	bin/lockstep storm $(STORM)
 
 demo: build ## watch a connection outlive its appliance
 	bin/lockstep demo

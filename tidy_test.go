@@ -111,6 +111,7 @@ var forbidden = map[string][]string{
 	"images/provision":      {"lockstep/images/machine", "lockstep/appliance"},
 	"images/machine":        {"lockstep/appliance", "lockstep/stack", "lockstep/tun", "lockstep/replication"},
 	"internal/vm":           {"lockstep/appliance", "lockstep/stack", "lockstep/replication", "lockstep/images/machine", "lockstep/internal/lab"},
+	"internal/storm":        {"lockstep/stack", "lockstep/replication", "lockstep/tun"},
 	"internal/lab":          {"lockstep/appliance", "lockstep/stack", "lockstep/replication"},
 	"internal/lab/traffic":  {"lockstep/appliance", "lockstep/stack", "lockstep/replication"},
 }

@@ -11,8 +11,8 @@ import (
 
 	"lockstep/appliance/control"
 	"lockstep/images/machine"
-	"lockstep/internal/bench"
 	"lockstep/internal/lab"
+	"lockstep/internal/storm"
 )
 
 func main() {
@@ -24,6 +24,6 @@ func main() {
 	}
 	// The lab re-executes this program inside its namespaces; in every other
 	// process this returns at once.
-	lab.Main(bench.Roles())
+	lab.Main(storm.Roles())
 	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -47,7 +47,7 @@ func TestEveryCommandTeaches(t *testing.T) {
 	if status != 0 {
 		t.Errorf("--help exits with %d", status)
 	}
-	expect(t, out, "run", "witness", "check", "status", "keys", "image", "version", "demo", "bench")
+	expect(t, out, "run", "witness", "check", "status", "keys", "image", "version", "demo", "bench", "storm")
 }
 
 func TestUsageErrors(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"lockstep/appliance/control"
 	"lockstep/internal/bench"
 	"lockstep/internal/demo"
+	"lockstep/internal/storm"
 )
 
 // Exit statuses. 0 is success.
@@ -50,6 +51,10 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	}
 	status := exitFailed
 	var exit *exitError
+	var usage storm.UsageError
+	if errors.As(err, &usage) {
+		status = exitUsage
+	}
 	if errors.As(err, &exit) {
 		status = exit.status
 		if exit.err == nil {
@@ -69,6 +74,7 @@ standby continues every connection: same connection, no byte lost, only a short 
 and servers need nothing.
 
 See it work on this machine:             lockstep demo
+Break it at random, for hours:           lockstep storm
 Make keys for a pair:                    lockstep keys --pair edge --members a,b --out keys
 Check a configuration:                   lockstep check -c lockstep.yaml
 Run an appliance:                        lockstep run -c lockstep.yaml
@@ -85,7 +91,7 @@ Volumes for the bootable image:          lockstep image config -c pair.yaml --ou
 		return &exitError{exitUsage, fmt.Errorf("%w (`%s --help` lists the flags)", err, cmd.CommandPath())}
 	})
 	root.AddCommand(runCommand(), witnessCommand(), checkCommand(), statusCommand(), switchoverCommand(), keysCommand(), imageCommand(), versionCommand(),
-		demo.Command(), bench.Command())
+		demo.Command(), bench.Command(), storm.Command())
 	return root
 }
 

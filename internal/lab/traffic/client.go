@@ -88,6 +88,7 @@ func (c *Client) do(ctx context.Context, req Request, connected func()) (res Res
 	}
 	if err != nil {
 		res.Error = fmt.Sprintf("connection %d: %v", req.ID, err)
+		res.Corrupt = errors.Is(err, errMismatch)
 		return res
 	}
 	res.Intact = true

@@ -100,6 +100,9 @@ type Result struct {
 	// and the connection ended as it should.
 	Intact bool   `json:"intact"`
 	Error  string `json:"error,omitempty"`
+	// Corrupt: bytes that arrived at the client were wrong. (A server that gets wrong ones says so
+	// in its report.)
+	Corrupt bool `json:"corrupt,omitempty"`
 	// Down is the longest gap between arrivals at the client; Up the same at the server, from
 	// its report; Write between two completed writes of the client.
 	Down  Gap `json:"down"`

@@ -158,6 +158,7 @@ type ServerReport struct {
 	Sent     int64  `json:"sent"`
 	Intact   bool   `json:"intact"`
 	Error    string `json:"error,omitempty"`
+	Corrupt  bool   `json:"corrupt,omitempty"` // bytes that arrived were wrong
 	Up       Gap    `json:"up"`
 	Ups      []Gap  `json:"ups,omitempty"` // of a Stream: the longest ones
 }

@@ -33,7 +33,8 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	conns     map[net.Conn]struct{}
 	reports   map[uint64]ServerReport
-	order     []uint64 // of reports, oldest first
+	order     []uint64       // of reports, oldest first
+	working   map[uint64]int // connections past their request, by ID
 	closed    bool
 	running   sync.WaitGroup
 }
@@ -52,6 +53,7 @@ func NewServer(patience time.Duration, log *slog.Logger) *Server {
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[net.Conn]struct{}),
 		reports:   make(map[uint64]ServerReport),
+		working:   make(map[uint64]int),
 	}
 }
 
@@ -127,6 +129,22 @@ func (s *Server) Report(id uint64) ServerReport {
 	return s.reports[id]
 }
 
+// Running tells whether a connection with this ID has not ended at the server.
+func (s *Server) Running(id uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.working[id] > 0
+}
+
+// count a connection with this ID in or out.
+func (s *Server) count(id uint64, by int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.working[id] += by; s.working[id] == 0 {
+		delete(s.working, id)
+	}
+}
+
 func (s *Server) remember(r ServerReport) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,6 +189,8 @@ func (s *Server) handle(conn net.Conn) {
 	}
 	s.Progress.Open.Add(1)
 	defer s.Progress.Open.Add(-1)
+	s.count(req.ID, 1)
+	defer s.count(req.ID, -1)
 	e := &end{conn: conn, patience: s.patience, progress: &s.Progress, noVerify: req.NoVerify, quit: s.quit}
 	report := ServerReport{ID: req.ID, Known: true}
 	if err = setCongestion(conn, req.Congestion); err == nil {
@@ -181,7 +201,7 @@ func (s *Server) handle(conn net.Conn) {
 		}
 	}
 	if err != nil {
-		report.Intact, report.Error = false, err.Error()
+		report.Intact, report.Error, report.Corrupt = false, err.Error(), errors.Is(err, errMismatch)
 		s.log.Debug("connection failed", "id", req.ID, "remote", conn.RemoteAddr(), "err", err)
 	}
 	s.remember(report)

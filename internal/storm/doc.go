@@ -1,0 +1,23 @@
+// Package storm is `lockstep storm`: faults at random, one after the other, for as long as one
+// likes, on a pair under load that checks itself.
+//
+// It owns the order of faults, what is expected of a pair after each of them, and the evidence
+// that is collected when that does not come true. Everything that is random is drawn from one seed.
+// It uses the appliance as an operator would, through `lockstep run` and the control socket; only
+// to give it a clock that is too fast or too slow it starts it as a role of its own. It must not
+// reach into stack, replication or tun.
+//
+//	command.go   flags, entering a user namespace, exit status
+//	options.go   what can be asked for, and what cannot
+//	storm.go     the order of things
+//	node.go      the three nodes: keys, configuration, processes, status
+//	faults.go    the kinds of faults, and how one is drawn
+//	breaks.go    what each of them does to processes, cables and machines
+//	datapath.go  what is taken away from the appliances' kernels
+//	stranger.go  a host on the front network that means no good
+//	load.go      the connections
+//	real.go      nginx and curl beside them
+//	watch.go     whether they move, and what became of them
+//	evidence.go  the folder that is written about a finding
+//	report.go    what came of it all
+package storm

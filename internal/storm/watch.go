@@ -1,0 +1,123 @@
+package storm
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const maxNamed = 4 // connections in one finding; its folder lists all
+
+// watch looks at all connections until ctx ends. What counts is how often it has looked, not how
+// much time has passed: a driver that gets no CPU finds nothing.
+func (l *load) watch(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if f := l.look(time.Now()); f != nil {
+			l.storm.find(*f)
+		}
+	}
+}
+
+// look returns a finding if connections stand still; connections that began to at the same time are
+// one finding.
+func (l *load) look(now time.Time) *finding {
+	l.mu.Lock()
+	var still []*flight
+	var moving []*finding
+	for f := range l.flights {
+		if sum := f.progress(); sum != f.sum {
+			if f.stalled != nil {
+				moving = append(moving, f.stalled)
+				f.stalled = nil
+			}
+			f.sum, f.movedAt, f.still, f.waited = sum, now, 0, false
+			continue
+		}
+		if l.fault || f.writtenOff {
+			continue
+		}
+		if f.still++; f.still == stillLooks {
+			still = append(still, f)
+		}
+	}
+	var found *finding
+	if len(still) > 0 {
+		var names []string
+		for i, f := range still {
+			if i == maxNamed {
+				names = append(names, "...")
+				break
+			}
+			names = append(names, f.String()+fmt.Sprintf(", since %s", f.movedAt.Format("15:04:05.000")))
+		}
+		found = &finding{Kind: findStall, Detail: fmt.Sprintf("%d of %d connections stand still for 5 s: %s", len(still), len(l.flights), strings.Join(names, "; ")), flights: still}
+	}
+	l.mu.Unlock()
+	for _, f := range moving {
+		l.storm.then(f, fmt.Sprintf("moving again at %s", now.Format("15:04:05.0")))
+	}
+	return found
+}
+
+// begins and ends tell of a fault. Looks that follow its end are counted from one on, unless
+// faults come in quick succession: then what stands still through all of them is found, too.
+func (l *load) begins() {
+	l.mu.Lock()
+	l.fault = true
+	l.mu.Unlock()
+}
+
+func (l *load) ends() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fault = false
+	for f := range l.flights {
+		f.waited = true
+		if !l.storm.opts.quick {
+			f.still = 0
+		}
+	}
+}
+
+// waiting is how many connections have not moved since the last fault ended. Those that were found
+// standing still are waited for no longer.
+func (l *load) waiting() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for f := range l.flights {
+		if f.waited && f.stalled == nil && f.still < stillLooks {
+			n++
+		}
+	}
+	return n
+}
+
+// writeOff forgets what becomes of the present connections.
+func (l *load) writeOff() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for f := range l.flights {
+		f.writtenOff = true
+	}
+}
+
+// table lists the connections for a human.
+func (l *load) table() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var b strings.Builder
+	for f := range l.flights {
+		p := &f.client.Progress
+		fmt.Fprintf(&b, "%-16x %s: sent %d, received %d, rounds %d; last moved %s, %d looks still\n", f.id, f, p.Sent.Load(), p.Received.Load(),
+			p.Rounds.Load(), f.movedAt.Format("15:04:05.000"), f.still)
+	}
+	return b.String()
+}
