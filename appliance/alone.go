@@ -4,270 +4,221 @@ import (
 	"context"
 	"time"
 
-	"lockstep/internal/loglimit"
 	"lockstep/replication"
 	"lockstep/replication/link"
-	"lockstep/replication/wire"
-	"lockstep/stack"
+	"lockstep/replication/roles"
 	"lockstep/tun"
 )
 
-// Without an arbiter (witness: none) the pair decides as follows. The first
-// appliance up is the active; one that finds an active joins it as the standby;
-// a standby that is in sync takes over when the sync session ends or its
-// heartbeats stop. If the sync network alone fails, both are active then: that is
-// what a witness is for. Roles and epochs enter the core as inputs, so that an
-// arbiter can decide them instead.
+// Without a witness (witness: none) the two appliances decide by what each of them
+// knows: see replication/roles, alone.go. This file drives those rules; lone.go carries
+// out what they want.
 
-// startWait is how long a starting appliance looks for its peer before it goes
-// ahead alone: some dials' worth, and longer than a peer needs to notice that a
-// predecessor of this process died.
-const startWait = 1500 * time.Millisecond
+// settleTime is how long a starting appliance looks for its peer before it goes ahead
+// alone: some dials' worth, and longer than a peer needs to notice that a predecessor of
+// this process died.
+const settleTime = 1500 * time.Millisecond
+
+// lone carries out the rules in an appliance that has no witness. Its fields belong to
+// the loop's goroutine.
+type lone struct {
+	n       *Node
+	rules   *roles.Alone
+	ctx     context.Context // of the loop, for what it starts
+	ends    chan sessionEnd
+	known   time.Time // since when we know what the rules act on
+	refused chan int  // number of the search for proof that has found it
+	proving int       // number of the present one
+	stop    context.CancelFunc
+}
 
 // pairLoop is the only goroutine that changes the role.
 func (n *Node) pairLoop(ctx context.Context) {
 	if n.link == nil {
-		n.startActive(1, "alone: no peer is configured")
+		n.becomeActive(1, "alone: no peer is configured")
 		n.guard(ctx)
 		n.engine.SetActive(false)
 		n.withdraw()
 		return
 	}
+	l := &lone{n: n, ctx: ctx, ends: make(chan sessionEnd), refused: make(chan int), stop: func() {}}
+	l.rules = roles.NewAlone(n.aloneConfig(), l, n.journal.now())
 	sessions := make(chan *link.Session)
-	ends := make(chan sessionEnd)
 	n.wg.Add(1)
 	go n.acceptSessions(ctx, sessions)
 	n.watchLinks(ctx)
-	start := time.NewTimer(startWait)
-	defer start.Stop()
 	look := time.NewTicker(lookPeriod)
 	defer look.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for {
+		l.wait(next)
+		l.known = time.Now()
 		select {
 		case <-ctx.Done():
-			// Mute first: with the session the gates open, and the peer starts.
-			n.engine.SetActive(false)
-			n.withdraw()
-			n.endSession()
+			l.end()
 			return
-		case <-start.C:
-			if n.getRole() == replication.RoleNone && !n.deposed {
-				n.startUnlessTaken(ctx)
-			}
 		case s := <-sessions:
-			if n.sess != nil {
-				n.sessionLost(ctx, "superseded by a new session")
-			}
-			n.onSession(ctx, s, ends)
-		case e := <-ends:
+			l.onSession(s)
+		case e := <-l.ends:
 			if e.sess == n.sess {
-				n.sessionLost(ctx, e.err.Error())
+				l.rules.SessionLost(n.journal.now(), e.err.Error())
 			}
-		case c := <-n.front.Conflicts():
-			n.conflict(c)
-		case c := <-n.back.Conflicts():
-			n.conflict(c)
-		case r := <-n.switchovers:
-			n.handOverAlone(r)
-		case e, ok := <-n.fitness.events:
-			n.onLink(e, ok)
-			n.considerAlone()
-		case reached := <-n.fitness.front:
-			n.onReach(n.cfg.Networks.Front.Interface, reached)
-			n.considerAlone()
-		case reached := <-n.fitness.back:
-			n.onReach(n.cfg.Networks.Back.Interface, reached)
-			n.considerAlone()
-		case <-look.C:
-			n.considerAlone()
-			continue
 		case <-n.silent:
 			if n.sess != nil && n.journal.peerSilent() {
-				n.sessionLost(ctx, "heartbeats stopped")
+				l.rules.SessionLost(n.journal.now(), "heartbeats stopped")
 			}
+		case r := <-n.switchovers:
+			l.handOver(r)
+		case e, ok := <-n.fitness.events:
+			n.onLink(e, ok)
+			l.consider()
+		case reached := <-n.fitness.front:
+			n.onReach(n.cfg.Networks.Front.Interface, reached)
+			l.consider()
+		case reached := <-n.fitness.back:
+			n.onReach(n.cfg.Networks.Back.Interface, reached)
+			l.consider()
+		case <-look.C:
+			l.consider()
+		case <-next.C:
+		case c := <-n.front.Conflicts():
+			l.claimed(c)
+		case c := <-n.back.Conflicts():
+			l.claimed(c)
+		case c := <-n.front.Claims():
+			l.rules.Claimed(n.journal.now(), c.MAC.String())
+		case c := <-n.back.Claims():
+			l.rules.Claimed(n.journal.now(), c.MAC.String())
+		case no := <-l.refused:
+			l.proved(no)
 		}
-		if n.getRole() == replication.RoleNone && n.sess == nil {
-			start.Reset(startWait)
+		l.catchUp()
+		l.rules.Tick(n.journal.now())
+		l.tell()
+	}
+}
+
+func (n *Node) aloneConfig() roles.AloneConfig {
+	p := &n.cfg.Pair
+	return roles.AloneConfig{
+		Smaller:   n.cfg.Node < n.peerName(),
+		Heartbeat: roles.Nanos(p.Heartbeat), FailureTimeout: roles.Nanos(p.FailureTimeout),
+		StartEmptyAfter: roles.Nanos(p.StartEmptyAfter), Settle: roles.Nanos(settleTime),
+	}
+}
+
+// wait arms the timer for what the rules have to do next.
+func (l *lone) wait(next *time.Timer) {
+	d := lookPeriod
+	if at := l.rules.Next(); at != roles.Never {
+		d = min(max(time.Duration(at-l.n.journal.now()), time.Millisecond), lookPeriod)
+	}
+	next.Reset(d)
+}
+
+// catchUp tells the rules of what has come, before they look at the time: after a pause
+// of this process much has.
+func (l *lone) catchUp() {
+	n := l.n
+	for {
+		select {
+		case c := <-n.front.Conflicts():
+			l.claimed(c)
+		case c := <-n.back.Conflicts():
+			l.claimed(c)
+		case c := <-n.front.Claims():
+			l.rules.Claimed(n.journal.now(), c.MAC.String())
+		case c := <-n.back.Claims():
+			l.rules.Claimed(n.journal.now(), c.MAC.String())
+		case no := <-l.refused:
+			l.proved(no)
+		default:
+			return
 		}
 	}
 }
 
-// conflictWindow is how long after the loss of the session somebody else's
-// announcement is taken for the peer's takeover: longer than any peer needs to
-// notice the loss (failure_timeout is at most a minute, seconds are usual). An
-// announcement is not authenticated, so the window is short.
-const conflictWindow = 10 * time.Second
-
-// conflict is told when somebody else announces one of our addresses. If the
-// session with the peer was just lost, that is the peer, which has taken over
-// because the sync network failed: it is the newer active. This one falls silent,
-// and stays so until the peer is reached again, because it can not know whether
-// the peer still lives. (A frame of the peer from before is impossible: only an
-// active announces, and then there was a session or no peer.)
-func (n *Node) conflict(c tun.Conflict) {
-	n.claimed(c)
-	n.claimedAt = time.Now()
-	n.yieldToPeer()
-	n.defend(c)
-}
-
-// yieldToPeer steps down if the session was lost and an address of ours was
-// claimed, whichever came first, both a moment ago.
-func (n *Node) yieldToPeer() {
-	if n.getRole() == replication.RoleActive && n.sess == nil &&
-		time.Since(n.lostAt) < conflictWindow && time.Since(n.claimedAt) < conflictWindow {
-		n.deposed = true
-		n.stepDown("the peer announced our addresses while the sync session was lost")
+func (l *lone) proved(no int) {
+	if no == l.proving {
+		l.rules.Refused(l.n.journal.now())
 	}
 }
 
-// onSession decides the roles of a new session from what both said of themselves.
-func (n *Node) onSession(ctx context.Context, s *link.Session, ends chan<- sessionEnd) {
-	role, mine := n.getRole(), n.journal.epoch()
-	if s.Ours.Role != wire.RoleState(role) || s.Ours.Epoch != mine {
-		// Our role changed while we shook hands: the peer decided on old news.
+// claimed is told when somebody else announces one of our addresses while we hold them.
+func (l *lone) claimed(c tun.Conflict) {
+	l.n.claimed(c)
+	l.rules.Claimed(l.n.journal.now(), c.MAC.String())
+	l.n.defend(c) // if we still do
+}
+
+// onSession lets the rules decide by what we have said of ourselves, and the peer of
+// itself.
+func (l *lone) onSession(s *link.Session) {
+	n := l.n
+	l.rules.SessionLost(n.journal.now(), "superseded by a new session")
+	ours := roles.LoneSaid{Role: replication.Role(s.Ours.Role), Epoch: s.Ours.Epoch, InSync: s.Ours.InSync, Holds: s.Ours.Holds}
+	theirs := roles.LoneSaid{Role: replication.Role(s.Peer.Role), Epoch: s.Peer.Epoch, InSync: s.Peer.InSync, Holds: s.Peer.Holds}
+	if l.rules.Session(n.journal.now(), ours, theirs) != roles.Begin {
 		s.Close()
 		return
 	}
-	epoch := max(mine, s.Peer.Epoch)
-	smaller := n.cfg.Node < s.Peer.Node
-	switch {
-	case role == replication.RoleActive && s.Peer.Role == wire.RoleActive:
-		if s.Peer.Epoch < mine || s.Peer.Epoch == mine && smaller {
-			// The peer sees the same and steps down; it comes again as a standby.
-			n.log.Warn("both appliances were active; the peer steps down", "peer_epoch", s.Peer.Epoch, "epoch", mine)
-			s.Close()
-			return
-		}
-		n.stepDown("both appliances were active and the peer's epoch is newer")
-		s.Close()
-		return
-	case role == replication.RoleActive:
-		// The peer becomes our standby, in an epoch that neither has passed.
-		if epoch > mine {
-			if err := n.journal.setRole(replication.RoleActive, epoch); err != nil {
-				n.log.Error("raise the epoch", "err", err)
-				s.Close()
-				return
-			}
-			n.relay.SetEpoch(epoch)
-		}
-	case s.Peer.Role == wire.RoleActive:
-		n.becomeStandby(epoch)
-	case smaller:
-		n.startActive(epoch+1, "started together with the peer; the smaller name goes first")
-	default:
-		n.becomeStandby(epoch + 1)
-	}
-	if n.beginSession(ctx, s, ends) {
-		n.deposed = false
-		n.renewLease()
-		if n.getRole() == replication.RoleStandby {
-			n.handedOver()
-		}
+	if n.beginSession(l.ctx, s, l.ends) && n.getRole() == replication.RoleStandby {
+		n.handedOver()
 	}
 }
 
-// sessionLost is where an active goes on alone and a standby takes over.
-func (n *Node) sessionLost(ctx context.Context, why string) {
-	known := time.Now()
-	able := n.journal.stats().CanTakeOver
-	if n.getRole() == replication.RoleActive && !n.engine.LeaseOver() {
-		n.engine.SetLease(stack.Forever) // alone, from here on
-	}
-	n.endSession()
-	switch n.getRole() {
-	case replication.RoleActive:
-		n.lostAt = known
-		if n.engine.LeaseOver() {
-			n.doubt(ctx, why)
-			return
-		}
-		n.log.Warn("standby lost; going on alone, unprotected", "why", why)
-		n.yieldToPeer()
-	case replication.RoleStandby:
-		if !able {
-			n.log.Warn("active lost before this standby was in sync", "why", why)
-			n.setRole(replication.RoleNone)
-			return
-		}
-		n.engine.SetLease(stack.Forever)
-		if err := n.takeover(n.journal.epoch()+1, known, why); err != nil {
-			n.log.Error("take over", "err", err)
-			n.setRole(replication.RoleNone)
-		}
+// consider hands over if the standby can serve and we cannot.
+func (l *lone) consider() {
+	if why, should := l.n.shouldHandOver(); should {
+		l.handOver(switchRequest{why: why})
 	}
 }
 
-// probeWait is how long an appliance listens for somebody else who holds its
-// addresses.
-const probeWait = 300 * time.Millisecond
-
-// taken asks both networks whether somebody holds our addresses: a peer that lives
-// although the sync network or its keys do not let us reach it. An appliance that
-// knows nothing must not announce itself over one that has connections.
-func (n *Node) taken(ctx context.Context) bool {
-	type answer struct {
-		c  tun.Conflict
-		ok bool
+// handOver falls silent, lets the standby confirm what is on its way, and tells it that
+// this appliance is active no more: by ending the session, and by what it says of itself
+// when the standby asks.
+func (l *lone) handOver(r switchRequest) {
+	n, h := l.n, &handOver{reply: r.reply}
+	err := n.mayHandOver()
+	if err == nil {
+		err = l.rules.HandOver()
 	}
-	answers := make(chan answer, 2)
-	for _, a := range []*tun.Announcer{n.front, n.back} {
-		go func() {
-			c, ok := a.Probe(ctx, probeWait)
-			answers <- answer{c, ok}
-		}()
-	}
-	found := false
-	for range 2 {
-		if a := <-answers; a.ok && !found {
-			found = true
-			n.log.Info("somebody else holds our addresses", "address", a.c.Addr, "mac", a.c.MAC.String(), "interface", a.c.Interface,
-				loglimit.Per(a.c.MAC.String()))
-		}
-	}
-	return found
-}
-
-// renewLease lets an active that has a standby speak until that standby could take
-// over because of silence (invariant 4): a process that was frozen for longer finds
-// itself mute when it wakes. One that was never told that it holds everything will
-// not take over, and must not silence us by being slow.
-func (n *Node) renewLease() {
-	if n.getRole() == replication.RoleActive && n.journal.replaceable() {
-		n.engine.SetLease(n.journal.leaseEnd(n.cfg.Pair.FailureTimeout))
-	}
-}
-
-// startUnlessTaken becomes active if nobody answers for the addresses.
-func (n *Node) startUnlessTaken(ctx context.Context) {
-	if !n.taken(ctx) {
-		n.startActive(n.journal.epoch()+1, "no peer found")
+	if err != nil {
+		h.done(err)
 		return
 	}
-	n.log.Warn("not becoming active: somebody else holds our addresses; if it is the peer, see to the sync network and the keys",
-		loglimit.Per("taken"))
+	n.log.Info("handing over to the standby", "why", r.why)
+	n.journal.drain(drainLimit)
+	n.handing.Store(true)
+	l.rules.HandedOver(n.journal.now())
+	n.handed = r.reply
 }
 
-// startActive starts without connections, and without a standby that could end the
-// lease.
-func (n *Node) startActive(epoch uint64, why string) {
-	n.engine.SetLease(stack.Forever)
-	n.becomeActive(epoch, why)
-}
-
-// doubt is where an active is whose lease has ended: the standby may have taken
-// over. It stays mute until it knows that nobody else holds the addresses.
-func (n *Node) doubt(ctx context.Context, why string) {
-	n.log.Warn("silent: the standby may have taken over", "why", why)
+// end ends an appliance that was told to. It falls silent first: whoever finds the sync
+// port closed may take it for dead. An active with a standby in sync hands over.
+func (l *lone) end() {
+	n := l.n
+	l.stop()
+	n.engine.SetActive(false)
 	n.withdraw()
-	if n.taken(ctx) {
-		n.deposed = true
-		n.stepDown("the peer has taken over")
-		n.engine.SetLease(stack.Forever)
-		return
+	if l.rules.HandOver() == nil {
+		n.journal.drain(drainLimit)
+		n.handing.Store(true)
+		l.rules.HandedOver(n.journal.now())
 	}
-	n.engine.SetLease(stack.Forever)
-	n.announce()
-	n.log.Warn("nobody has taken over; going on alone, unprotected")
+	// What is said of us until the port is closed.
+	_ = n.journal.setRole(replication.RoleNone, n.journal.epoch())
+	n.setRole(replication.RoleNone)
+	n.closeSession()
+}
+
+// tell keeps what others ask for between two steps of the rules.
+func (l *lone) tell() {
+	l.n.handing.Store(l.rules.Handed())
+	until, waits := l.rules.Waits()
+	if !waits {
+		until = 0
+	}
+	l.n.startsEmpty.Store(int64(until))
 }

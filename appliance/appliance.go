@@ -67,15 +67,16 @@ type Node struct {
 	switchovers chan switchRequest
 	fitness     fitness // of the role loop
 
-	handed  chan<- error // of the role loop: told when we are the standby of whom we handed over to
-	deposed bool         // of pairLoop: stepped down for a peer that is out of reach
-	lostAt  time.Time    // of pairLoop: when this active last lost its standby
-	// claimedAt, of pairLoop: when somebody else last announced an address of ours
-	claimedAt time.Time
+	handed      chan<- error   // of the role loop: told when we are the standby of whom we handed over to
+	forgotten   map[string]int // of the role loop: connections that we knew of last, by service
+	alone       *aloneLease    // nil with a witness
+	handing     atomic.Bool    // without a witness: we have no role because we have handed over
+	startsEmpty atomic.Int64   // without a witness: when we start without connections, of journal.now; 0: we do not
 
 	takeMu    sync.Mutex // guards the following
 	takeovers int
 	last      takeoverReport
+	lost      *lossReport // nil: there was none
 
 	wg   sync.WaitGroup
 	asks sync.WaitGroup // probes that connections asked for
@@ -215,8 +216,8 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 	}
 	n.journal = newJournal(lim, n.clock, func() uint32 { return n.engine.ClockMillis() }, func(error) {})
 	if !n.cfg.Pair.Witness.IsValid() {
-		// Without a witness it is the standby's answers that let the active speak.
-		n.journal.onHeard, n.journal.onSynced = n.renewLease, n.renewLease
+		n.alone = &aloneLease{journal: n.journal, failure: n.cfg.Pair.FailureTimeout, engine: func(t time.Time) { n.engine.SetLease(t) }}
+		n.journal.onHeard, n.journal.onSynced = n.alone.heard, n.alone.heard
 	}
 	n.journal.onSilent = func() { nudge(n.silent) }
 	n.services = n.makeServices()

@@ -66,6 +66,16 @@ func (n *Node) onLink(e tun.LinkEvent, ok bool) {
 	n.note(e.Name+" has no carrier", e.Exists && e.Carrier)
 }
 
+// cutOff reports that neither network works here.
+func (f *fitness) cutOff(front, back string) bool {
+	bad := func(name string) bool {
+		return slices.ContainsFunc(f.down, func(fault string) bool {
+			return strings.HasPrefix(fault, name+" ") || strings.HasSuffix(fault, " "+name)
+		})
+	}
+	return bad(front) && bad(back)
+}
+
 // note adds a fault or takes it back, and tells the peer.
 func (n *Node) note(fault string, mended bool) {
 	f := &n.fitness
@@ -86,13 +96,6 @@ func (n *Node) note(fault string, mended bool) {
 
 // lookPeriod is how often an active that is not fit looks whether its standby is.
 const lookPeriod = 100 * time.Millisecond
-
-// considerAlone hands over, in a pair without a witness, if that is of use.
-func (n *Node) considerAlone() {
-	if why, should := n.shouldHandOver(); should {
-		n.handOverAlone(switchRequest{why: why})
-	}
-}
 
 // shouldHandOver tells why an active should hand over, if it should.
 func (n *Node) shouldHandOver() (why string, should bool) {

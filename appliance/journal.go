@@ -86,6 +86,13 @@ func (j *journal) with(f func(c *replication.Core, now replication.Nanos)) {
 	nudge(j.ticked)
 }
 
+// quietly runs f on the core; what follows from it waits for the next input.
+func (j *journal) quietly(f func(c *replication.Core)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	f(j.core)
+}
+
 func nudge(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
@@ -370,36 +377,6 @@ func (s *silenceJudge) judge(silent bool, now time.Duration) bool {
 	return s.looks >= silentLooks
 }
 
-func (j *journal) stats() replication.Stats {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.Stats()
-}
-
-func (j *journal) epoch() uint64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.Epoch()
-}
-
-func (j *journal) setRole(r replication.Role, epoch uint64) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.SetRole(r, epoch)
-}
-
-func (j *journal) inSync() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.InSync()
-}
-
-func (j *journal) peerFit() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.PeerFit()
-}
-
 // drain waits until the standby has confirmed everything, for limit at most. The
 // engine must be mute, or more comes.
 func (j *journal) drain(limit time.Duration) {
@@ -436,12 +413,6 @@ func (j *journal) drainAsync(limit time.Duration) <-chan struct{} {
 	return done
 }
 
-func (j *journal) peerSilent() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.PeerSilent(j.now())
-}
-
 // takeover takes all connections out of the core, and tells what to add to their
 // TSOffsets: the former active's clock less ours, never too small.
 func (j *journal) takeover(epoch uint64) (all []replication.Continue, shift uint32, err error) {
@@ -457,20 +428,4 @@ func (j *journal) takeover(epoch uint64) (all []replication.Continue, shift uint
 	}
 	rtt := uint32(j.core.RTT() / 1_000_000)
 	return all, shift + rtt + shiftMargin, nil
-}
-
-// replaceable reports whether the standby may take over by itself: it was told that it
-// holds everything.
-func (j *journal) replaceable() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.SaidSynced()
-}
-
-// leaseEnd is until when this active may speak without another word of the standby:
-// until that could have taken over, less a little for the drift of the two clocks.
-func (j *journal) leaseEnd(failureTimeout time.Duration) time.Time {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.start.Add(time.Duration(j.core.HeardUs()) + failureTimeout - failureTimeout/50)
 }

@@ -40,10 +40,16 @@ func (n *Node) acceptSessions(ctx context.Context, to chan<- *link.Session) {
 
 // hello says what this node is, for the link's handshake.
 func (n *Node) hello() wire.Hello {
-	return wire.Hello{
+	role, inSync, epoch := n.journal.said()
+	h := wire.Hello{
 		MinVersion: wire.MinVersion, MaxVersion: wire.Version,
-		Role: wire.RoleState(n.getRole()), InSync: n.journal.inSync(), Epoch: n.journal.epoch(), BootID: n.bootID,
+		Role: wire.RoleState(role), InSync: inSync || role == replication.RoleNone && n.handing.Load(), Epoch: epoch, BootID: n.bootID,
 	}
+	if role == replication.RoleActive {
+		open, _, _ := n.relay.Counts()
+		h.Holds = uint64(open)
+	}
+	return h
 }
 
 // endSession closes the session and tells the core that it is lost: on an active

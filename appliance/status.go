@@ -44,6 +44,7 @@ func (n *Node) Status() control.Status {
 	n.statusQuorum(&s)
 	n.statusConnections(&s, &st)
 	n.statusTakeovers(&s)
+	n.statusLoss(&s)
 	for i, svc := range n.services {
 		c := control.Service{Name: svc.Name, Protection: string(n.cfg.Services[i].Protection), Connections: svc.Conns()}
 		for _, l := range svc.Listen {

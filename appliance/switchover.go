@@ -64,22 +64,6 @@ func (n *Node) mayHandOver() error {
 	return nil
 }
 
-// handOverAlone is the hand-over of a pair without a witness: the standby takes over
-// because the session is closed, after the active has fallen silent.
-func (n *Node) handOverAlone(r switchRequest) {
-	if err := n.mayHandOver(); err != nil {
-		(&handOver{reply: r.reply}).done(err)
-		return
-	}
-	n.log.Info("handing over to the standby", "why", r.why)
-	n.engine.SetActive(false)
-	n.withdraw()
-	n.journal.drain(drainLimit)
-	n.endSession()
-	n.stepDown("handed over")
-	n.handed = r.reply
-}
-
 // handedOver tells who asked for a hand-over that the peer says it is active, so that
 // they find it so when they look.
 func (n *Node) handedOver() {

@@ -132,6 +132,15 @@ func (c *Core) RTT() Nanos { return c.beat.rtt }
 // passed since then, so until then the active may speak (invariant 4).
 func (c *Core) HeardUs() Nanos { return c.beat.heardUs }
 
+// Heard is when the newest frame of this session, or of the last one, came; its beginning
+// if none did.
+func (c *Core) Heard() Nanos { return c.beat.heard }
+
+// Confirmed is when the newest heartbeat was sent that the peer has answered in this
+// session, or in the last one: since then, at least, the peer was in it. Not ok if none
+// was answered.
+func (c *Core) Confirmed() (at Nanos, ok bool) { return c.beat.heardUs, c.beat.counted > 0 }
+
 // SetFit tells whether this appliance could serve: both its networks are up. The
 // peer learns it with the next heartbeat.
 func (c *Core) SetFit(fit bool) { c.beat.unfit = !fit }

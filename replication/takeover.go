@@ -112,3 +112,12 @@ func (c *Core) Stored(id ConnID, s Stream) (delivered, held uint64, ok bool) {
 	}
 	return k.s[s&1].delivered, k.s[s&1].end, true
 }
+
+// HeldServices counts, on a standby, the connections of its store by service.
+func (c *Core) HeldServices() map[string]int {
+	m := map[string]int{}
+	for k := c.sb.lru.first; k != nil; k = k.at.next {
+		m[k.service]++
+	}
+	return m
+}

@@ -76,7 +76,7 @@ type Announcer struct {
 	buf    []byte // for one outgoing frame
 
 	conflicts chan Conflict // capacity 1; written with mu held, so there is one writer
-	claimants chan Conflict // capacity 1, likewise: what Probe waits for
+	claimants chan Conflict // capacity 1, likewise: what Claims delivers
 
 	announced, answered, probed, conflicted, claims, badFrames, sendErrors atomic.Uint64
 }

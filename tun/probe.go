@@ -1,43 +1,20 @@
 package tun
 
 import (
-	"context"
 	"net"
 	"net/netip"
-	"time"
 )
 
-// probeEvery spaces repeated probes: a frame can be lost.
-const probeEvery = 100 * time.Millisecond
-
-// Probe asks whether somebody else holds one of the addresses, for wait at most:
-// ARP probes (RFC 5227, 2.1.1) and solicitations from the unspecified address
-// (RFC 4862, 5.4.2), which change nobody's cache. The announcer must be inactive;
-// one probe at a time.
-func (a *Announcer) Probe(ctx context.Context, wait time.Duration) (Conflict, bool) {
-	select {
-	case <-a.claimants: // of an earlier time
-	default:
-	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	t := time.NewTicker(probeEvery)
-	defer t.Stop()
-	for {
-		a.sendProbes()
-		select {
-		case c := <-a.claimants:
-			return c, true
-		case <-t.C:
-		case <-ctx.Done():
-			return Conflict{}, false
-		}
-	}
-}
-
-func (a *Announcer) sendProbes() {
+// Ask asks once whether somebody else holds one of the addresses: ARP probes (RFC 5227,
+// 2.1.1) and solicitations from the unspecified address (RFC 4862, 5.4.2), which change
+// nobody's cache. Who does answers within a round trip of the network, and comes by
+// Claims, or by Conflicts while active.
+func (a *Announcer) Ask() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.closed {
+		return
+	}
 	for _, ip := range a.addr4 {
 		f := arpFrame{
 			ethDst: broadcastHW, ethSrc: a.link.mac, op: arpRequest,
@@ -57,7 +34,11 @@ func (a *Announcer) sendProbes() {
 	}
 }
 
-// claimed notes for Probe that somebody else answers for ip; mu is held.
+// Claims delivers claims by others seen while inactive: whoever is active at work, or
+// an answer to Ask. It holds one, the oldest unread one. It is never closed.
+func (a *Announcer) Claims() <-chan Conflict { return a.claimants }
+
+// claimed notes that somebody else answers for ip; mu is held.
 func (a *Announcer) claimed(ip netip.Addr, mac hwAddr) {
 	a.claims.Add(1)
 	select {

@@ -68,6 +68,8 @@ func (d *draft) decodePair(s *section) {
 	s.text("state", &p.State)
 	s.duration("heartbeat", &p.Heartbeat)
 	s.duration("failure_timeout", &p.FailureTimeout)
+	p.StartEmptyAfter = max(DefaultStartEmptyAfter, startEmptyTimeouts*p.FailureTimeout)
+	s.duration("start_empty_after", &p.StartEmptyAfter)
 	choice(s, "commit", &p.Commit, CommitSync, CommitAsync)
 	s.done()
 }

@@ -35,7 +35,10 @@ type Pair struct {
 	Identity       string                    // directory written by `lockstep keys`
 	Heartbeat      time.Duration             // 1ms to 10s
 	FailureTimeout time.Duration             // more than twice Heartbeat, at most 1m
-	Commit         Commit
+	// StartEmptyAfter is how long whoever may hold connections must be silent before this
+	// appliance becomes active without them. At least 1s and 10 FailureTimeout.
+	StartEmptyAfter time.Duration
+	Commit          Commit
 }
 
 // Networks names the two sides of the gateway.
@@ -152,22 +155,23 @@ const (
 // Defaults of the keys that may be left out; lockstep.example.yaml documents
 // them and a test compares the two.
 const (
-	DefaultIdentity       = "/etc/lockstep/keys"
-	DefaultState          = "/var/lib/lockstep"
-	DefaultHeartbeat      = 20 * time.Millisecond
-	DefaultFailureTimeout = 100 * time.Millisecond
-	DefaultPatience       = 30 * time.Second
-	DefaultHealthInterval = time.Second
-	DefaultHealthTimeout  = 300 * time.Millisecond
-	DefaultConnections    = 100_000
-	DefaultLog            = 16 * MiB
-	DefaultIdle           = 120 * time.Hour
-	DefaultHalfOpen       = 4096
-	DefaultMemory         = 1 * GiB
-	DefaultControl        = "/run/lockstep/control.sock"
-	DefaultMetrics        = "127.0.0.1:9464"
-	DefaultLogLevel       = "info"
-	DefaultLogFormat      = "text"
+	DefaultIdentity        = "/etc/lockstep/keys"
+	DefaultState           = "/var/lib/lockstep"
+	DefaultHeartbeat       = 20 * time.Millisecond
+	DefaultFailureTimeout  = 100 * time.Millisecond
+	DefaultStartEmptyAfter = 10 * time.Second // or 10 FailureTimeout, if that is longer
+	DefaultPatience        = 30 * time.Second
+	DefaultHealthInterval  = time.Second
+	DefaultHealthTimeout   = 300 * time.Millisecond
+	DefaultConnections     = 100_000
+	DefaultLog             = 16 * MiB
+	DefaultIdle            = 120 * time.Hour
+	DefaultHalfOpen        = 4096
+	DefaultMemory          = 1 * GiB
+	DefaultControl         = "/run/lockstep/control.sock"
+	DefaultMetrics         = "127.0.0.1:9464"
+	DefaultLogLevel        = "info"
+	DefaultLogFormat       = "text"
 )
 
 // Peer returns the other appliance's name and address; ok is false when this

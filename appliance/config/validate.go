@@ -96,6 +96,27 @@ func (v *validator) pair() {
 		v.add("pair.identity", "the directory that `lockstep keys` wrote for this node", "is empty")
 	}
 	v.timing("pair.", p.Heartbeat, p.FailureTimeout)
+	v.startEmpty()
+}
+
+const (
+	// startEmptyTimeouts is how many failure time-outs start_empty_after has at least: an
+	// active that has fallen silent asks for some of them who has taken over.
+	startEmptyTimeouts = 10
+	minStartEmpty      = time.Second
+	maxStartEmpty      = 24 * time.Hour
+)
+
+func (v *validator) startEmpty() {
+	p, key := &v.cfg.Pair, "pair.start_empty_after"
+	if v.faulty(key) || v.faulty("pair.failure_timeout") {
+		return
+	}
+	least := max(minStartEmpty, startEmptyTimeouts*p.FailureTimeout)
+	if p.StartEmptyAfter < least || p.StartEmptyAfter > maxStartEmpty {
+		v.add(key, fmt.Sprintf("%v (%d times failure_timeout, and a second) to %v", least, startEmptyTimeouts, maxStartEmpty),
+			"%v is out of range", p.StartEmptyAfter)
+	}
 }
 
 // timing checks heartbeat and failure_timeout, whose paths begin with prefix.

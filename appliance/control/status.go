@@ -38,6 +38,7 @@ type Status struct {
 	Connections  Connections       `json:"connections"`
 	Takeovers    uint64            `json:"takeovers"` // done by this process
 	LastTakeover *Takeover         `json:"last_takeover,omitempty"`
+	LastLoss     *Loss             `json:"last_loss,omitempty"`
 	Drops        map[string]uint64 `json:"drops"` // packets, frames, connections by reason
 	Services     []Service         `json:"services"`
 	Memory       Memory            `json:"memory"`
@@ -95,6 +96,16 @@ type Takeover struct {
 	Connections    int       `json:"connections"`
 	Lost           int       `json:"lost"` // connections that could not be continued
 	Why            string    `json:"why"`  // what told that the active was gone
+}
+
+// Loss describes a start without the connections that somebody held: nobody who did was
+// left, or heard of for pair.start_empty_after.
+type Loss struct {
+	At          time.Time      `json:"at"`
+	Why         string         `json:"why"`
+	Connections int            `json:"connections"` // as far as this appliance knew
+	Services    map[string]int `json:"services"`    // the same by service; null: it has seen none of them
+	Text        string         `json:"text"`        // the same in words
 }
 
 // Service is one protected service.

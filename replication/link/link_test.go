@@ -102,7 +102,7 @@ func pairOf(t *testing.T, dir string) (a, b side) {
 			Node: node, Pair: "edge", Listen: listen, Peer: peer, PeerAddr: peerAddr,
 			Identity: load(t, filepath.Join(dir, node)),
 			Hello: func() wire.Hello {
-				return wire.Hello{MinVersion: 1, MaxVersion: 1, Role: wire.RoleStandby, Epoch: 7, BootID: [16]byte{boot}, Tiebreak: uint64(boot)}
+				return wire.Hello{MinVersion: 1, MaxVersion: 1, Role: wire.RoleStandby, Epoch: 7, BootID: [16]byte{boot}, Holds: uint64(boot)}
 			},
 			Log:       slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug})),
 			RedialMin: time.Millisecond, RedialMax: 20 * time.Millisecond,

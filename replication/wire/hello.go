@@ -19,10 +19,10 @@ type Hello struct {
 	MinVersion, MaxVersion uint8  // versions of frames that the sender reads and writes
 	Pair, Node             string // at most MaxName bytes each
 	Role                   RoleState
-	InSync                 bool     // standby: its store is whole; active: its standby was in sync and is not released
+	InSync                 bool     // standby: its store is whole; active: its standby was in sync and is not released; none: has handed over
 	Epoch                  uint64   // the newest epoch that the sender has seen
 	BootID                 [16]byte // differs after each start of the process
-	Tiebreak               uint64   // random; decides between two nodes that start together
+	Holds                  uint64   // connections that an active has; older builds say 0
 }
 
 const helloInSync = 1 << 0
@@ -44,7 +44,7 @@ func AppendHello(dst []byte, h *Hello) ([]byte, error) {
 	dst = append(dst, h.MinVersion, h.MaxVersion, byte(h.Role), flags)
 	dst = binary.BigEndian.AppendUint64(dst, h.Epoch)
 	dst = append(dst, h.BootID[:]...)
-	dst = binary.BigEndian.AppendUint64(dst, h.Tiebreak)
+	dst = binary.BigEndian.AppendUint64(dst, h.Holds)
 	dst = appendString(dst, h.Pair)
 	dst = appendString(dst, h.Node)
 	Finish(dst, start, Header{Version: MinVersion, Type: TypeHello})
@@ -71,7 +71,7 @@ func DecodeHello(payload []byte) (Hello, error) {
 	h.InSync = payload[3]&helloInSync != 0
 	h.Epoch = binary.BigEndian.Uint64(payload[4:])
 	copy(h.BootID[:], payload[12:])
-	h.Tiebreak = binary.BigEndian.Uint64(payload[28:])
+	h.Holds = binary.BigEndian.Uint64(payload[28:])
 	rest := payload[fixed:]
 	var err error
 	if h.Pair, rest, err = readString(rest, MaxName); err != nil {

@@ -109,7 +109,7 @@ func goldenFrames(version uint8) map[string][]byte {
 	Finish(batch, 0, Header{Version: version, Type: TypeBatch, Epoch: 3, Index: 1 << 40})
 	hello, err := AppendHello(nil, &Hello{
 		MinVersion: 1, MaxVersion: 1, Pair: "edge", Node: "a", Role: RoleStandby, InSync: true,
-		Epoch: 9, BootID: [16]byte{1, 2, 3, 15: 16}, Tiebreak: 0x0102030405060708,
+		Epoch: 9, BootID: [16]byte{1, 2, 3, 15: 16}, Holds: 0x0102030405060708,
 	})
 	if err != nil {
 		panic(err)

@@ -1,0 +1,463 @@
+package roles
+
+import "lockstep/replication"
+
+// A pair without a witness decides by what each of the two knows. These are the rules,
+// and why they hold:
+//
+//   - An active with a standby in sync speaks by a lease: from when the newest heartbeat
+//     that the standby answered was sent, for a little less than FailureTimeout. The
+//     standby takes over because of silence only when it has heard nothing for all of
+//     FailureTimeout, so by then the active is mute.
+//   - An active whose session has ended keeps its gates closed to the end of its lease.
+//     Then it falls silent and asks both networks who holds the addresses. Only when
+//     nobody has answered for doubtTime does it go on alone, and acknowledges what
+//     nobody else holds. Earlier it does so only if the standby's own kernel says that
+//     its process is dead, or if the standby says that it has given up its store.
+//   - So a standby knows until when its store cannot be behind: it continues it only
+//     within takeTime of a heartbeat of its own that the active has answered. Whoever
+//     was not running (stopped, suspended, starved) is later than that when it wakes,
+//     whatever it finds: a closed session, silence, a peer that is dead by now. It
+//     gives its store up and asks.
+//   - The end of a session is no death. The peer's own kernel refusing its port is one;
+//     a peer that says that it is not active is as good; silence for FailureTimeout is
+//     taken for one.
+//   - Who holds nothing becomes active only when whoever may hold connections has been
+//     silent for StartEmptyAfter, or is proved dead.
+//
+// What cannot be known without a third voter: if the two are cut off from each other on
+// all networks, both go on.
+
+// Nanos is a point in time or a span of the clock that is passed in.
+type Nanos = replication.Nanos
+
+const millis Nanos = 1_000_000
+
+// Never is no point in time.
+const Never = replication.Never
+
+// LoneAppliance is what the rules of a pair without a witness act on. Each call has its
+// effect before it returns.
+type LoneAppliance interface {
+	Role() replication.Role
+	Epoch() uint64
+	// Whole reports, on a standby, whether its store could be continued.
+	Whole() bool
+	Connected() bool
+	// Replaceable reports, on an active, that the standby of this session was told that
+	// it holds everything: it may take over.
+	Replaceable() bool
+	// Heard is when the last frame of the newest session came, Confirmed when the newest
+	// of our heartbeats in it that the peer has answered was sent: not ok if none was.
+	Heard() Nanos
+	Confirmed() (at Nanos, ok bool)
+	// LeaseOver reports, on an active, that it is mute because its lease has ended.
+	LeaseOver() bool
+	// CutOff reports that neither network works here.
+	CutOff() bool
+
+	// CloseSession, Release, Follow, Continue: see Appliance.
+	CloseSession() bool
+	Release()
+	Follow(epoch uint64)
+	Continue(epoch uint64, why string) error
+	// StartEmpty makes us the active of that epoch with no connections. lost: somebody
+	// may have held some.
+	StartEmpty(epoch uint64, why string, lost bool)
+	// Raise moves an active without a session to a later epoch.
+	Raise(epoch uint64) error
+	// Mute lets nothing out any more until GoOn, Continue or StartEmpty.
+	Mute()
+	// StepDown mutes us, forgets all connections, and leaves us without a role.
+	StepDown(why string)
+	// GiveUp lets a standby forget its store, and leaves it without a role.
+	GiveUp(why string)
+	// GoOn is Release on an active that is alone from now on, mute or not: it speaks until
+	// then, unless OwnLease is called again.
+	GoOn(until Nanos)
+	// OwnLease lets an active speak until then. It has no effect while the active is
+	// Replaceable: then the standby's answers are the lease.
+	OwnLease(until Nanos)
+
+	// Ask asks both networks once who holds our addresses; the answers come by Claimed.
+	Ask()
+	// Prove asks the peer's kernel again and again whether its process is dead, while
+	// on; Refused tells that it is. Switching it on forgets what was found before.
+	Prove(on bool)
+	// Say tells the operator what has come to pass.
+	Say(what Event, why string)
+}
+
+// Event is something that an operator wants to know.
+type Event int
+
+const (
+	StandbyLost   Event = iota // the active finds out what has become of the standby
+	Silent                     // the active has fallen silent
+	GoesOnAlone                // the active goes on, unprotected
+	ActiveLost                 // the standby finds out what has become of the active
+	StaysBack                  // a candidate: somebody else holds the addresses
+	PeerStepsDown              // both were active
+)
+
+// AloneConfig are the times of a pair without a witness, equal on both.
+type AloneConfig struct {
+	Smaller                   bool  // our name is the smaller one of the two
+	Heartbeat, FailureTimeout Nanos // see replication.Limits
+	StartEmptyAfter           Nanos // see above
+	Settle                    Nanos // how long a process that has just started looks for its peer at least
+}
+
+// DoubtTime is how long a silent active asks before it goes on alone.
+func (c *AloneConfig) DoubtTime() Nanos { return 10*c.Heartbeat + c.FailureTimeout + 200*millis }
+
+// takeTime is how long after a confirmed heartbeat a store may be continued. The active
+// goes on alone no earlier than DoubtTime after the end of its lease, which is no more
+// than a heartbeat and the link's delay shorter than the lease that the confirmed
+// heartbeat gives. What is left of DoubtTime is for our announcements to reach it.
+func (c *AloneConfig) takeTime() Nanos { return c.FailureTimeout + c.DoubtTime()*3/5 }
+
+// ownLease is how long an active that nobody may replace speaks without looking at its
+// clock: one that was not running for longer wakes up mute. Nobody who holds nothing
+// starts within that.
+func (c *AloneConfig) ownLease() Nanos { return c.StartEmptyAfter / 2 }
+
+const (
+	// askEvery spaces questions to the networks, and answerIn is how long an answer may take.
+	askEvery = 100 * millis
+	answerIn = 300 * millis
+	// claimWindow is how long after the beginning of going on alone somebody else's claim
+	// may be the peer's. A claim is not authenticated, so the window is short.
+	claimWindow = 10_000 * millis
+	// claimPause is the least time between two questions because of a claim.
+	claimPause = 1000 * millis
+	// repeatIn is less than what lies between two announcements, and more than between the
+	// copies of one.
+	repeatIn = 5 * millis
+)
+
+type stage uint8
+
+const (
+	candidate stage = iota // no role
+	following              // standby, in session
+	bereft                 // standby, its session is over, its store may still be continued
+	leading                // active, in session
+	holding                // active, its session is over, its lease lasts
+	doubting               // active, mute: has somebody taken over?
+	solitary               // active, alone
+)
+
+func (s stage) String() string {
+	return [...]string{"candidate", "following", "bereft", "leading", "holding", "doubting", "alone"}[s]
+}
+
+// Alone are the rules of one appliance of a pair without a witness. Its methods must
+// not run concurrently. The caller tells of claims, refusals and sessions that have come
+// before it calls Tick.
+type Alone struct {
+	a     LoneAppliance
+	cfg   AloneConfig
+	stage stage
+	begun Nanos // when this stage began
+
+	dead    bool  // the peer's process is proved dead, since begun
+	at      Nanos // of doubting: when it ends
+	askAt   Nanos // of candidate and doubting: the next question to the networks
+	askFrom Nanos // of candidate: when the first one of this series was asked; Never: none was
+
+	knows  bool  // of candidate: somebody did hold connections
+	seen   Nanos // of candidate: the last sign of whoever may
+	due    Nanos // of candidate: not before
+	handed bool  // of candidate: our standby holds all that we had, and nothing was said since
+	stays  bool  // of candidate: said that somebody else holds the addresses
+
+	claimAt  Nanos  // of solitary and doubting: the last claim that was asked about; Never: none was
+	claimant string // whose
+}
+
+// NewAlone returns the rules of an appliance that has just started.
+func NewAlone(cfg AloneConfig, a LoneAppliance, now Nanos) *Alone {
+	r := &Alone{a: a, cfg: cfg}
+	r.idle(now, now+cfg.Settle)
+	return r
+}
+
+// Stage says in a word where this appliance stands.
+func (r *Alone) Stage() string { return r.stage.String() }
+
+// Handed reports that this appliance has no role because it has handed over: it says so
+// in its Hello (Said.InSync).
+func (r *Alone) Handed() bool { return r.stage == candidate && r.handed }
+
+// Waits tells when a candidate will start without connections, if nothing is heard
+// before.
+func (r *Alone) Waits() (until Nanos, waits bool) {
+	return r.startAt(), r.stage == candidate
+}
+
+func (r *Alone) enter(s stage, now Nanos) {
+	r.stage, r.begun = s, now
+	r.dead, r.handed, r.stays = false, false, false
+	r.askAt, r.askFrom, r.claimAt, r.claimant = now, Never, Never, ""
+	r.a.Prove(s != following && s != leading)
+}
+
+// idle is where we have no role. Not before due do we become active by ourselves.
+func (r *Alone) idle(now, due Nanos) {
+	r.enter(candidate, now)
+	r.seen, r.due = now, due
+}
+
+// startAt is when a candidate starts without connections.
+func (r *Alone) startAt() Nanos {
+	if r.dead {
+		return max(r.due, r.begun+answerIn)
+	}
+	return max(r.due, r.seen+r.cfg.StartEmptyAfter)
+}
+
+// Next is when Tick has something to do.
+func (r *Alone) Next() Nanos {
+	switch r.stage {
+	case candidate:
+		return max(r.startAt()-answerIn, r.askAt)
+	case bereft:
+		return min(r.a.Heard()+r.cfg.FailureTimeout, r.freshUntil())
+	case doubting:
+		return min(r.at, r.askAt)
+	}
+	return Never
+}
+
+// Tick does what is due. Call it often: several times within StartEmptyAfter/2, and the
+// lease of an active that is alone goes on.
+func (r *Alone) Tick(now Nanos) {
+	switch r.stage {
+	case candidate:
+		r.tickCandidate(now)
+	case bereft:
+		r.tickBereft(now)
+	case leading:
+		if !r.a.Replaceable() { // else the standby's answers are the lease
+			r.renew(now)
+		}
+	case holding:
+		if r.a.LeaseOver() {
+			r.doubt(now, "the standby has not come back")
+		}
+	case doubting:
+		r.tickDoubt(now)
+	case solitary:
+		r.renew(now)
+	}
+}
+
+// renew is how an active that nobody may replace goes on, if it was running.
+func (r *Alone) renew(now Nanos) {
+	if r.a.LeaseOver() {
+		r.a.CloseSession()
+		r.doubt(now, "this process stood still")
+		return
+	}
+	r.a.OwnLease(now + r.cfg.ownLease())
+}
+
+// tickCandidate asks both networks before it starts.
+func (r *Alone) tickCandidate(now Nanos) {
+	at := r.startAt()
+	if now >= at-answerIn && now >= r.askAt {
+		r.a.Ask()
+		r.askAt = now + askEvery
+		if r.askFrom == Never {
+			r.askFrom = now
+		}
+	}
+	if now < at || r.askFrom == Never || now < r.askFrom+answerIn {
+		return
+	}
+	why := "nobody else is heard"
+	if r.dead {
+		why = "the peer's process does not run"
+	}
+	// Not a new epoch: whoever has continued something has the newer one when we meet.
+	r.startEmpty(now, max(r.a.Epoch(), 1), why, r.knows || !r.dead)
+}
+
+// startEmpty: lost tells that somebody may have held connections.
+func (r *Alone) startEmpty(now Nanos, epoch uint64, why string, lost bool) {
+	r.knows = false
+	r.a.OwnLease(now + r.cfg.ownLease())
+	r.a.StartEmpty(epoch, why, lost)
+	r.enter(solitary, now)
+}
+
+// freshUntil is until when our store cannot be behind.
+func (r *Alone) freshUntil() Nanos {
+	at, ok := r.a.Confirmed()
+	if !ok {
+		return 0
+	}
+	return at + r.cfg.takeTime()
+}
+
+// tickBereft is a standby's that has lost its session.
+func (r *Alone) tickBereft(now Nanos) {
+	switch {
+	case now > r.freshUntil():
+		r.giveUp(now, "the active may have gone on without this standby")
+	case now >= r.a.Heard()+r.cfg.FailureTimeout && !r.a.CutOff():
+		r.takeOver(now, r.a.Epoch()+1, "the active is silent")
+	}
+}
+
+func (r *Alone) takeOver(now Nanos, epoch uint64, why string) {
+	r.a.OwnLease(now + r.cfg.ownLease())
+	if err := r.a.Continue(epoch, why); err != nil {
+		r.giveUp(now, err.Error())
+		return
+	}
+	r.enter(solitary, now)
+}
+
+// giveUp is where a standby's store is of no use any more. The former active may still
+// hold what was in it.
+func (r *Alone) giveUp(now Nanos, why string) {
+	dead := r.dead
+	r.a.GiveUp(why)
+	r.idle(now, now)
+	r.knows, r.dead = true, dead
+}
+
+// doubt is where an active is whose lease has ended: somebody may have taken over.
+func (r *Alone) doubt(now Nanos, why string) {
+	r.a.Mute()
+	r.enter(doubting, now)
+	r.at = now + r.cfg.DoubtTime()
+	r.a.Say(Silent, why)
+	r.tickDoubt(now)
+}
+
+func (r *Alone) tickDoubt(now Nanos) {
+	if r.a.CutOff() {
+		r.at = now + r.cfg.DoubtTime() // nobody could be heard
+	}
+	if now >= r.askAt {
+		r.a.Ask()
+		r.askAt = now + askEvery
+	}
+	if now >= r.at {
+		r.goOn(now, "nobody has taken over")
+	}
+}
+
+// goOn is where an active is on its own from now on.
+func (r *Alone) goOn(now Nanos, why string) {
+	dead := r.dead
+	r.a.GoOn(now + r.cfg.ownLease())
+	r.enter(solitary, now)
+	r.dead = dead
+	r.a.Say(GoesOnAlone, why)
+}
+
+// stepDown is where an active is none any more, because another one is.
+func (r *Alone) stepDown(now Nanos, why string) {
+	r.a.Mute()
+	r.a.CloseSession()
+	r.a.StepDown(why)
+	r.idle(now, now)
+	r.knows = true
+}
+
+// SessionLost tells that the session has ended, or that the peer was silent in it for
+// FailureTimeout. It reports false if there was none.
+func (r *Alone) SessionLost(now Nanos, why string) bool {
+	replaceable := r.a.Replaceable()
+	if !r.a.CloseSession() {
+		return false
+	}
+	switch {
+	case r.stage == following && !r.a.Whole():
+		r.giveUp(now, "the active was lost before this standby was in sync: "+why)
+	case r.stage == following:
+		r.a.Release() // the store stays
+		r.enter(bereft, now)
+		r.a.Say(ActiveLost, why)
+		r.tickBereft(now)
+	case r.stage != leading:
+	case r.a.LeaseOver():
+		r.doubt(now, why)
+	case !replaceable:
+		r.goOn(now, why)
+	default:
+		r.enter(holding, now)
+		r.a.Say(StandbyLost, why)
+	}
+	return true
+}
+
+// Refused tells that the peer's own kernel refuses connections to its port, asked since
+// Prove was switched on: the process that we knew is dead. (One that ends in order is
+// mute before its port is closed.)
+func (r *Alone) Refused(now Nanos) {
+	if r.stage == following || r.stage == leading {
+		return
+	}
+	r.dead = true
+	switch r.stage {
+	case bereft:
+		if now > r.freshUntil() {
+			r.giveUp(now, "the active has died, and may have gone on without this standby before")
+			return
+		}
+		r.takeOver(now, r.a.Epoch()+1, "the active's process is dead")
+	case holding:
+		if r.a.LeaseOver() {
+			r.doubt(now, "the standby's process is dead")
+			return
+		}
+		r.goOn(now, "the standby's process is dead")
+	}
+}
+
+// Claimed tells that somebody, by hardware address, claims one of our addresses, asked
+// or not. It is not authenticated: nobody steps down for a claim without having asked,
+// and been answered.
+func (r *Alone) Claimed(now Nanos, who string) {
+	switch r.stage {
+	case candidate:
+		if r.askFrom == Never {
+			return
+		}
+		if !r.stays {
+			r.stays = true
+			r.a.Say(StaysBack, who)
+		}
+		r.seen, r.due, r.askFrom = now, now+r.cfg.Settle, Never
+	case doubting:
+		if r.contested(now, who, askEvery) {
+			r.stepDown(now, "the peer has taken over")
+			return
+		}
+		r.at = max(r.at, min(now+answerIn, r.begun+2*r.cfg.DoubtTime()))
+	case solitary:
+		// The claimant can be the peer only if that lives, and if neither could hear the
+		// other when we went on.
+		if !r.dead && now-r.begun <= claimWindow && r.contested(now, who, claimPause) {
+			r.doubt(now, "somebody else answers for our addresses")
+		}
+	}
+}
+
+// contested reports whether the claimant has answered a question that we asked after an
+// earlier claim of his. If not it asks, once in pause.
+func (r *Alone) contested(now Nanos, who string, pause Nanos) bool {
+	if r.claimAt != Never && who == r.claimant && now-r.claimAt >= repeatIn && now-r.claimAt <= answerIn {
+		return true
+	}
+	if r.claimAt == Never || now-r.claimAt >= pause {
+		r.claimAt, r.claimant = now, who
+		r.a.Ask()
+	}
+	return false
+}

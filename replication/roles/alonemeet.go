@@ -1,0 +1,140 @@
+package roles
+
+import "lockstep/replication"
+
+// Two appliances of a pair without a witness meet.
+
+// LoneSaid is what one side said of itself when a session was made.
+type LoneSaid struct {
+	Role  replication.Role
+	Epoch uint64
+	// InSync: of a standby, its store is whole, and it may be continuing it; of one
+	// without a role, it has handed over what it had.
+	InSync bool
+	// Holds is how many connections it has.
+	Holds uint64
+}
+
+// Session decides about a new session from what both said last; the one before must be
+// lost by then. Begin: replicate over it, with the role and epoch that we have now.
+// Stale: close it, both dial again and say what they are then.
+func (r *Alone) Session(now Nanos, ours, theirs LoneSaid) Verdict {
+	said := LoneSaid{Role: r.a.Role(), Epoch: r.a.Epoch(), Holds: ours.Holds}
+	said.InSync = r.Handed() || said.Role == replication.RoleStandby && r.a.Whole()
+	ours.InSync = ours.InSync && said.Role != replication.RoleActive
+	if ours != said {
+		return Stale // the peer decides on old news
+	}
+	switch said.Role {
+	case replication.RoleActive:
+		return r.meetAsActive(now, ours, theirs)
+	case replication.RoleStandby:
+		r.meetAsStandby(now, theirs)
+		return Stale
+	}
+	return r.meetAsCandidate(now, theirs)
+}
+
+// meetAsActive: we may be alone, or within our lease, or in doubt.
+func (r *Alone) meetAsActive(now Nanos, ours, theirs LoneSaid) Verdict {
+	switch {
+	case theirs.Role == replication.RoleActive:
+		if r.prevails(ours, theirs) {
+			r.a.Say(PeerStepsDown, "") // it sees the same, and comes again
+			return Stale
+		}
+		r.stepDown(now, "both appliances were active, and the peer is the newer one")
+		return Stale
+	case theirs.Role == replication.RoleStandby && theirs.InSync:
+		// It may be taking over at this moment. When it hears that we live it gives its
+		// store up, and comes again.
+		return Stale
+	}
+	// It is not active and holds nothing, so nobody has taken over.
+	epoch := max(ours.Epoch, theirs.Epoch)
+	if r.stage != solitary {
+		r.goOn(now, "the peer has not taken over")
+	}
+	if epoch > ours.Epoch && r.a.Raise(epoch) != nil {
+		return Stale
+	}
+	r.enter(leading, now)
+	return Begin
+}
+
+// prevails: of two actives the one with the newer epoch goes on, which has continued
+// something last; then the one that holds more; then the smaller name. Both sides decide
+// by the same words.
+func (r *Alone) prevails(ours, theirs LoneSaid) bool {
+	switch {
+	case ours.Epoch != theirs.Epoch:
+		return ours.Epoch > theirs.Epoch
+	case ours.Holds != theirs.Holds:
+		return ours.Holds > theirs.Holds
+	}
+	return r.cfg.Smaller
+}
+
+// meetAsStandby: our store may still be continued. If the peer is active, it lives: it
+// begins a session only with one that has given its store up. If it is not, nobody but
+// us can continue what it had.
+func (r *Alone) meetAsStandby(now Nanos, theirs LoneSaid) {
+	handed := theirs.Role == replication.RoleNone && theirs.InSync && theirs.Epoch == r.a.Epoch()
+	switch {
+	case theirs.Role == replication.RoleActive:
+		r.giveUp(now, "the active lives")
+	case handed:
+		r.takeOver(now, r.a.Epoch()+1, "the active has handed over")
+	case now > r.freshUntil():
+		r.giveUp(now, "the active may have gone on without this standby before it ended")
+	default:
+		r.takeOver(now, max(r.a.Epoch(), theirs.Epoch)+1, "the active is none any more")
+	}
+}
+
+// meetAsCandidate: we hold nothing.
+func (r *Alone) meetAsCandidate(now Nanos, theirs LoneSaid) Verdict {
+	epoch := max(r.a.Epoch(), theirs.Epoch)
+	switch {
+	case theirs.Role == replication.RoleActive:
+		r.knows = false
+		r.a.Follow(epoch)
+		r.enter(following, now)
+		return Begin
+	case theirs.InSync:
+		return Stale // it decides first what becomes of what it holds, or of what we do
+	case r.handed:
+		return Stale // the peer was not told yet
+	case r.cfg.Smaller:
+		r.startEmpty(now, epoch+1, "neither appliance holds connections; the smaller name goes first", r.knows)
+		r.enter(leading, now)
+		return Begin
+	}
+	r.knows = false
+	r.a.Follow(epoch + 1)
+	r.enter(following, now)
+	return Begin
+}
+
+// HandOver begins a hand-over: we are mute. Call HandedOver when the standby has
+// confirmed everything or has had its time. An error says why there is none.
+func (r *Alone) HandOver() error {
+	switch {
+	case r.a.Role() != replication.RoleActive:
+		return ErrNotActive
+	case r.stage != leading || !r.a.Connected():
+		return ErrNoStandby
+	case !r.a.Replaceable():
+		return ErrNotInSync
+	}
+	r.a.Mute()
+	return nil
+}
+
+// HandedOver lets the standby take over: it hears from us that we are no longer active.
+func (r *Alone) HandedOver(now Nanos) {
+	r.a.StepDown("handed over")
+	r.idle(now, now)
+	r.knows, r.handed = true, true
+	r.a.CloseSession()
+}
