@@ -38,7 +38,11 @@ func (l *Leg) input(s *segment, pkt *stack.PacketBuffer, outHeld bool) verdict {
 			v, wake = l.inputWaiting(s, pkt)
 		}
 	case stAttached:
-		v, reply = l.inputEndpoint(s, pkt)
+		if l.err != nil {
+			v, reply = l.inputReset(s) // what it had received is still being passed on
+		} else {
+			v, reply = l.inputEndpoint(s, pkt)
+		}
 	case stTombstone:
 		v, reply = l.inputTombstone(s)
 	case stReset:

@@ -277,12 +277,23 @@ func (l *Leg) Abort() {
 			l.ep.Abort() // its RST passes through output while still attached
 		}
 	}
-	if l.unlocated() {
+	switch {
+	case l.unlocated():
 		l.end(stReset, ErrReset)
 		l.askForReset()
-		return
+	case l.inFlight():
+		l.end(stReset, ErrReset)
+	default:
+		l.end(stClosed, ErrReset)
 	}
-	l.end(stClosed, ErrReset)
+}
+
+// inFlight reports whether the peer has not acknowledged everything: then it may not be
+// where our RST says (RFC 5961, 3.2), and is answered with another one.
+func (l *Leg) inFlight() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state == stAttached && l.txNxt > l.txUna
 }
 
 // unlocated reports whether the leg is continued from another appliance and its

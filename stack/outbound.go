@@ -386,7 +386,7 @@ func (l *Leg) Open() {
 // outMu and mu are held.
 func (l *Leg) payOwed() []byte {
 	o := &l.owed
-	if !o.set || l.state != stAttached {
+	if !o.set || l.state != stAttached || l.err != nil {
 		return nil
 	}
 	ack := min(o.ack, l.gate())

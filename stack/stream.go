@@ -37,7 +37,9 @@ func (c *collector) Write(p []byte) (int, error) {
 
 // Peek appends to bufs up to limit bytes of the receive queue, from skip bytes
 // after its front. The slices stay valid until Discard or the leg's end by this
-// goroutine. eof: the peer's FIN follows what was returned and what is skipped.
+// goroutine. eof: the peer's FIN follows what was returned and what is skipped. What had
+// come in order before a RST stays in the queue (netstack purges only what waits for a
+// gap to be filled).
 func (l *Leg) Peek(bufs [][]byte, skip, limit int) (_ [][]byte, n int, eof bool) {
 	if l.ep == nil || limit <= 0 {
 		return bufs, 0, false
@@ -64,7 +66,11 @@ func (l *Leg) finReceived() bool {
 	case tcp.StateCloseWait, tcp.StateClosing, tcp.StateLastAck, tcp.StateTimeWait:
 		return true
 	case tcp.StateClose:
-		return true // LAST-ACK is over: both FINs are acknowledged
+		return true // LAST-ACK is over: both FINs are acknowledged; or a RST in CLOSE-WAIT
+	case tcp.StateError:
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.rxFin > 0 && l.rxNxt >= l.rxFin
 	}
 	return false
 }

@@ -18,13 +18,14 @@ func (c *Conn) Adopt() {
 // adopt answers. A connection that the journal does not know, or knows to have ended,
 // was not asked for; one that is protected was asked for by a session before.
 func (c *Conn) adopt() {
-	if !c.recorded() || c.protected.Load() || c.failed() {
+	if !c.recorded() || c.protected.Load() {
 		return
 	}
 	if c.kept != nil {
 		c.adoptKept()
 		return
 	}
+	c.drain.secured = false
 	var pos [2]replication.StreamPos
 	reqAcked, reqFin := c.client.CloseGate()
 	respAcked, respFin := c.server.CloseGate()

@@ -12,7 +12,9 @@ import (
 
 // claim is what is known about the end of the source's stream.
 type claim struct {
-	answer *atomic.Uint32 // of the probe; nil: not asked
+	answer  *atomic.Uint32 // of the probe; nil: not asked
+	release bool           // the server has reset and lives: what it had sent before counts
+	meant   bool           // ... and all of that is released: it is the end
 }
 
 // Values of claim.answer.
@@ -103,27 +105,35 @@ func (c *Conn) suspicious() bool {
 	return true
 }
 
-// believe passes the end on: also what the adapter has kept back of a last head.
+// believe passes the end on.
 func (c *Conn) believe(src *replica) {
-	k := c.kept
-	if k.ad != nil {
-		bufs, n, _ := src.leg.Peek(nil, int(k.seen.end-src.base), flatSize)
-		if n > 0 {
-			k.ad = nil // whatever it is, it is no message
-			if _, full := c.releaseFresh(src, bufs, n); full {
-				return
-			}
-			c.tellReleased(false)
-		}
+	if c.releaseRest(src) {
+		c.endResponse()
 	}
-	c.endResponse()
+}
+
+// releaseRest releases what the adapter has kept back of a last head. It reports false if
+// the client's leg does not take all of it.
+func (c *Conn) releaseRest(src *replica) bool {
+	k := c.kept
+	if k.ad == nil {
+		return true
+	}
+	bufs, n, _ := src.leg.Peek(nil, int(k.seen.end-src.base), flatSize)
+	if n == 0 {
+		return true
+	}
+	k.ad = nil // whatever it is, it is no message
+	_, full := c.releaseFresh(src, bufs, n)
+	c.tellReleased(false)
+	return !full
 }
 
 // sourceFailed deals with a RST of the source, or its silence.
 func (c *Conn) sourceFailed(r *replica, err error) {
 	k := c.kept
 	if c.streams[1].finPassed {
-		c.abort() // the client has the whole response, but the request can not be delivered
+		c.sourceDone(r) // the response is whole, but the request can not be delivered
 		return
 	}
 	for _, x := range k.replicas() {
@@ -133,7 +143,7 @@ func (c *Conn) sourceFailed(r *replica, err error) {
 		}
 	}
 	if k.plain && !c.svc.Hot {
-		c.abort()
+		c.sourceDone(r)
 		return
 	}
 	switch c.judge(r.server) {
@@ -141,10 +151,6 @@ func (c *Conn) sourceFailed(r *replica, err error) {
 		c.r.health.down(c.svc, r.server)
 		c.lose(r, err.Error())
 	case claimAlive:
-		if k.ad != nil && k.ad.End() == adapter.Premature && c.suspicious() {
-			c.lose(r, "reset in the middle of a response")
-			return
-		}
-		c.abort()
+		c.sourceDone(r)
 	}
 }

@@ -44,6 +44,8 @@ type Conn struct {
 	gauge    gauge // of a kept connection
 	lingerTo time.Duration
 
+	drain draining // one leg has ended, what it has sent goes to the other first
+
 	opened    atomic.Bool // the journal holds the record
 	protected atomic.Bool
 	schedule  atomic.Uint32
@@ -170,6 +172,10 @@ func (c *Conn) step() (again bool) {
 	case phaseDialing:
 		c.stepDialing()
 	case phaseOpening:
+		if c.client.Err() == nil && c.kept == nil && c.server.Err() != nil && c.nothingLeft(replication.Response) {
+			c.giveUp(c.server.Err())
+			return false
+		}
 		if c.failed() {
 			return false
 		}
@@ -296,9 +302,20 @@ func (c *Conn) attach() {
 	}
 }
 
-// failed ends the connection if a leg has ended that it cannot do without.
+// failed ends a connection in its handshake if a leg has ended that it cannot do
+// without. What that one has said before its RST is for the other: then it goes on.
 func (c *Conn) failed() bool {
-	if c.client.Err() == nil && (c.kept != nil || c.server.Err() == nil) {
+	cerr, serr := c.client.Err(), error(nil)
+	if c.kept == nil {
+		serr = c.server.Err()
+	}
+	switch {
+	case cerr == nil && serr == nil:
+		return false
+	case cerr == nil && !c.nothingLeft(replication.Response):
+		c.secure(replication.Response)
+		return false
+	case serr == nil && !c.nothingLeft(replication.Request):
 		return false
 	}
 	c.abort()
@@ -340,11 +357,11 @@ func (c *Conn) stepOpen() (again bool) {
 	if c.client.Waiting() || c.server.Waiting() {
 		c.attach() // a takeover: endpoints come as they are needed
 	}
-	if c.failed() {
-		return false
-	}
 	if c.rebuild.Load() != nil && c.client.Established() && c.server.Established() {
 		c.rebuilt()
+	}
+	if c.client.Err() != nil || c.server.Err() != nil {
+		return c.stepDraining()
 	}
 	for i := range c.streams {
 		s := replication.Stream(i)

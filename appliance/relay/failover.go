@@ -30,6 +30,7 @@ func (c *Conn) lose(r *replica, why string) {
 	if r == k.source {
 		k.lostAt, k.lostWhy, k.retryAt = c.r.now(), why, 0
 		k.claim = claim{}
+		c.drain.on.Store(false)
 		c.svc.counts.lost.Add(1)
 		c.svc.note(Loss{Server: r.server, Why: why, Conn: c.ID, Source: true})
 	} else if r.leg.Established() {
@@ -52,6 +53,10 @@ func (c *Conn) dismiss() {
 	for _, r := range k.replicas() {
 		err := r.leg.Err()
 		switch {
+		case err == nil && r == k.source && c.streams[replication.Response].finPassed:
+			if down, _ := c.r.health.probedDown(c.svc, r.server, r.born); down {
+				c.retire(r)
+			}
 		case err == nil && c.unhealthy(r):
 			c.lose(r, "its health check fails")
 		case err == nil && !r.leg.Established() && now-r.born > dialAnswer && r != k.source:

@@ -1,6 +1,10 @@
 package relay
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"lockstep/replication"
+)
 
 // gauge is what the outside may know of a kept connection; its worker sets it.
 type gauge struct {
@@ -55,5 +59,5 @@ func (c *Conn) measure() {
 	g.lag.Store(lag)
 	g.replicas.Store(int32(len(k.replicas())))
 	g.inStep.Store(inStep)
-	g.orphan.Store(k.source == nil)
+	g.orphan.Store(k.source == nil && !c.streams[replication.Response].finPassed)
 }

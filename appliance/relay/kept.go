@@ -46,7 +46,8 @@ type kept struct {
 	restored   bool          // continued from another appliance, see vouched
 	askAt      time.Duration // earliest next time that its client is asked how far it is
 
-	claim claim // of the source that it has ended
+	claim claim  // of the source that it has ended
+	taken uint64 // of the request, by a server that was retired
 
 	server replication.LegRecord // the leg that the journal knows
 	start  [2]uint64             // and where it begins
@@ -121,7 +122,7 @@ func (c *Conn) stepKept() (again bool) {
 		return false
 	}
 	if c.client.Err() != nil {
-		c.abort()
+		c.stepClientGone()
 		return false
 	}
 	if c.rebuild.Load() != nil && c.client.Established() && (k.source == nil || k.source.leg.Established()) {
@@ -133,6 +134,10 @@ func (c *Conn) stepKept() (again bool) {
 	}
 	c.dismiss()
 	if c.phase == phaseDone {
+		return false
+	}
+	if k.source == nil && c.streams[replication.Response].finPassed {
+		c.stepServed()
 		return false
 	}
 	before := k.source

@@ -44,11 +44,16 @@ func (c *Conn) finishKept() {
 	c.deliver(replication.Response, c.streams[replication.Response].delivered.Load())
 	c.deliver(replication.Request, k.source.acked.Load())
 	c.r.journal.Close(c.ID, replication.Finished)
-	c.protected.Store(false)
 	c.client.Finish()
 	k.source.leg.Finish()
 	k.remove(k.source)
-	for _, r := range k.replicas() {
+	c.startLingering()
+}
+
+// startLingering goes on with the replicas of a connection that the journal has closed.
+func (c *Conn) startLingering() {
+	c.protected.Store(false)
+	for _, r := range c.kept.replicas() {
 		r.leg.Open()
 	}
 	c.phase = phaseLingering

@@ -224,6 +224,10 @@ func (r *Relay) janitor() {
 		}
 		now := r.now()
 		r.Each(func(c *Conn) {
+			if c.drain.on.Load() {
+				r.sched.add(c, false) // has its time run out?
+				return
+			}
 			idle := now - time.Duration(c.stepAt.Load())
 			if (c.svc.Idle > 0 && idle > c.svc.Idle) || (!c.opened.Load() && now-c.born > dialMax) {
 				c.kill(false)

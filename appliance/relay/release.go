@@ -11,7 +11,7 @@ func (c *Conn) releaseResponse() (again bool) {
 		return false
 	}
 	src := k.source
-	if src != nil && src.leg.Err() != nil {
+	if src != nil && src.leg.Err() != nil && !k.claim.release {
 		src = nil
 	}
 	bufs := c.r.buffers()

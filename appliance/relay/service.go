@@ -21,6 +21,9 @@ type Service struct {
 	MaxHalfOpen   int
 	Idle          time.Duration // 0: never
 	DownFor       time.Duration // a server that failed is asked again after this
+	// Drain is how long, after a reset, the other peer may acknowledge nothing of what
+	// was sent before it. 0: drainSilent.
+	Drain time.Duration
 
 	// Kept: a connection outlives its server (protection log or hot). What follows is
 	// of such services only.

@@ -99,6 +99,34 @@ func TestServerResetReachesClient(t *testing.T) {
 	p.gone()
 }
 
+// A server answers and closes without having read all of the request, as for a long POST
+// that it refuses: its kernel sends the answer and then a RST. Every client gets the
+// whole answer, then ECONNRESET.
+func TestAnswerBeforeReset(t *testing.T) {
+	const conns, size = 50, 10 << 10 // bytes: what the kernel sends at once; the rest it drops
+	p := start(t, options{extra: rawService})
+	p.listenRaw(func(c net.Conn) {
+		io.ReadFull(c, make([]byte, 5))
+		c.Write(make([]byte, size))
+		c.Close()
+	})
+	for i := range conns {
+		c, err := p.dial(lab.VIP4 + ":81")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write(make([]byte, 2000)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, c)
+		if n != size || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("client %d got %d bytes and %v, want %d and a reset", i, n, err, size)
+		}
+		c.Close()
+	}
+	p.gone()
+}
+
 // Nobody listens on the server: the client is refused, as without a gateway.
 func TestRefusedServer(t *testing.T) {
 	p := start(t, options{extra: rawService})

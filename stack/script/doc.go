@@ -45,6 +45,7 @@
 //	advance 150ms               the replication cores' clock moves on
 //	tick                        what only time brings: retransmissions by the peers
 //	takeover                    the standby continues (in plain runs, too)
+//	held 5000                   the standby holds so many bytes
 //	rejoin                      a fresh standby joins and gets in sync; it may take
 //	                            over in its turn
 //	gone                        nothing is left but tombstones

@@ -153,6 +153,11 @@ func (s *Script) step(st *Step, words, opts []string) error {
 		var err error
 		st.Span, err = time.ParseDuration(arg(0))
 		return err
+	case "held":
+		st.Verb = v
+		n, err := strconv.ParseUint(arg(0), 10, 32)
+		st.N = uint32(n)
+		return err
 	case "tick", "takeover", "rejoin", "gone", "settle":
 		st.Verb = v
 		return nil

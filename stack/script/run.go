@@ -241,6 +241,11 @@ func (p *player) play(st *Step) error {
 		if !p.rig.Settle() {
 			return p.fail("does not come to rest")
 		}
+	case "held":
+		return p.wait(func() bool {
+			held, ok := p.rig.Journal().Standby()
+			return !ok || held.HeldBytes >= uint64(st.N)
+		}, nil)
 	case "takeover":
 		return p.takeover()
 	case "rejoin":
