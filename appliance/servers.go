@@ -13,6 +13,7 @@ import (
 	"lockstep/appliance/control"
 	"lockstep/appliance/health"
 	"lockstep/appliance/relay"
+	"lockstep/internal/loglimit"
 )
 
 // The servers of the services: whether they live, and what became of connections
@@ -69,6 +70,7 @@ func (n *Node) keep(s *relay.Service, c *config.Service, w *servers) {
 		}()
 	}
 	s.OnLoss = func(l relay.Loss) { n.lostServer(s, w, l) }
+	s.OnDivergence = func(d relay.Divergence) { n.serverDiverged(s, w, &d) }
 }
 
 // canaryBefore is how long before a question about a connection's end the end of the
@@ -88,6 +90,22 @@ func (n *Node) lostServer(s *relay.Service, w *servers, l relay.Loss) {
 		return
 	}
 	n.log.Debug("server lost", "service", s.Name, "server", addr, "connection", l.Conn, "source", l.Source, "why", l.Why)
+}
+
+// serverDiverged tells what a server has sent that is not what the client has, once per
+// server and minute in the log; the status has the newest.
+func (n *Node) serverDiverged(s *relay.Service, w *servers, d *relay.Divergence) {
+	addr := s.Servers[d.Server]
+	w.mu.Lock()
+	w.last.LastDivergence = fmt.Sprintf("%s, connection %d: %s", addr, d.Conn, d)
+	w.last.DivergedAt = time.Now()
+	w.mu.Unlock()
+	msg := "a server's output differs from what the client has got"
+	if d.Ended != "" {
+		msg = "a server that was told a request again does not follow to where the client is"
+	}
+	n.log.Warn(msg, "service", s.Name, "server", addr, "connection", d.Conn, "offset", d.Offset, "exact", d.Exact,
+		"client_has", d.Client, "server_sent", d.Sent, "ended", d.Ended, loglimit.Per(s.Name+" "+addr.String()))
 }
 
 // watchServers makes the health checks of all services.
@@ -155,7 +173,7 @@ func (n *Node) statusKept(s *relay.Service) *control.Kept {
 	k := &control.Kept{
 		Lost: c.Lost, Failovers: c.Failovers, Replays: c.Replays, Switched: c.Switched, Claims: c.Claims,
 		Compared: c.Compared, Divergences: c.Diverged, Unverified: c.Unverified, GivenUp: c.GivenUp,
-		LogFull: c.LogFull, TooSlow: c.TooSlow,
+		LogFull: c.LogFull, TooSlow: c.TooSlow, Refused: c.Refused,
 	}
 	g := n.relay.Gauge(s)
 	k.Connections, k.LogBytes, k.Replicas, k.InStep = g.Connections, g.LogBytes, g.Replicas, g.InStep
@@ -166,6 +184,7 @@ func (n *Node) statusKept(s *relay.Service) *control.Kept {
 			w.mu.Lock()
 			k.LastFailover, k.LastServer = w.last.LastFailover, w.last.LastServer
 			k.LastAt, k.LastMicros = w.last.LastAt, w.last.LastMicros
+			k.LastDivergence, k.DivergedAt = w.last.LastDivergence, w.last.DivergedAt
 			w.mu.Unlock()
 		}
 	}

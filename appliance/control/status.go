@@ -121,29 +121,33 @@ type Service struct {
 // Kept is what connections that outlive their server have seen since the process
 // began.
 type Kept struct {
-	Connections  int    `json:"connections"`    // open ones
-	LogBytes     uint64 `json:"log_bytes"`      // request bytes kept for a replay
-	Replicas     int    `json:"replicas"`       // servers' legs of these connections
-	InStep       int    `json:"in_step"`        // of them: those that could go on at once
-	LagBytes     uint64 `json:"lag_bytes"`      // by which the slowest replica is behind
-	Orphans      int    `json:"orphans"`        // connections without a server just now
-	Lost         uint64 `json:"servers_lost"`   // times that a connection lost its server
-	Failovers    uint64 `json:"failovers"`      // and another one went on
-	Replays      uint64 `json:"replays"`        // legs that were told a request again, or beside another
-	Switched     uint64 `json:"switched"`       // release: first: bytes came from another replica
-	Claims       uint64 `json:"claims_judged"`  // ends of a server that a probe had to judge
-	Compared     uint64 `json:"digests"`        // compared
-	Divergences  uint64 `json:"divergences"`    // replicas whose output was not the same
-	Unverified   uint64 `json:"unverified"`     // connections reset because nobody could tell whether it was
-	GivenUp      uint64 `json:"given_up"`       // connections reset because no server continued them in time
-	LogFull      uint64 `json:"log_full"`       // connections that fell back to gateway: limits.log
-	TooSlow      uint64 `json:"too_slow"`       // replicas dropped because they were too far behind
-	LastFailover string `json:"last,omitempty"` // in words
+	Connections  int    `json:"connections"`     // open ones
+	LogBytes     uint64 `json:"log_bytes"`       // request bytes kept for a replay
+	Replicas     int    `json:"replicas"`        // servers' legs of these connections
+	InStep       int    `json:"in_step"`         // of them: those that could go on at once
+	LagBytes     uint64 `json:"lag_bytes"`       // by which the slowest replica is behind
+	Orphans      int    `json:"orphans"`         // connections without a server just now
+	Lost         uint64 `json:"servers_lost"`    // times that a connection lost its server
+	Failovers    uint64 `json:"failovers"`       // and another one went on
+	Replays      uint64 `json:"replays"`         // legs that were told a request again, or beside another
+	Switched     uint64 `json:"switched"`        // release: first: bytes came from another replica
+	Claims       uint64 `json:"claims_judged"`   // ends of a server that a probe had to judge
+	Compared     uint64 `json:"digests"`         // compared
+	Divergences  uint64 `json:"divergences"`     // replicas whose output was not the same
+	Unverified   uint64 `json:"unverified"`      // connections reset because nobody could tell whether it was
+	GivenUp      uint64 `json:"given_up"`        // connections reset because no server continued them in time
+	LogFull      uint64 `json:"log_full"`        // connections that fell back to gateway: limits.log
+	TooSlow      uint64 `json:"too_slow"`        // replicas dropped because they were too far behind
+	Refused      uint64 `json:"replays_refused"` // replays that a server has ended before where the client was
+	LastFailover string `json:"last,omitempty"`  // in words
 	// The same failover in figures: which server went on, when, and how long after the loss was
 	// known. Empty and 0: there was none.
 	LastServer string    `json:"last_server,omitempty"`
 	LastAt     time.Time `json:"last_at,omitzero"`
 	LastMicros int64     `json:"last_micros,omitempty"`
+	// LastDivergence says, in words, which server sent what instead of what the client has.
+	LastDivergence string    `json:"last_divergence,omitempty"`
+	DivergedAt     time.Time `json:"diverged_at,omitzero"`
 }
 
 // Backend is one server of a service.

@@ -129,6 +129,7 @@ func (c *collector) collectKept(s *control.Service, gauge, counter func(*prometh
 		"server_lost": k.Lost, "failover": k.Failovers, "replay": k.Replays, "switched": k.Switched,
 		"claim_judged": k.Claims, "digest_compared": k.Compared, "divergence": k.Divergences,
 		"unverified": k.Unverified, "given_up": k.GivenUp, "log_full": k.LogFull, "too_slow": k.TooSlow,
+		"replay_refused": k.Refused,
 	} {
 		counter(c.keptEvents, float64(n), s.Name, event)
 	}

@@ -17,20 +17,31 @@ import (
 // server could send anything to the client directly.
 
 // digest is a running digest of a segment. The zero value is not usable.
-type digest struct{ h xxh3.Hasher }
+type digest struct {
+	h xxh3.Hasher
+	sample
+}
 
-func newDigest() *digest {
+// newDigest begins at an offset of the response.
+func newDigest(at uint64) *digest {
 	d := &digest{}
 	d.h.Reset()
+	d.sample.startAt(at)
 	return d
 }
 
-func (d *digest) write(b []byte) { _, _ = d.h.Write(b) }
+func (d *digest) write(b []byte) {
+	_, _ = d.h.Write(b)
+	d.sample.add(b)
+}
 
 // sum is that of everything written since the last reset; the digest goes on.
 func (d *digest) sum() [16]byte { return d.h.Sum128().Bytes() }
 
-func (d *digest) reset() { d.h.Reset() }
+func (d *digest) reset() {
+	d.h.Reset()
+	d.sample.cut = d.sample.end
+}
 
 // copyFrom makes d the same as o.
 func (d *digest) copyFrom(o *digest) { *d = *o }

@@ -15,6 +15,8 @@ const (
 	// redialMin and redialMax bound the pause between two tries when no server answers.
 	redialMin = 20 * time.Millisecond
 	redialMax = 500 * time.Millisecond
+	// refusedMax bounds the pause when servers answer, but refuse the replay.
+	refusedMax = 5 * time.Second
 	// silentMin is how long a server may be silent, at first, while another one that has
 	// the same request goes on; silentMax bounds it.
 	silentMin = 100 * time.Millisecond
@@ -68,6 +70,9 @@ func (c *Conn) dismiss() {
 		default:
 			if r.at == 0 || err == stack.ErrRefused {
 				c.r.health.down(c.svc, r.server)
+			}
+			if err == stack.ErrReset {
+				c.refused(r, "was reset")
 			}
 			c.lose(r, err.Error())
 		}
@@ -147,6 +152,7 @@ func (c *Conn) elect() {
 		case diverged:
 			c.disagree(r)
 		case early:
+			c.refused(r, "ended")
 			c.lose(r, "ended before the point that another one has reached")
 		}
 		if c.phase == phaseDone {
@@ -197,7 +203,7 @@ func (c *Conn) switchTo(r *replica) {
 	k := c.kept
 	old := k.source
 	if old.sum == nil {
-		old.sum = newDigest()
+		old.sum = newDigest(0)
 	}
 	old.agreed = k.seen.end
 	old.sum.copyFrom(k.seen.open)
@@ -292,7 +298,7 @@ func (c *Conn) disagree(r *replica) {
 		case x == r || x == k.source:
 		case r.doubt && x.doubt && x.doubtAt == r.doubtAt && x.doubtSum == r.doubtSum:
 			// Two against one: what the client has got is wrong, and can not be taken back.
-			c.svc.counts.diverged.Add(1)
+			c.diverged(r, r.doubtAt)
 			c.svc.note(Loss{Server: c.serverIdx, Why: "two others agree that its output is wrong", Conn: c.ID, Source: true})
 			c.abort()
 			return
@@ -303,7 +309,7 @@ func (c *Conn) disagree(r *replica) {
 	if others > 0 && r.doubt {
 		return
 	}
-	c.svc.counts.diverged.Add(1)
+	c.diverged(r, max(r.doubtAt, k.seen.next(r.at)))
 	k.bad |= 1 << uint(r.server)
 	c.lose(r, "its output differs from what the client has got")
 	for _, x := range k.replicas() {
@@ -345,6 +351,9 @@ func (c *Conn) recruit() {
 	pause := redialMax
 	if k.source == nil {
 		pause = min(max(redialMin, (now-k.lostAt)/4), redialMax)
+		if k.refused != nil { // they answer, but do not follow: often is no use
+			pause = max(pause, min((now-k.lostAt)/4, refusedMax))
+		}
 	}
 	k.retryAt = now + pause
 	for ; have < want; have++ {
@@ -405,7 +414,7 @@ func (c *Conn) candidate() (int, bool) {
 func (c *Conn) enlist(i int) {
 	k := c.kept
 	r := &replica{
-		c: c, server: i, start: k.ckpt, born: c.r.now(), sum: newDigest(),
+		c: c, server: i, start: k.ckpt, born: c.r.now(), sum: newDigest(k.ckpt[replication.Response]),
 		written: k.ckpt[replication.Request], base: k.ckpt[replication.Response], at: k.ckpt[replication.Response],
 		agreed: k.ckpt[replication.Response],
 	}

@@ -34,6 +34,7 @@ type kept struct {
 	all        atomic.Pointer[[]*replica] // copied on change; the journal and packets read it
 	source     *replica                   // whose bytes the client gets; nil: none can
 	told       atomic.Uint64              // released, as the journal knows it
+	refused    map[int]int                // by server: replays that it has ended too early; nil: none
 	bad        uint64                     // servers that have diverged on this connection, by bit
 	lostAt     time.Duration              // since when there is no source; 0: there is
 	lostWhy    string
@@ -62,7 +63,7 @@ func (k *kept) permit(off uint64) {
 
 func newKept(c *Conn) *kept {
 	k := &kept{silentFor: silentMin}
-	k.seen.open = newDigest()
+	k.seen.open = newDigest(0)
 	if c.svc.NewAdapter != nil {
 		k.ad = c.svc.NewAdapter()
 	}

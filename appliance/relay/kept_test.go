@@ -62,7 +62,7 @@ func TestRequestLog(t *testing.T) {
 func TestVerified(t *testing.T) {
 	for seed := range uint64(100) {
 		rng := rand.New(rand.NewPCG(seed, 2))
-		v := verified{open: newDigest()}
+		v := verified{open: newDigest(0)}
 		size := 1 + rng.IntN(400<<10)
 		out := make([]byte, size)
 		for i := range out {
@@ -84,7 +84,7 @@ func TestVerified(t *testing.T) {
 			}
 		}
 		follow := func(b []byte) (found int) {
-			own, at := newDigest(), uint64(0)
+			own, at := newDigest(0), uint64(0)
 			for at < v.end {
 				to := v.next(at)
 				if to <= at || to > v.end {
@@ -109,6 +109,51 @@ func TestVerified(t *testing.T) {
 		out[bad] ^= 1
 		if at := follow(out); at <= bad || uint64(at) != v.next(uint64(bad)) {
 			t.Fatalf("seed %d: byte %d is wrong, found at %d", seed, bad, at)
+		}
+	}
+}
+
+// What a sample says is what was written, and it finds what differs at the beginning and
+// at the end of a long response.
+func TestSample(t *testing.T) {
+	const begin, size = 1000, 10 * headMax
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = byte(i * 7)
+	}
+	fill := func(s *sample, b []byte, step int) {
+		s.startAt(begin)
+		for len(b) > 0 {
+			n := min(step, len(b))
+			s.add(b[:n])
+			b = b[n:]
+		}
+	}
+	for _, step := range []int{1, 100, tailMax, headMax, size} {
+		var s sample
+		fill(&s, data, step)
+		known := 0
+		for off := uint64(0); off < begin+size+10; off++ {
+			b, ok := s.at(off)
+			if ok && b != data[off-begin] {
+				t.Fatalf("step %d: at %d is %d", step, off, b)
+			}
+			if ok {
+				known++
+			}
+		}
+		if known != headMax+tailMax {
+			t.Fatalf("step %d: %d bytes are known", step, known)
+		}
+		for at, exact := range map[int]bool{0: true, 100: true, headMax - 1: true, headMax: false, size - tailMax: true, size - 1: true} {
+			other := append([]byte(nil), data...)
+			other[at]++
+			var o sample
+			fill(&o, other, step)
+			off, found := differ(&s, &o, begin, begin+size)
+			if found != exact || exact && off != begin+uint64(at) {
+				t.Errorf("step %d, other at %d: %d, %v", step, at, off, found)
+			}
 		}
 	}
 }

@@ -70,7 +70,7 @@ func (c *Conn) linger() {
 		f := r.verify(k)
 		switch {
 		case f == diverged:
-			c.svc.counts.diverged.Add(1)
+			c.diverged(r, max(r.doubtAt, k.seen.next(r.at)))
 			fallthrough
 		case f == early, late, r.leg.Err() != nil:
 			c.lose(r, "the connection has ended without it")
@@ -145,6 +145,7 @@ func (c *Conn) restoreKept(rec *replication.Continue, server stack.Params) error
 		return errLogGone
 	}
 	k.seen.start = k.seen.end
+	k.seen.open.startAt(k.seen.end)
 	k.told.Store(k.seen.end)
 	r := &replica{c: c, server: c.serverIdx, start: rec.Record.Start, born: c.r.now(), written: sent}
 	r.at, r.base = k.seen.end, dataEnd(resp)

@@ -40,6 +40,8 @@ type Service struct {
 	Ask func(server int, done func(alive bool))
 	// OnLoss, if set, is told of servers lost and replaced; it must not block.
 	OnLoss func(Loss)
+	// OnDivergence, if set, is told what differs; it must not block.
+	OnDivergence func(Divergence)
 
 	conns  atomic.Int64
 	counts counts
@@ -75,7 +77,7 @@ func (s *Service) note(l Loss) {
 type counts struct {
 	lost, failovers, replays, switched, claims atomic.Uint64
 	compared, diverged, unverified, givenUp    atomic.Uint64
-	logFull, tooSlow                           atomic.Uint64
+	logFull, tooSlow, refused                  atomic.Uint64
 }
 
 // Counts are what a service of protection log or hot has seen since the start.
@@ -91,6 +93,7 @@ type Counts struct {
 	GivenUp    uint64 // connections reset because no server continued them in time
 	LogFull    uint64 // connections whose log has reached its limit
 	TooSlow    uint64 // replicas that fell too far behind
+	Refused    uint64 // replays that a server has ended too early
 }
 
 // Counts returns the counters.
@@ -100,6 +103,6 @@ func (s *Service) Counts() Counts {
 		Lost: c.lost.Load(), Failovers: c.failovers.Load(), Replays: c.replays.Load(),
 		Switched: c.switched.Load(), Claims: c.claims.Load(), Compared: c.compared.Load(),
 		Diverged: c.diverged.Load(), Unverified: c.unverified.Load(), GivenUp: c.givenUp.Load(),
-		LogFull: c.logFull.Load(), TooSlow: c.tooSlow.Load(),
+		LogFull: c.logFull.Load(), TooSlow: c.tooSlow.Load(), Refused: c.refused.Load(),
 	}
 }

@@ -90,6 +90,12 @@ func troubles(s *control.Status, svc *control.Service, c palette) (all []string)
 	if k.Divergences+k.Unverified+k.GivenUp > 0 {
 		all = append(all, c.bad(fmt.Sprintf("divergences %d, unverified %d, given up %d", k.Divergences, k.Unverified, k.GivenUp)))
 	}
+	if k.Refused > 0 {
+		all = append(all, c.warn(fmt.Sprintf("replays that a server has ended too early %d", k.Refused)))
+	}
+	if k.LastDivergence != "" {
+		all = append(all, k.LastDivergence)
+	}
 	if k.LogFull+k.TooSlow > 0 {
 		all = append(all, c.warn(fmt.Sprintf("log full %d, too slow %d", k.LogFull, k.TooSlow)))
 	}

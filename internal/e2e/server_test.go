@@ -280,8 +280,14 @@ func TestServerDiverges(t *testing.T) {
 			if wrong := bytes.Count(append(got, rest...), []byte{'A' + 'B' - first}); wrong > 0 {
 				t.Errorf("%d bytes of the other server", wrong)
 			}
-			if k := p.kept("a"); k.Divergences != 1 {
+			k := p.kept("a")
+			if k.Divergences != 1 {
 				t.Errorf("%+v", k)
+			}
+			for _, side := range []string{`"AAAA`, `"BBBB`, "differs at byte 0 of the response"} {
+				if !strings.Contains(k.LastDivergence, side) {
+					t.Errorf("the divergence does not say %s: %s", side, k.LastDivergence)
+				}
 			}
 		})
 	}
