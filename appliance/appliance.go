@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -238,6 +239,9 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 	undo.add("relay", func() error { n.relay.Close(); return nil })
 	undo.add("stack", n.engine.Close)
 	undo.add("journal", func() error { n.journal.close(); n.wg.Wait(); return nil })
+	if err := n.tapErrors(undo); err != nil {
+		return err
+	}
 	return n.startLink(undo)
 }
 
@@ -359,6 +363,22 @@ func (n *Node) gateways() []netip.Addr {
 }
 
 func (n *Node) virtual() []netip.Addr { return append(n.vips(), n.gateways()...) }
+
+// tapErrors lets the engine hear what routers on the back network say to clients of
+// segments that are the engine's.
+func (n *Node) tapErrors(undo *closers) error {
+	servers := n.transparentServers()
+	if len(servers) == 0 {
+		return nil
+	}
+	v6 := slices.ContainsFunc(servers, func(s netip.AddrPort) bool { return s.Addr().Unmap().Is6() })
+	tap, err := tun.TapErrors(n.cfg.Networks.Back.Interface, v6, n.engine.ReceiveError, n.log)
+	if err != nil {
+		return err
+	}
+	undo.add("ICMP errors", tap.Close)
+	return nil
+}
 
 // transparentServers are those that answer to the clients' own addresses.
 func (n *Node) transparentServers() []netip.AddrPort {

@@ -93,8 +93,9 @@ type Engine struct {
 	secret      [32]byte
 
 	active   atomic.Bool
-	lease    atomic.Int64 // nanoseconds after clock.born: until when an active engine may emit
-	buffered atomic.Int64 // bytes in receive queues, by rxNxt-rxFreed of each leg
+	lease    atomic.Int64  // nanoseconds after clock.born: until when an active engine may emit
+	ipID     atomic.Uint32 // of IPv4 packets that may be fragmented
+	buffered atomic.Int64  // bytes in receive queues, by rxNxt-rxFreed of each leg
 	memory   int64
 
 	mu         sync.Mutex // leaf; guards what follows

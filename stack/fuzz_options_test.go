@@ -64,7 +64,7 @@ func readFuzzSYN(t *testing.T, opts []byte, whole bool) {
 		if got := p.readSYN(&segment{tcp: tcp, v6: v6}); got != whole {
 			t.Fatalf("SYN read: %v, options are whole: %v", got, whole)
 		}
-		if whole && (p.IRS != 7 || p.MSS < header.TCPMinimumMSS || p.PeerWS < -1 || p.PeerWS > header.MaxWndScale) {
+		if whole && (p.IRS != 7 || p.MSS < header.TCPMinimumSendMSS || p.PeerWS < -1 || p.PeerWS > header.MaxWndScale) {
 			t.Fatalf("%+v of %x", p, opts)
 		}
 	}

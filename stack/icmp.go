@@ -1,19 +1,21 @@
 package stack
 
 import (
+	"bytes"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
 // An ICMP error is believed only if it quotes a segment of ours that is in flight
 // (RFC 5927, section 4.1): who does not see our segments would have to guess its
 // sequence number.
 
-// Least path MTUs that are believed, bytes. Nobody has to use less: IPv6 demands
-// 1280 (RFC 8200, section 5), and for IPv4 this is what Linux takes for the least
-// sane one. A forged "fragmentation needed" with less would leave no room for
-// payload, and the connection would stand still.
+// Least path MTUs, bytes. IPv6 demands 1280 of every link, and who says less is not
+// believed (RFC 8201, section 4). Where an IPv4 path is narrower, packets stay at
+// this size and routers may fragment them, as Linux has it (net.ipv4.route.min_pmtu):
+// an error that says 68 would leave no room for payload.
 const (
 	minMTU4 = 552
 	minMTU6 = 1280
@@ -112,15 +114,43 @@ func (e *Engine) icmpAcceptable(q *icmpError) *Leg {
 	return l
 }
 
-// receiveICMPError deals with an ICMP error about a TCP segment from one of our
-// addresses. It reports whether netstack is to hear of it.
+// receiveOther takes a packet that is not TCP: an error about one of our segments, or
+// something for a virtual address. Everything else goes on its way.
+func (e *Engine) receiveOther(b, hdr []byte, pkt *stack.PacketBuffer) {
+	v6, owned := b[0]>>4 == 6, e.owned[destination(b)]
+	q, isError := parseICMPError(b)
+	switch {
+	case isError && (owned || e.table.get(&q.flow) != nil):
+		if e.receiveICMPError(&q, v6) {
+			e.deliver(v6, pkt)
+		}
+	case owned:
+		e.deliver(v6, pkt)
+	default:
+		e.bypass(hdr, pkt)
+	}
+}
+
+// ReceiveError takes a copy of an ICMP error that the kernel routes on: to a client,
+// whose address the segments to its server have. b is not kept.
+func (e *Engine) ReceiveError(b []byte) {
+	if len(b) < header.IPv4MinimumSize || !e.Active() {
+		return
+	}
+	q, ok := parseICMPError(b)
+	if !ok || e.table.get(&q.flow) == nil {
+		return // about somebody else's segment
+	}
+	if v6 := b[0]>>4 == 6; e.receiveICMPError(&q, v6) {
+		e.inject(bytes.Clone(b), v6)
+	}
+}
+
+// receiveICMPError deals with an ICMP error about a TCP segment of ours. It reports
+// whether netstack is to hear of it.
 func (e *Engine) receiveICMPError(q *icmpError, v6 bool) (deliver bool) {
 	l := e.icmpAcceptable(q)
-	least := uint32(minMTU4)
-	if v6 {
-		least = minMTU6
-	}
-	if l == nil || q.tooBig && q.mtu < least {
+	if l == nil || v6 && q.tooBig && q.mtu < minMTU6 {
 		e.C.drop(DropICMP)
 		return false
 	}
@@ -137,6 +167,9 @@ func (l *Leg) narrow(mtu uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.engine.now()
+	if !l.v6 && mtu < minMTU4 {
+		l.fragment, mtu = true, minMTU4
+	}
 	if l.pathMTU != 0 && now < l.pathUntil && mtu >= uint32(l.pathMTU) {
 		return // a late error about a segment from before
 	}
@@ -150,8 +183,23 @@ func (l *Leg) pieceSize(n int) uint16 {
 		return 0
 	}
 	if l.engine.now() >= l.pathUntil {
-		l.pathMTU = 0
+		l.pathMTU, l.fragment = 0, false
 		return 0
 	}
 	return uint16(max(int(l.pathMTU)-n, 1))
+}
+
+// mayFragment lets routers fragment a packet of netstack's, with an identification
+// that is not soon used again (RFC 6864); the kernel counts up from it when it cuts a
+// superpacket into pieces.
+func (e *Engine) mayFragment(pkt *stack.PacketBuffer, piece uint16) {
+	n := uint32(1)
+	if size := uint32(pkt.Data().Size()); piece > 0 {
+		n += size / uint32(piece)
+	}
+	ip := header.IPv4(pkt.NetworkHeader().Slice())
+	ip.SetFlagsFragmentOffset(ip.Flags()&^header.IPv4FlagDontFragment, 0)
+	ip.SetID(uint16(e.ipID.Add(n) - n))
+	ip.SetChecksum(0)
+	ip.SetChecksum(^ip.CalculateChecksum())
 }

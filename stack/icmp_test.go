@@ -23,7 +23,7 @@ func fragmentationNeeded(seq uint32, mtu uint16) []byte {
 }
 
 // An ICMP error that does not quote what is in flight may come from anyone who
-// can guess addresses and ports (RFC 5927), and no path is as narrow as some say.
+// can guess addresses and ports (RFC 5927).
 func TestForgedPathMTU(t *testing.T) {
 	b := newBench(t, stack.Options{})
 	l := b.open()
@@ -37,11 +37,11 @@ func TestForgedPathMTU(t *testing.T) {
 		seq uint32
 		mtu uint16
 	}{
-		{s.Seq, 68}, {s.Seq, 551}, {s.Seq - 1, 1000}, {s.Seq + 1401, 1000}, {s.Seq + 1<<30, 1000}, {s.Seq - 5000, 1000}, {s.Seq + 1<<31, 1000},
+		{s.Seq - 1, 68}, {s.Seq - 1, 1000}, {s.Seq + 1401, 1000}, {s.Seq + 1<<30, 1000}, {s.Seq - 5000, 1000}, {s.Seq + 1<<31, 1000},
 	} {
 		b.icmp(fragmentationNeeded(f.seq, f.mtu))
 	}
-	if n := b.eng.C.Drops()["icmp-error"]; n != 7 {
+	if n := b.eng.C.Drops()["icmp-error"]; n != 6 {
 		t.Errorf("%d refused: %v", n, b.eng.C.Drops())
 	}
 	n := b.count()
@@ -68,6 +68,33 @@ func TestPathMTU(t *testing.T) {
 		if s.Piece != 1000-52 || s.Pieces != 2 {
 			t.Errorf("%d segments of %d bytes at %d", s.Pieces, s.Piece, seq-b.iss)
 		}
+	}
+}
+
+// A path narrower than 552 bytes: segments stay at that size and may be fragmented,
+// each with an identification of its own.
+func TestNarrowPath(t *testing.T) {
+	b := newBench(t, stack.Options{})
+	l := b.open()
+	n := b.count()
+	b.write(l, 0, 1400)
+	s := b.expect(n, "data", func(s *script.Segment) bool { return len(s.Payload) == 1400 })
+	if s.MayFragment {
+		t.Errorf("may be fragmented: %s", &s)
+	}
+	n = b.count()
+	b.icmp(fragmentationNeeded(s.Seq, 296))
+	b.write(l, 1400, 2000)
+	var last script.Segment
+	for _, seq := range []uint32{b.iss + 1401, b.iss + 1} { // the lost one after its time-out
+		s := b.expect(n, "smaller segments", func(s *script.Segment) bool { return s.Seq == seq && len(s.Payload) > 0 })
+		if s.Piece != 552-52 || !s.MayFragment {
+			t.Errorf("segments of %d bytes, may be fragmented: %v", s.Piece, s.MayFragment)
+		}
+		if last.Pieces > 0 && s.ID-last.ID < uint16(last.Pieces) {
+			t.Errorf("%d packets from identification %d on, then %d", last.Pieces, last.ID, s.ID)
+		}
+		last = s
 	}
 }
 

@@ -120,6 +120,7 @@ type Leg struct {
 	// to be less than the device's.
 	pathMTU   uint16
 	pathUntil time.Duration
+	fragment  bool // until then the path is narrower than minMTU4: routers may fragment
 
 	confirmed bool                  // the peer has shown that it knows the connection
 	located   bool                  // the peer has said where it is, by a plausible ACK

@@ -237,13 +237,7 @@ func (e *Engine) receive(hdr []byte, pkt *stack.PacketBuffer, n int) {
 	case parsedTCP:
 		e.receiveTCP(&s, hdr, pkt)
 	case parsedOther:
-		if e.owned[destination(b)] {
-			if q, ok := parseICMPError(b); !ok || e.receiveICMPError(&q, b[0]>>4 == 6) {
-				e.deliver(b[0]>>4 == 6, pkt)
-			}
-		} else {
-			e.bypass(hdr, pkt)
-		}
+		e.receiveOther(b, hdr, pkt)
 	case parsedFragment:
 		e.C.drop(DropFragment)
 	default:

@@ -36,7 +36,7 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 	default:
 		l.engine.C.drop(DropDetached)
 	}
-	piece := l.pieceSize(pkt.HeaderSize())
+	piece, fragment := l.pieceSize(pkt.HeaderSize()), l.fragment
 	l.mu.Unlock()
 
 	if inject != nil {
@@ -49,6 +49,9 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 		// Rare: everything but SYNs leaves with a partial checksum, which does
 		// not cover the TCP header's fields.
 		rewriteChecksum(pkt, tcp)
+	}
+	if fragment {
+		l.engine.mayFragment(pkt, piece)
 	}
 	l.engine.emit(pkt, piece)
 }

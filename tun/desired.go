@@ -63,7 +63,10 @@ func (r *Routes) tunSysctls(v6 bool) []*wantedSysctl {
 	// Segments come out of the TUN device with clients' addresses, whose route leads
 	// elsewhere: strict reverse path filtering would drop them. The kernel uses
 	// max(conf.all, conf.IFACE), so 2 (loose) wins over a strict default.
-	list := []*wantedSysctl{stay("ipv4", "rp_filter", "2")}
+	list := []*wantedSysctl{
+		stay("ipv4", "rp_filter", "2"),
+		stay("ipv4", "accept_local", "1"), // this host's own ICMP errors come back, see localErrorRules
+	}
 	if v6 {
 		list = append(list,
 			stay("ipv6", "disable_ipv6", "0"), // 1 would also drop what we write
@@ -204,7 +207,7 @@ func (r *Routes) wantedRules() []*netlink.Rule {
 		rule.Sport = netlink.NewRulePortRange(s.Port(), s.Port())
 		list = append(list, rule)
 	}
-	return list
+	return append(list, r.localErrorRules()...)
 }
 
 func (r *Routes) newRule(a netip.Addr) *netlink.Rule {

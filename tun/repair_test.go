@@ -173,6 +173,7 @@ func TestStruggle(t *testing.T) {
 	d, r := s.install(t)
 	defer d.Close()
 	for told := false; !told; {
+		before := r.Repairs()[repairRule] // the repair may come before the next line does
 		s.gw.run(func() error {
 			rules, err := netlink.RuleList(unix.AF_INET)
 			if err != nil {
@@ -185,7 +186,6 @@ func TestStruggle(t *testing.T) {
 			}
 			return nil
 		})
-		before := r.Repairs()[repairRule]
 		eventually(t, "a repair", func() bool { return r.Repairs()[repairRule] > before })
 		select {
 		case f := <-r.Faults():

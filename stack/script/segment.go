@@ -42,6 +42,10 @@ type Segment struct {
 	// Pieces is how many segments the kernel makes of it (superpackets); set by
 	// Decode, with the payload of each but the last.
 	Pieces, Piece int
+	// Of the IPv4 header, set by Decode: whether routers may fragment it, and what
+	// its fragments would be known by.
+	MayFragment bool
+	ID          uint16
 }
 
 // SeqLen is the sequence space the segment takes.
@@ -206,6 +210,7 @@ func Decode(hdr, pkt []byte) (s Segment, err error) {
 			return s, errors.New("IPv4 header checksum")
 		}
 		src, dst, proto = netip.AddrFrom4([4]byte(pkt[12:])), netip.AddrFrom4([4]byte(pkt[16:])), pkt[9]
+		s.MayFragment, s.ID = pkt[6]&0x40 == 0, binary.BigEndian.Uint16(pkt[4:])
 	case 6:
 		ipLen = 40
 		if len(pkt) < 40 || int(binary.BigEndian.Uint16(pkt[4:]))+40 != len(pkt) {
