@@ -46,7 +46,9 @@ func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 	if p.OurWS >= 0 {
 		l.ws = uint8(p.OurWS)
 	}
-	if !e.table.add(l) {
+	// A tombstone in its place is of an earlier connection between the same ports, which
+	// this appliance has seen end when it was active before, or which it has been told of.
+	if !e.table.add(l) && !e.replaceTombstone(l) {
 		return nil, ErrAddrInUse
 	}
 	return l, nil

@@ -212,6 +212,35 @@ func TestSweepOfTombstones(t *testing.T) {
 	}
 }
 
+// A client may come again from the same port at once. If the appliance takes over then, the new
+// connection is continued, whatever is left of the former one; and of two that have ended the later
+// one is answered for.
+func TestTombstoneGivesWay(t *testing.T) {
+	q := newQuietEngine(t, 10)
+	params := func(irs uint32) Params {
+		return Params{Local: testVIP, Remote: netip.MustParseAddrPort("10.1.0.1:1000"), ISS: 5000, IRS: irs, MSS: 1460, PeerWS: -1, OurWS: -1}
+	}
+	q.Bury(params(9000), Resume{Received: 11, Sent: 21, PeerKnows: true})
+	q.Bury(params(19000), Resume{Received: 11, Sent: 21, PeerKnows: true})
+	f := flowOf(params(0).Local, params(0).Remote)
+	q.take(f.build(make([]byte, maxMade), false, true, made{flags: header.TCPFlagFin | header.TCPFlagAck, seq: 19000 + 11, ack: 5000 + 22}))
+	if s := q.next(t); s.AckNumber() != 19000+12 {
+		t.Errorf("answer to the later one's FIN: ack %d", s.AckNumber())
+	}
+	l, err := q.Restore(params(29000), Resume{Received: 1, Sent: 1, PeerKnows: true}, noEvents{})
+	if err != nil || q.Legs() != 1 {
+		t.Fatalf("continue beside a tombstone: %v, %d legs", err, q.Legs())
+	}
+	q.Bury(params(9000), Resume{Received: 11, Sent: 21, PeerKnows: true})
+	if _, err := q.Restore(params(39000), Resume{PeerKnows: true}, noEvents{}); !errors.Is(err, ErrAddrInUse) {
+		t.Errorf("in the place of a living connection: %v", err)
+	}
+	q.sweep(q.now() + tombstoneLife)
+	if q.Tombstones() != 0 || q.Legs() != 1 || q.table.get(&f) != l {
+		t.Errorf("%d tombstones, %d legs", q.Tombstones(), q.Legs())
+	}
+}
+
 // A muted engine takes nothing in and lets nothing out (invariant 4).
 func TestMuted(t *testing.T) {
 	q := newQuietEngine(t, 10)
