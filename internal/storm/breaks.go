@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -13,67 +14,48 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lockstep/internal/bench"
 	"lockstep/internal/lab"
+	"lockstep/internal/storm/stage"
 )
 
 func drawKill(rng *rand.Rand, o *options) *fault {
 	target := anyNode(rng, o)
-	var victim *node
+	var victim *stage.Node
 	return &fault{
 		What: "kill " + target, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
 			victim = s.on(target)
-			victim.expectEnd()
-			return victim.process().Kill()
+			return victim.Kill()
 		},
-		heal: func(ctx context.Context, s *storm) error { return restart(ctx, victim) },
-	}
-}
-
-// restart starts a node whose process is ending.
-func restart(ctx context.Context, n *node) error {
-	if err := ended(ctx, n); err != nil {
-		return err
-	}
-	return n.start()
-}
-
-func ended(ctx context.Context, n *node) error {
-	select {
-	case <-n.process().Done():
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(time.Minute):
-		return fmt.Errorf("the killed process of %s does not end", n.name)
+		heal: func(ctx context.Context, s *storm) error { return victim.Restart(ctx) },
 	}
 }
 
 func drawFreeze(rng *rand.Rand, o *options) *fault {
 	target := anyNode(rng, o)
-	var victim *node
+	var victim *stage.Node
 	return &fault{
 		What: "freeze " + target, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
 			victim = s.on(target)
-			return victim.process().Stop()
+			return victim.Process().Stop()
 		},
-		heal: func(context.Context, *storm) error { return victim.process().Cont() },
+		heal: func(context.Context, *storm) error { return victim.Process().Cont() },
 	}
 }
 
 func drawPower(rng *rand.Rand, o *options) *fault {
 	target := appliance2(rng)
-	var victim *node
+	var victim *stage.Node
 	return &fault{
 		What: "power " + target, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
 			victim = s.on(target)
-			victim.expectEnd()
-			return errors.Join(s.plug(victim, false), victim.process().Kill())
+			return errors.Join(s.plug(victim, false), victim.Kill())
 		},
 		heal: func(ctx context.Context, s *storm) error {
-			return errors.Join(s.plug(victim, true), restart(ctx, victim))
+			return errors.Join(s.plug(victim, true), victim.Restart(ctx))
 		},
 	}
 }
@@ -82,7 +64,7 @@ func drawSwitchover(*rand.Rand, *options) *fault {
 	return &fault{
 		What: "switchover",
 		inject: func(ctx context.Context, s *storm) error {
-			err := s.on(onActive).client.Switchover(ctx)
+			err := s.on(onActive).Client.Switchover(ctx)
 			if err != nil && s.opts.quick {
 				return nil // refused while not in sync, as it should be
 			}
@@ -109,7 +91,7 @@ func drawCable(rng *rand.Rand, o *options) *fault {
 
 func drawIsolate(rng *rand.Rand, o *options) *fault {
 	target := appliance2(rng)
-	var victim *node
+	var victim *stage.Node
 	return &fault{
 		What: "isolate " + target, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
@@ -121,10 +103,10 @@ func drawIsolate(rng *rand.Rand, o *options) *fault {
 }
 
 // plug puts in, or pulls, all cables of an appliance.
-func (s *storm) plug(n *node, in bool) error {
+func (s *storm) plug(n *stage.Node, in bool) error {
 	var errs []error
 	for _, net := range []*lab.Network{s.pair.Front, s.pair.Back, s.pair.Sync} {
-		errs = append(errs, net.PortOf(n.host).SetLink(in))
+		errs = append(errs, net.PortOf(n.Host).SetLink(in))
 	}
 	return errors.Join(errs...)
 }
@@ -134,7 +116,7 @@ func drawPartition(rng *rand.Rand, o *options) *fault {
 	return &fault{
 		What: "partition " + net + " of " + target, Length: length(rng), stated: statedOn(o, net),
 		inject: func(_ context.Context, s *storm) error {
-			return s.network(net).Partition([]*lab.Host{s.on(target).host})
+			return s.network(net).Partition([]*lab.Host{s.on(target).Host})
 		},
 		heal: func(_ context.Context, s *storm) error { return s.network(net).Heal() },
 	}
@@ -176,14 +158,14 @@ func faulty(rng *rand.Rand, o *options, name string, ways []lab.Direction, bad l
 
 func drawDisk(rng *rand.Rand, o *options) *fault {
 	target := anyNode(rng, o)
-	var victim *node
-	fill := func() string { return filepath.Join(victim.state, "fill") }
+	var victim *stage.Node
+	fill := func() string { return filepath.Join(victim.State, "fill") }
 	return &fault{
 		What: "disk of " + target, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
 			victim = s.on(target)
-			return victim.host.OnDisk(func() error {
-				err := os.WriteFile(fill(), make([]byte, 2*stateDisk), 0o600)
+			return victim.Host.OnDisk(func() error {
+				err := os.WriteFile(fill(), make([]byte, 2*stage.DiskSize), 0o600)
 				if errors.Is(err, unix.ENOSPC) {
 					return nil
 				}
@@ -191,9 +173,17 @@ func drawDisk(rng *rand.Rand, o *options) *fault {
 			})
 		},
 		heal: func(context.Context, *storm) error {
-			return victim.host.OnDisk(func() error { return os.Remove(fill()) })
+			return victim.Host.OnDisk(func() error { return os.Remove(fill()) })
 		},
 	}
+}
+
+// Roles are what lab.Main must know.
+func Roles() lab.Roles {
+	roles := bench.Roles()
+	maps.Copy(roles, stage.Roles())
+	roles[spinRole] = spin
+	return roles
 }
 
 // spinRole is a process that does nothing, as fast as it can.

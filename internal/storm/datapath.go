@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lockstep/internal/lab"
+	"lockstep/internal/storm/stage"
 )
 
 // Lockstep's device, routing table and rules, as ARCHITECTURE.md names them.
@@ -58,7 +59,7 @@ func flushed[T any](rng *rand.Rand, name string, list func(*lab.Host) ([]T, erro
 	return &fault{
 		What: name + " of " + target, Length: length(rng), heal: nothing, // the appliance's business
 		inject: func(_ context.Context, s *storm) error {
-			host = s.on(target).host
+			host = s.on(target).Host
 			all, err := list(host)
 			if err != nil {
 				return err
@@ -100,7 +101,7 @@ func drawForward(rng *rand.Rand, o *options) *fault {
 	return &fault{
 		What: name + " on " + target, Length: length(rng), heal: nothing,
 		inject: func(_ context.Context, s *storm) error {
-			host = s.on(target).host
+			host = s.on(target).Host
 			return host.Sysctl(key, "0")
 		},
 		mended: func(*storm) (string, error) {
@@ -129,7 +130,7 @@ func drawTUN(rng *rand.Rand, _ *options) *fault {
 	return &fault{
 		What: "tun of " + target + " down", Length: length(rng), heal: nothing,
 		inject: func(_ context.Context, s *storm) error {
-			host = s.on(target).host
+			host = s.on(target).Host
 			link, err := find()
 			if err != nil {
 				return err
@@ -148,25 +149,25 @@ func drawTUN(rng *rand.Rand, _ *options) *fault {
 
 // tunDeleted: the process cannot go on, and must end so that the other takes over.
 func tunDeleted(rng *rand.Rand, target string) *fault {
-	var victim *node
+	var victim *stage.Node
 	return &fault{
 		What: "tun of " + target + " deleted", Length: time.Second + length(rng),
 		inject: func(_ context.Context, s *storm) error {
 			victim = s.on(target)
-			nl := victim.host.Netlink()
+			nl := victim.Host.Netlink()
 			link, err := nl.LinkByName(tunName)
 			if err != nil {
 				return fmt.Errorf("find %s: %w", tunName, err)
 			}
-			victim.expectEnd()
+			victim.ExpectEnd()
 			return nl.LinkDel(link)
 		},
 		heal: func(ctx context.Context, s *storm) error {
-			if victim.process().Running() {
-				s.find(finding{Kind: findAlive, Detail: fmt.Sprintf("%s lives on without %s", victim.name, tunName)})
-				_ = victim.process().Kill()
+			if victim.Process().Running() {
+				s.find(finding{Kind: findAlive, Detail: fmt.Sprintf("%s lives on without %s", victim.Name, tunName)})
+				_ = victim.Process().Kill()
 			}
-			return restart(ctx, victim)
+			return victim.Restart(ctx)
 		},
 	}
 }

@@ -3,14 +3,11 @@
 //
 // It owns the order of faults, what is expected of a pair after each of them, and the evidence
 // that is collected when that does not come true. Everything that is random is drawn from one seed.
-// It uses the appliance as an operator would, through `lockstep run` and the control socket; only
-// to give it a clock that is too fast or too slow it starts it as a role of its own. It must not
-// reach into stack, replication or tun.
+// The nodes are those of package stage. It must not reach into stack, replication or tun.
 //
 //	command.go   flags, entering a user namespace, exit status
 //	options.go   what can be asked for, and what cannot
 //	storm.go     the order of things
-//	node.go      the three nodes: keys, configuration, processes, status
 //	faults.go    the kinds of faults, and how one is drawn
 //	breaks.go    what each of them does to processes, cables and machines
 //	datapath.go  what is taken away from the appliances' kernels

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lockstep/internal/lab"
+	"lockstep/internal/storm/stage"
 )
 
 // Kinds of findings.
@@ -27,9 +28,9 @@ const (
 )
 
 const (
-	maxFolders  = 6    // of evidence; a finding after that is only told
+	maxFolders  = 20   // of evidence; a finding after that is only told
 	maxFindings = 1000 // that are kept
-	recordSize  = 150_000
+	recordSize  = 60_000
 	dumpWait    = 500 * time.Millisecond // for an appliance to write its connections into its log
 	toolTimeout = 10 * time.Second
 )
@@ -125,19 +126,19 @@ func (s *storm) evidence(dir string, f *finding) error {
 		put(name+".pcapng", b.String())
 	}
 	put("connections.txt", s.load.table())
-	for _, n := range []*node{s.a, s.b} {
-		if p := n.process(); p != nil && p.Running() {
+	for _, n := range []*stage.Node{s.nodes.A, s.nodes.B} {
+		if p := n.Process(); p != nil && p.Running() {
 			_ = p.Signal(syscall.SIGUSR1)
 		}
-		text, _ := json.MarshalIndent(n.status(context.Background()), "", "  ")
-		put("status-"+n.name+".json", string(text))
-		put("rules-"+n.name+".txt", tool(n.host, "ip", "rule")+tool(n.host, "ip", "-6", "rule")+tool(n.host, "ip", "route", "show", "table", "all")+
-			tool(n.host, "ip", "-6", "route", "show", "table", "all")+tool(n.host, "ip", "-s", "addr"))
+		text, _ := json.MarshalIndent(n.Status(context.Background()), "", "  ")
+		put("status-"+n.Name+".json", string(text))
+		put("rules-"+n.Name+".txt", tool(n.Host, "ip", "rule")+tool(n.Host, "ip", "-6", "rule")+tool(n.Host, "ip", "route", "show", "table", "all")+
+			tool(n.Host, "ip", "-6", "route", "show", "table", "all")+tool(n.Host, "ip", "-s", "addr"))
 	}
 	time.Sleep(dumpWait)
-	for _, n := range s.nodes() {
-		if p := n.process(); p != nil {
-			put("log-"+n.name+".txt", p.Output())
+	for _, n := range s.nodes.Nodes() {
+		if p := n.Process(); p != nil {
+			put("log-"+n.Name+".txt", p.Output())
 		}
 	}
 	text := fmt.Sprintf("%s\nat %s, after fault %d: %s\n%s\n\nrepeat: %s\n\nthe latest faults:\n", f.Kind, f.At.Format("15:04:05.000"), f.Fault, f.What, f.Detail, s.opts.repeat())

@@ -259,6 +259,9 @@ func (l *load) landed(ctx context.Context, f *flight, r traffic.Result) {
 	default:
 		l.note(&l.count.Lost)
 	}
+	if stalled != nil && !wrong {
+		return // it has been found already
+	}
 	if what.Kind != "" {
 		l.storm.find(what)
 	}

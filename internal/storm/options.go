@@ -116,11 +116,11 @@ func (o *options) repeat() string {
 	return line
 }
 
-// pairTimes is what all nodes must agree on, as YAML without indentation.
-func (o *options) pairTimes() []string {
+// times are what all nodes must agree on, as lines of YAML.
+func (o *options) times() []string {
 	if o.timeout == 0 {
 		return nil
 	}
 	beat := cmp.Or(min(o.timeout/5, 50*time.Millisecond), time.Millisecond)
-	return []string{fmt.Sprintf("heartbeat: %v\n", beat), fmt.Sprintf("failure_timeout: %v\n", o.timeout)}
+	return []string{fmt.Sprintf("heartbeat: %v", beat), fmt.Sprintf("failure_timeout: %v", o.timeout)}
 }

@@ -11,6 +11,7 @@ import (
 
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
+	"lockstep/internal/storm/stage"
 )
 
 const (
@@ -25,7 +26,7 @@ type storm struct {
 	opts     options
 	view     *view
 	pair     *lab.PairLab
-	a, b, w  *node // w is nil without a witness
+	nodes    *stage.Pair
 	stranger *lab.Host
 	load     *load
 	web      *web // nil: not asked for
@@ -36,10 +37,7 @@ type storm struct {
 	// looking is held while evidence is collected: no fault begins meanwhile.
 	looking sync.Mutex
 
-	// Of the goroutine that makes the faults.
-	active, standby *node
-	epoch           uint64
-	tallies         map[string]*tally
+	tallies map[string]*tally // of the goroutine that makes the faults
 
 	mu       sync.Mutex
 	number   int // of faults so far
@@ -72,7 +70,7 @@ func run(ctx context.Context, opts options, v *view) (*report, error) {
 	}
 	defer s.pair.Close()
 	defer s.end()
-	if err := s.startNodes(); err != nil {
+	if err := s.nodes.Start(); err != nil {
 		return nil, err
 	}
 	if why := s.ready(ctx); why != "" {
@@ -103,24 +101,8 @@ func (s *storm) build(ctx context.Context, dir string) (err error) {
 	if _, err = s.stranger.Attach(s.pair.Front, lab.FrontIf, stranger4+"/24", stranger6+"/64"); err != nil {
 		return err
 	}
-	if err = makeKeys(ctx, s.opts.self, filepath.Join(dir, "keys")); err != nil {
+	if s.nodes, err = stage.New(ctx, s.pair, dir, s.stageOptions()); err != nil {
 		return err
-	}
-	rng := rand.New(rand.NewPCG(s.opts.seed, 3))
-	for _, n := range []struct {
-		host *lab.Host
-		node **node
-	}{{s.pair.A, &s.a}, {s.pair.B, &s.b}, {s.pair.W, &s.w}} {
-		if n.host == nil {
-			continue
-		}
-		speed := 1.0
-		if s.opts.clocks {
-			speed = 0.99 + 0.02*rng.Float64()
-		}
-		if *n.node, err = newNode(n.host, dir, s.opts, speed); err != nil {
-			return err
-		}
 	}
 	for _, n := range []*lab.Network{s.pair.Front, s.pair.Back, s.pair.Sync} {
 		if s.records[n.Name()], err = n.Record(recordSize); err != nil {
@@ -134,35 +116,44 @@ func (s *storm) build(ctx context.Context, dir string) (err error) {
 	return err
 }
 
-func (s *storm) nodes() []*node {
-	if s.w == nil {
-		return []*node{s.a, s.b}
+// The two services of the checked load: servers see the clients' addresses, or the gateway's.
+const (
+	clientPort  = 80
+	gatewayPort = 81
+)
+
+func (s *storm) stageOptions() stage.Options {
+	o := stage.Options{Self: s.opts.self, Times: s.opts.times(), Reach: s.opts.reach, Debug: s.opts.debug}
+	for _, svc := range []struct {
+		source string
+		port   int
+	}{{"client", clientPort}, {"gateway", gatewayPort}} {
+		o.Services += fmt.Sprintf("  - name: by-%s\n    listen: [\"%s:%d\", \"[%s]:%d\"]\n    servers: [\"10.20.0.11:%d\", \"[fd20::11]:%d\"]\n    source: %s\n",
+			svc.source, lab.VIP4, svc.port, lab.VIP6, svc.port, svc.port, svc.port, svc.source)
 	}
-	return []*node{s.a, s.b, s.w}
+	if s.opts.real {
+		o.Services += fmt.Sprintf("  - name: web\n    listen: [\"%s:%d\"]\n    servers: [\"10.20.0.12:%d\"]\n", lab.VIP4, webPort, serverPort)
+	}
+	if s.opts.clocks {
+		rng := rand.New(rand.NewPCG(s.opts.seed, 3))
+		o.Speed = func() float64 { return 0.99 + 0.02*rng.Float64() }
+	}
+	return o
 }
 
 func (s *storm) hosts() []*lab.Host {
 	return append([]*lab.Host{s.pair.Client, s.pair.A, s.pair.B}, s.pair.Servers...)
 }
 
-func (s *storm) startNodes() error {
-	for _, n := range s.nodes() {
-		if err := n.start(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // on is the node that plays a role now.
-func (s *storm) on(target string) *node {
+func (s *storm) on(target string) *stage.Node {
 	switch target {
 	case onActive:
-		return s.active
+		return s.nodes.Active
 	case onStandby:
-		return s.standby
+		return s.nodes.Standby
 	}
-	return s.w
+	return s.nodes.W
 }
 
 func (s *storm) network(name string) *lab.Network {
@@ -170,7 +161,7 @@ func (s *storm) network(name string) *lab.Network {
 }
 
 func (s *storm) port(target, network string) *lab.Port {
-	return s.network(network).PortOf(s.on(target).host)
+	return s.network(network).PortOf(s.on(target).Host)
 }
 
 // play lets faults happen and connections run.
@@ -233,7 +224,7 @@ func (s *storm) faults(ctx context.Context, begin time.Time) error {
 // await waits until the next fault may happen.
 func (s *storm) await(ctx context.Context) error {
 	if s.opts.quick {
-		s.lookQuickly(ctx)
+		_ = s.nodes.Look(ctx) // only to know who is what
 		return nil
 	}
 	why := s.ready(ctx)
@@ -249,11 +240,11 @@ func (s *storm) await(ctx context.Context) error {
 func (s *storm) startOver(ctx context.Context) error {
 	s.view.bad("both appliances are started anew; the present connections do not count")
 	s.load.writeOff()
-	for _, n := range []*node{s.a, s.b} {
-		n.expectEnd()
-		_ = n.process().Cont()
-		_ = n.process().Kill()
-		if err := restart(ctx, n); err != nil {
+	for _, n := range []*stage.Node{s.nodes.A, s.nodes.B} {
+		n.ExpectEnd()
+		_ = n.Process().Cont()
+		_ = n.Process().Kill()
+		if err := n.Restart(ctx); err != nil {
 			return err
 		}
 	}
@@ -267,17 +258,15 @@ func (s *storm) startOver(ctx context.Context) error {
 func (s *storm) happen(ctx context.Context, n int, f *fault) error {
 	s.mu.Lock()
 	found := s.total
-	s.number, s.fault, s.ended, s.unready = n, f, time.Time{}, s.active == nil || s.standby == nil
+	s.number, s.fault, s.ended, s.unready = n, f, time.Time{}, s.nodes.Active == nil
 	unready := s.unready
 	s.mu.Unlock()
 	if unready {
-		if s.active = s.a; s.epochOf(ctx, s.b) > s.epochOf(ctx, s.a) {
-			s.active = s.b
-		}
-		s.standby = s.other(s.active)
+		s.nodes.Active = s.nodes.Leading(ctx)
+		s.nodes.Standby = s.nodes.Other(s.nodes.Active)
 	}
-	before := s.epoch
-	s.view.say("#%d %s for %v (active %s)", n, f.What, f.Length, s.active.name)
+	before := s.nodes.Epoch
+	s.view.say("#%d %s for %v (active %s)", n, f.What, f.Length, s.nodes.Active.Name)
 	s.load.begins()
 	if err := f.inject(ctx, s); err != nil {
 		s.find(finding{Kind: findBreak, Detail: err.Error()})
@@ -315,12 +304,12 @@ func (s *storm) settle(ctx context.Context, n int, f *fault, before uint64, foun
 		}
 		moved := time.Since(end)
 		t.synced, t.moved = append(t.synced, synced), append(t.moved, moved)
-		s.view.say("#%d in sync after %v, all moving after %v (active %s)", n, synced.Round(time.Millisecond), moved.Round(time.Millisecond), s.active.name)
+		s.view.say("#%d in sync after %v, all moving after %v (active %s)", n, synced.Round(time.Millisecond), moved.Round(time.Millisecond), s.nodes.Active.Name)
 	}
 	if err := s.repaired(ctx, f); err != nil {
 		return err
 	}
-	t.Takeovers += int(s.epoch - before)
+	t.Takeovers += int(s.nodes.Epoch - before)
 	s.mu.Lock()
 	t.Findings += s.total - found
 	s.mu.Unlock()
@@ -341,35 +330,20 @@ func (s *storm) repaired(ctx context.Context, f *fault) error {
 	return s.startOver(ctx)
 }
 
-func (s *storm) other(n *node) *node {
-	if n == s.a {
-		return s.b
-	}
-	return s.a
-}
-
-func (s *storm) epochOf(ctx context.Context, n *node) uint64 { return n.status(ctx).Epoch }
-
-// lookQuickly notes who is what, without waiting for anything.
-func (s *storm) lookQuickly(ctx context.Context) {
-	s.active, s.standby = nil, nil
-	_ = s.inSync(s.a.status(ctx), s.b.status(ctx))
-}
-
 // ready waits until the pair is in sync, and returns why it is not.
 func (s *storm) ready(ctx context.Context) (why string) {
 	deadline := time.Now().Add(syncWithin)
 	for looks := 0; ; looks++ {
-		for _, n := range s.nodes() {
-			if !n.crashed() {
+		for _, n := range s.nodes.Nodes() {
+			if !n.Crashed() {
 				continue
 			}
-			s.find(finding{Kind: findCrash, Detail: fmt.Sprintf("%s ended by itself (%v):\n%s", n.name, n.process().Err(), n.process().Tail(5))})
-			if err := n.start(); err != nil {
+			s.find(finding{Kind: findCrash, Detail: fmt.Sprintf("%s ended by itself (%v):\n%s", n.Name, n.Process().Err(), n.Process().Tail(5))})
+			if err := n.Start(); err != nil {
 				return err.Error()
 			}
 		}
-		if why = s.inSync(s.a.status(ctx), s.b.status(ctx)); why == "" {
+		if why = s.nodes.Look(ctx); why == "" {
 			return ""
 		}
 		// A driver that got no CPU has not looked.
@@ -380,31 +354,6 @@ func (s *storm) ready(ctx context.Context) (why string) {
 			return why
 		}
 	}
-}
-
-// inSync says why the two are not, and notes who is active.
-func (s *storm) inSync(a, b control.Status) string {
-	said := func(st control.Status) string {
-		if st.Role == "" {
-			return "does not answer"
-		}
-		return fmt.Sprintf("%s, epoch %d, in sync %v %s", st.Role, st.Epoch, st.InSync, st.WhyNotInSync)
-	}
-	why := fmt.Sprintf("a is %s; b is %s", said(a), said(b))
-	active, standby := s.a, s.b
-	if b.Role == control.RoleActive && a.Role != control.RoleActive {
-		active, standby, a, b = s.b, s.a, b, a
-	}
-	if a.Role != control.RoleActive || b.Role != control.RoleStandby || !a.InSync || !b.InSync {
-		return why
-	}
-	for _, st := range []control.Status{a, b} {
-		if s.w != nil && (st.Quorum == nil || !st.Quorum.Witness) {
-			return why + "; the witness is not connected"
-		}
-	}
-	s.active, s.standby, s.epoch = active, standby, a.Epoch
-	return ""
 }
 
 // stated is why a connection that is lost now may be; empty: it may not.
@@ -439,15 +388,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // end lets everything end in order.
 func (s *storm) end() {
-	for _, n := range s.nodes() {
-		n.expectEnd()
-		if n.client != nil {
-			n.client.Close()
-		}
-		if p := n.process(); p != nil && p.Running() {
-			_ = p.Terminate(endGrace)
-		}
-	}
+	s.nodes.End()
 	for _, r := range s.records {
 		r.Close()
 	}

@@ -48,7 +48,7 @@ func play(command string, args []string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	switch command {
 	case "keys":
-		_, err := identity.Write(args[len(args)-1], pairName, []string{"a", "b", "w"}, false)
+		_, err := identity.Write(args[len(args)-1], "storm", []string{"a", "b", "w"}, false)
 		return err
 	case "witness":
 		cfg, err := config.LoadWitness(args[1])
@@ -120,7 +120,7 @@ func TestStandstillIsFound(t *testing.T) {
 	}
 	defer s.pair.Close()
 	defer s.end()
-	if err := s.startNodes(); err != nil {
+	if err := s.nodes.Start(); err != nil {
 		t.Fatal(err)
 	}
 	if why := s.ready(ctx); why != "" {
