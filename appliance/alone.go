@@ -46,7 +46,6 @@ func (n *Node) pairLoop(ctx context.Context) {
 	sessions := make(chan *link.Session)
 	n.wg.Add(1)
 	go n.acceptSessions(ctx, sessions)
-	n.watchLinks(ctx)
 	look := time.NewTicker(lookPeriod)
 	defer look.Stop()
 	next := time.NewTimer(0)
@@ -70,14 +69,7 @@ func (n *Node) pairLoop(ctx context.Context) {
 			}
 		case r := <-n.switchovers:
 			l.handOver(r)
-		case e, ok := <-n.fitness.events:
-			n.onLink(e, ok)
-			l.consider()
-		case reached := <-n.fitness.front:
-			n.onReach(n.cfg.Networks.Front.Interface, reached)
-			l.consider()
-		case reached := <-n.fitness.back:
-			n.onReach(n.cfg.Networks.Back.Interface, reached)
+		case <-n.fitness.changed:
 			l.consider()
 		case <-look.C:
 			l.consider()

@@ -66,7 +66,7 @@ type Node struct {
 	voter       *voter.Voter // nil without a witness
 	lease       *lease       // the same
 	switchovers chan switchRequest
-	fitness     fitness // of the role loop
+	fitness     fitness
 
 	handed      chan<- error   // of the role loop: told when we are the standby of whom we handed over to
 	forgotten   map[string]int // of the role loop: connections that we knew of last, by service
@@ -95,14 +95,19 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 	limited := loglimit.New(log.Handler())
 	defer limited.Close()
 	log = slog.New(limited)
+	cfg, err := realNames(cfg, log)
+	if err != nil {
+		return err
+	}
 	n := &Node{cfg: cfg, clock: clk, log: log.With("node", cfg.Node), silent: make(chan struct{}, 1), switchovers: make(chan switchRequest)}
+	n.fitness.changed = make(chan struct{}, 1)
 	if _, err := rand.Read(n.bootID[:]); err != nil {
 		return fmt.Errorf("draw a boot id: %w", err)
 	}
 	var undo closers
 	defer undo.run(n.log)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	n.probing = ctx
 	n.since.Store(time.Now().UnixNano()) // starting
 	if err := n.build(&undo); err != nil {
@@ -113,6 +118,7 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 	}
 	n.engine.Run()
 	n.journal.run()
+	n.watchFitness(ctx, cancel)
 	n.wg.Add(1)
 	go n.dumpOnSignal(ctx)
 	n.log.Info("appliance started", "version", control.Version(), "tun", tunName, "mtu", n.dev.MTU())
@@ -121,7 +127,27 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 	} else {
 		n.pairLoop(ctx)
 	}
+	if err := context.Cause(ctx); errors.Is(err, errDeviceGone) {
+		return err
+	}
 	return nil
+}
+
+// realNames replaces alternative names of interfaces (ip link property add dev NAME
+// altname ...) by the names under which the kernel reports changes and has settings.
+func realNames(cfg *config.Config, log *slog.Logger) (*config.Config, error) {
+	own := *cfg
+	for _, net := range []*config.Network{&own.Networks.Front, &own.Networks.Back.Network} {
+		nic, err := tun.ReadNIC(net.Interface)
+		if err != nil {
+			return nil, err
+		}
+		if nic.Name != net.Interface {
+			log.Info("an alternative name of an interface is configured", "configured", net.Interface, "interface", nic.Name)
+			net.Interface = nic.Name
+		}
+	}
+	return &own, nil
 }
 
 // serve opens what operators and monitoring look at.

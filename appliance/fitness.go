@@ -2,9 +2,11 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"lockstep/appliance/config"
@@ -12,30 +14,92 @@ import (
 	"lockstep/tun"
 )
 
-// An appliance is fit while both its networks are up: the carrier is there, and one of
-// the hosts that should always answer does (networks.*.reach). An active that is not,
-// hands over to a standby that is: its clients or its servers cannot reach it, but
-// nothing has died that anybody else could notice.
+// An appliance is fit while it could serve: both its networks are up (the carrier is
+// there, and one of the hosts that should always answer does, networks.*.reach), and
+// the kernel brings it its packets. An active that is not fit hands over to a standby
+// that is: its clients or its servers cannot reach it, but nothing has died that
+// anybody else could notice. A standby that is not fit is not in sync.
 
-// fitness is of the role loop.
+// errDeviceGone ends an appliance: the device cannot come back without a new process,
+// and the standby can go on at once.
+var errDeviceGone = errors.New("the TUN device " + tunName + " was deleted (ip link del?): nothing can be brought to this process any more; start it again")
+
+// fitness is what keeps this appliance from serving, by who found it.
 type fitness struct {
-	events      <-chan tun.LinkEvent
-	front, back <-chan bool // whether hosts are reached; nil: nobody is asked
-	down        []string    // what is not as it should be, in words
+	front, back <-chan bool   // whether hosts are reached; nil: nobody is asked
+	changed     chan struct{} // cap 1: the role loop may have to act
+
+	mu     sync.Mutex
+	faults map[string][]string // by source; sentences
 }
+
+// Who finds faults.
+const (
+	faultsOfKernel = "data path"
+	faultsOfFront  = "front network"
+	faultsOfBack   = "back network"
+	faultsOfHosts  = "hosts on " // and an interface
+)
 
 // reachPeriods is how many pings in a row must go unanswered.
 const reachPeriods = 3
 
-// watchLinks begins to follow the two networks' interfaces.
-func (n *Node) watchLinks(ctx context.Context) {
-	names := []string{n.cfg.Networks.Front.Interface, n.cfg.Networks.Back.Interface}
-	events, err := tun.WatchLinks(ctx, names)
+// reasons are the present faults, in a fixed order.
+func (f *fitness) reasons() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []string
+	for _, faults := range f.faults {
+		all = append(all, faults...)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// watchFitness begins to look after what this appliance needs in order to serve. end
+// is called when it cannot any more.
+func (n *Node) watchFitness(ctx context.Context, end func(error)) {
+	front, back := n.cfg.Networks.Front.Interface, n.cfg.Networks.Back.Interface
+	links, err := tun.WatchLinks(ctx, []string{front, back})
 	if err != nil {
 		n.log.Warn("links are not watched: a cable that is pulled does not cause a hand-over", "err", err)
-		return
 	}
-	n.fitness.events = events
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-n.routes.Gone():
+				end(errDeviceGone)
+				return
+			case faults := <-n.routes.Faults():
+				n.found(faultsOfKernel, faults)
+			case e, ok := <-links:
+				if !ok {
+					links = nil
+					continue
+				}
+				source := faultsOfFront
+				if e.Name == back {
+					source = faultsOfBack
+				}
+				n.found(source, faultIf(!e.Exists || !e.Carrier, e.Name+" has no carrier"))
+			case reached := <-n.fitness.front:
+				n.found(faultsOfHosts+front, faultIf(!reached, "nobody answers on "+front))
+			case reached := <-n.fitness.back:
+				n.found(faultsOfHosts+back, faultIf(!reached, "nobody answers on "+back))
+			}
+		}
+	}()
+}
+
+func faultIf(is bool, fault string) []string {
+	if !is {
+		return nil
+	}
+	return []string{fault}
 }
 
 // watchReach begins to ask the hosts of a network; the result is nil if there are none.
@@ -52,46 +116,42 @@ func (n *Node) watchReach(undo *closers, net *config.Network) (<-chan bool, erro
 	return r.Events(), nil
 }
 
-// onReach notes whether the hosts behind an interface answer.
-func (n *Node) onReach(iface string, reached bool) {
-	n.note("nobody answers on "+iface, reached)
-}
-
-// onLink notes a change. It reports whether an active should hand over.
-func (n *Node) onLink(e tun.LinkEvent, ok bool) {
-	if !ok {
-		n.fitness.events = nil
-		return
-	}
-	n.note(e.Name+" has no carrier", e.Exists && e.Carrier)
-}
-
 // cutOff reports that neither network works here.
 func (f *fitness) cutOff(front, back string) bool {
-	bad := func(name string) bool {
-		return slices.ContainsFunc(f.down, func(fault string) bool {
-			return strings.HasPrefix(fault, name+" ") || strings.HasSuffix(fault, " "+name)
-		})
-	}
-	return bad(front) && bad(back)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.faults[faultsOfFront])+len(f.faults[faultsOfHosts+front]) > 0 &&
+		len(f.faults[faultsOfBack])+len(f.faults[faultsOfHosts+back]) > 0
 }
 
-// note adds a fault or takes it back, and tells the peer.
-func (n *Node) note(fault string, mended bool) {
+// found replaces the faults that one source knows of, logs what has changed, and
+// tells the peer and the role loop.
+func (n *Node) found(source string, faults []string) {
 	f := &n.fitness
-	i := slices.Index(f.down, fault)
-	switch {
-	case mended && i >= 0:
-		f.down = slices.Delete(f.down, i, i+1)
-		n.log.Info("network is back", "fault", fault)
-	case !mended && i < 0:
-		f.down = append(f.down, fault)
-		n.log.Warn("network is down", "fault", fault)
-	default:
+	f.mu.Lock()
+	old := f.faults[source]
+	if slices.Equal(old, faults) {
+		f.mu.Unlock()
 		return
 	}
-	fit := len(f.down) == 0
+	if f.faults == nil {
+		f.faults = make(map[string][]string)
+	}
+	f.faults[source] = faults
+	f.mu.Unlock()
+	for _, fault := range faults {
+		if !slices.Contains(old, fault) {
+			n.log.Warn("this appliance cannot serve", "fault", fault)
+		}
+	}
+	for _, fault := range old {
+		if !slices.Contains(faults, fault) {
+			n.log.Info("no longer a fault", "fault", fault)
+		}
+	}
+	fit := len(f.reasons()) == 0
 	n.journal.with(func(c *replication.Core, _ replication.Nanos) { c.SetFit(fit) })
+	nudge(f.changed)
 }
 
 // lookPeriod is how often an active that is not fit looks whether its standby is.
@@ -99,8 +159,9 @@ const lookPeriod = 100 * time.Millisecond
 
 // shouldHandOver tells why an active should hand over, if it should.
 func (n *Node) shouldHandOver() (why string, should bool) {
-	if len(n.fitness.down) == 0 || n.mayHandOver() != nil || !n.journal.peerFit() {
+	faults := n.fitness.reasons()
+	if len(faults) == 0 || n.mayHandOver() != nil || !n.journal.peerFit() {
 		return "", false
 	}
-	return fmt.Sprintf("%s here, all is well at the standby", strings.Join(n.fitness.down, ", ")), true
+	return fmt.Sprintf("%s here, all is well at the standby", strings.Join(faults, ", ")), true
 }

@@ -70,7 +70,6 @@ func (n *Node) quorumLoop(ctx context.Context) {
 	n.wg.Add(1)
 	go n.acceptSessions(ctx, sessions)
 	defer q.Unpark()
-	n.watchLinks(ctx)
 	unpark := time.NewTicker(parkTime)
 	defer unpark.Stop()
 	for {
@@ -106,14 +105,7 @@ func (n *Node) quorumLoop(ctx context.Context) {
 			q.yield()
 		case <-q.late():
 			q.refused(errNotClaimed)
-		case e, ok := <-n.fitness.events:
-			n.onLink(e, ok)
-			q.consider()
-		case reached := <-n.fitness.front:
-			n.onReach(n.cfg.Networks.Front.Interface, reached)
-			q.consider()
-		case reached := <-n.fitness.back:
-			n.onReach(n.cfg.Networks.Back.Interface, reached)
+		case <-n.fitness.changed:
 			q.consider()
 		case <-unpark.C:
 			q.Unpark()
