@@ -172,7 +172,7 @@ func (l *lone) consider() {
 // when the standby asks.
 func (l *lone) handOver(r switchRequest) {
 	n, h := l.n, &handOver{reply: r.reply}
-	err := n.mayHandOver()
+	err := n.maySwitchOver(r)
 	if err == nil {
 		err = l.rules.HandOver()
 	}

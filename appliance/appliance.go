@@ -100,7 +100,7 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 		return err
 	}
 	n := &Node{cfg: cfg, clock: clk, log: log.With("node", cfg.Node), silent: make(chan struct{}, 1), switchovers: make(chan switchRequest)}
-	n.fitness.changed = make(chan struct{}, 1)
+	n.fitness.changed, n.fitness.peer, n.fitness.services = make(chan struct{}, 1), make(chan struct{}, 1), digests(cfg)
 	if _, err := rand.Read(n.bootID[:]); err != nil {
 		return fmt.Errorf("draw a boot id: %w", err)
 	}
@@ -247,6 +247,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 		n.journal.onHeard, n.journal.onSynced = n.alone.heard, n.alone.heard
 	}
 	n.journal.onSilent = func() { nudge(n.silent) }
+	n.journal.onPeerFitness = func() { nudge(n.fitness.peer) }
 	n.services = n.makeServices()
 	n.relay = relay.New(n.services, n.journal)
 	n.journal.relay = n.relay

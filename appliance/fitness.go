@@ -11,12 +11,13 @@ import (
 
 	"lockstep/appliance/config"
 	"lockstep/replication"
+	"lockstep/replication/wire"
 	"lockstep/tun"
 )
 
 // An appliance is fit while it could serve: both its networks are up (the carrier is
 // there, and one of the hosts that should always answer does, networks.*.reach), and
-// the kernel brings it its packets. An active that is not fit hands over to a standby
+// the kernel brings it its packets, its state can be written. An active that is not fit hands over to a standby
 // that is: its clients or its servers cannot reach it, but nothing has died that
 // anybody else could notice. A standby that is not fit is not in sync.
 
@@ -26,8 +27,11 @@ var errDeviceGone = errors.New("the TUN device " + tunName + " was deleted (ip l
 
 // fitness is what keeps this appliance from serving, by who found it.
 type fitness struct {
-	front, back <-chan bool   // whether hosts are reached; nil: nobody is asked
-	changed     chan struct{} // cap 1: the role loop may have to act
+	front, back <-chan bool          // whether hosts are reached; nil: nobody is asked
+	changed     chan struct{}        // cap 1: the role loop may have to act
+	services    []wire.ServiceDigest // what is configured; immutable
+	peer        chan struct{}        // cap 1: the peer has said something
+	logged      []string             // of the peer; of watchFitness's goroutine
 
 	mu     sync.Mutex
 	faults map[string][]string // by source; sentences
@@ -38,6 +42,7 @@ const (
 	faultsOfKernel = "data path"
 	faultsOfFront  = "front network"
 	faultsOfBack   = "back network"
+	faultsOfState  = "state"
 	faultsOfHosts  = "hosts on " // and an interface
 )
 
@@ -64,6 +69,11 @@ func (n *Node) watchFitness(ctx context.Context, end func(error)) {
 	if err != nil {
 		n.log.Warn("links are not watched: a cable that is pulled does not cause a hand-over", "err", err)
 	}
+	n.tellFitness()
+	if n.voter != nil {
+		n.wg.Add(1)
+		go n.watchState(ctx)
+	}
 	n.wg.Add(1)
 	go func() {
 		defer n.wg.Done()
@@ -74,6 +84,8 @@ func (n *Node) watchFitness(ctx context.Context, end func(error)) {
 			case <-n.routes.Gone():
 				end(errDeviceGone)
 				return
+			case <-n.fitness.peer:
+				n.onPeerFitness()
 			case faults := <-n.routes.Faults():
 				n.found(faultsOfKernel, faults)
 			case e, ok := <-links:
@@ -93,6 +105,29 @@ func (n *Node) watchFitness(ctx context.Context, end func(error)) {
 			}
 		}
 	}()
+}
+
+// statePeriod is how often it is tried whether the voter's state could be written.
+const statePeriod = 5 * time.Second
+
+// watchState tells of a disk that is full or broken: the voter falls silent before it
+// promises what it could forget, so this appliance could not become active.
+func (n *Node) watchState(ctx context.Context) {
+	defer n.wg.Done()
+	tick := time.NewTicker(statePeriod)
+	defer tick.Stop()
+	for {
+		var faults []string
+		if err := n.voter.CheckState(); err != nil {
+			faults = []string{err.Error()}
+		}
+		n.found(faultsOfState, faults)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 func faultIf(is bool, fault string) []string {
@@ -149,9 +184,14 @@ func (n *Node) found(source string, faults []string) {
 			n.log.Info("no longer a fault", "fault", fault)
 		}
 	}
-	fit := len(f.reasons()) == 0
-	n.journal.with(func(c *replication.Core, _ replication.Nanos) { c.SetFit(fit) })
+	n.tellFitness()
 	nudge(f.changed)
+}
+
+// tellFitness tells the peer what this appliance could do.
+func (n *Node) tellFitness() {
+	say := wire.Fitness{Faults: n.fitness.reasons(), Services: n.fitness.services}
+	n.journal.with(func(c *replication.Core, _ replication.Nanos) { c.SetFitness(say) })
 }
 
 // lookPeriod is how often an active that is not fit looks whether its standby is.

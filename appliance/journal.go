@@ -47,6 +47,8 @@ type journal struct {
 	// onSynced is told before the frame leaves that lets the standby take over.
 	onSynced   func()
 	saidSynced bool // guarded by sendMu: it was told in this session
+	// onPeerFitness is told when the peer has said whether it could serve.
+	onPeerFitness func()
 	// onSilent is told when the peer has not been heard of for too long.
 	onSilent func()
 	// syncChanged (cap 1) tells that the standby came in sync, or fell out of it.
@@ -196,6 +198,7 @@ func (j *journal) step(frame []byte) error {
 	j.mu.Lock()
 	err := j.core.Step(j.now(), frame)
 	in := j.core.InSync()
+	said := j.core.FitnessSaid()
 	changed := in != j.wasInSync
 	j.wasInSync = in
 	j.mu.Unlock()
@@ -207,6 +210,9 @@ func (j *journal) step(frame []byte) error {
 	}
 	if j.onHeard != nil {
 		j.onHeard()
+	}
+	if said && j.onPeerFitness != nil {
+		j.onPeerFitness()
 	}
 	// The answer leaves from here: one hand-over between goroutines less on the
 	// path that every held ACK waits for.

@@ -2,9 +2,11 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
+	"lockstep/appliance/relay"
 	"lockstep/internal/loglimit"
 	"lockstep/replication"
 	"lockstep/replication/link"
@@ -145,19 +147,21 @@ func (n *Node) takeover(epoch uint64, known time.Time, why string) error {
 	}
 	n.relay.SetEpoch(epoch)
 	conns, err := n.relay.Restore(all, shift)
-	if err != nil {
-		n.log.Error("some connections cannot be continued", "err", err)
+	lost := 0
+	if e := (*relay.LostError)(nil); errors.As(err, &e) {
+		lost = e.Lost()
+		n.log.Error("some connections cannot be continued", "lost_by_service", e.ByService, "err", err)
 	}
 	n.speak(epoch)
 	n.setRole(replication.RoleActive)
 	n.announce()
 	answering := time.Since(known)
 	n.relay.Rebuild(conns, func() {
-		t := takeoverReport{At: known, Why: why, Connections: len(conns), Answering: answering, Rebuilt: time.Since(known)}
+		t := takeoverReport{At: known, Why: why, Connections: len(conns), Lost: lost, Answering: answering, Rebuilt: time.Since(known)}
 		n.noteTakeover(t)
 		n.log.Info("all legs rebuilt", "connections", t.Connections, "took", t.Rebuilt)
 	})
-	n.log.Info("took over", "epoch", epoch, "why", why, "connections", len(conns), "answering_after", answering)
+	n.log.Info("took over", "epoch", epoch, "why", why, "connections", len(conns), "lost", lost, "answering_after", answering)
 	return nil
 }
 

@@ -42,6 +42,7 @@ func (n *Node) Status() control.Status {
 	}
 	n.statusPeer(&s)
 	n.statusQuorum(&s)
+	n.statusFitness(&s)
 	n.statusConnections(&s, &st)
 	n.statusTakeovers(&s)
 	n.statusLoss(&s)

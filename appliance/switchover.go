@@ -64,6 +64,17 @@ func (n *Node) mayHandOver() error {
 	return nil
 }
 
+// maySwitchOver is mayHandOver for an operator, who can wait until all is well.
+func (n *Node) maySwitchOver(r switchRequest) error {
+	err := n.mayHandOver()
+	if err == nil && r.reply != nil {
+		if err = n.takeoverWorks(); err != nil {
+			err = fmt.Errorf("a switchover would lose connections: %w (stopping this appliance hands over all the same)", err)
+		}
+	}
+	return err
+}
+
 // handedOver tells who asked for a hand-over that the peer says it is active, so that
 // they find it so when they look.
 func (n *Node) handedOver() {
@@ -77,7 +88,7 @@ func (n *Node) handedOver() {
 func (q *quorum) handOver(r switchRequest) {
 	n := q.n
 	h := &handOver{reply: r.reply, begun: time.Now()}
-	if err := n.mayHandOver(); err != nil {
+	if err := n.maySwitchOver(r); err != nil {
 		h.done(err)
 		return
 	}

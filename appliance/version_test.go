@@ -27,8 +27,8 @@ type half struct {
 
 // The sync link between a node that speaks an older version at most and one that speaks
 // the newest, in either role: they agree on the older, and connections that begin are
-// protected and can be continued, logged ones as plain ones. With version 1 those of
-// before the session stay unprotected. (What builds of these versions write is in
+// protected and can be continued, logged ones as plain ones before version 3. With
+// version 1 those of before the session stay unprotected. (What builds of these versions write is in
 // replication's TestRecorded.)
 func TestSessionWithOlder(t *testing.T) {
 	for older := uint8(wire.MinVersion); older < wire.Version; older++ {
@@ -123,7 +123,7 @@ func sessionWithOlder(t *testing.T, older uint8, old replication.Role) {
 		case <-time.After(time.Millisecond): // polls
 		}
 	}
-	if st := a.j.stats(); st.InSync != (before == 0) || st.Unprotected != before || st.SnapshotTotal != 0 || st.Logged != 0 {
+	if st := a.j.stats(); st.InSync != (before == 0) || st.Unprotected != before || st.SnapshotTotal != 0 || (st.Logged == 1) != (older >= wire.LogVersion) {
 		t.Errorf("active: %+v", st)
 	}
 	a.sess.Close()
@@ -131,7 +131,7 @@ func sessionWithOlder(t *testing.T, older uint8, old replication.Role) {
 	<-served
 	s.j.with(func(c *replication.Core, _ replication.Nanos) { c.PeerLost() })
 	all, _, err := s.j.takeover(2)
-	if err != nil || len(all) != 1 || all[0].Record.ID != 2 || all[0].Log != nil {
+	if err != nil || len(all) != 1 || all[0].Record.ID != 2 || (all[0].Log != nil) != (older >= wire.LogVersion) {
 		t.Errorf("%d connections, %v", len(all), err)
 	}
 }

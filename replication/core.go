@@ -144,7 +144,7 @@ func (c *Core) PeerJoined(now Nanos, version uint8) error {
 		return ErrRole
 	}
 	c.joined, c.version = true, version
-	c.beat.begin(c.now)
+	c.beat.begin(c.now, version)
 	return nil
 }
 
@@ -230,6 +230,8 @@ func (c *Core) Step(now Nanos, msg []byte) error {
 		err = c.act.step(c, h.Index, payload)
 	case h.Type == wire.TypeHeartbeat:
 		err = c.beat.step(c.now, h.Index, payload)
+	case h.Type == wire.TypeFitness:
+		err = c.beat.fitness(payload)
 	case h.Type == wire.TypeHeartbeatAck:
 		c.beat.answered(c.now, h.Index)
 	default:

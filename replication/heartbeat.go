@@ -36,19 +36,31 @@ type heartbeat struct {
 	// last said: those of before the session, and those beyond a limit.
 	peerUnprotected uint32
 
-	unfit, peerUnfit bool // see SetFit; ours survives a session
+	// ours is what SetFitness told, if it was called, and survives a session; saying: it
+	// waits for Flush.
+	ours   wire.Fitness
+	told   bool
+	saying bool
+	// peers is what the peer last said of itself. An older peer says no more than
+	// whether it is fit.
+	peers     wire.Fitness
+	peerSaid  bool
+	news      bool // see FitnessSaid
+	peerUnfit bool
 }
 
 // sentRing is how many heartbeats can be unanswered and still give a round trip.
 const sentRing = 16
 
-func (h *heartbeat) begin(now Nanos) {
-	clockAt, millis, set, unfit := h.clockAt, h.clockMillis, h.clockSet, h.unfit
-	*h = heartbeat{due: now, heard: now, heardUs: now, clockAt: clockAt, clockMillis: millis, clockSet: set, unfit: unfit}
+func (h *heartbeat) begin(now Nanos, version uint8) {
+	*h = heartbeat{
+		due: now, heard: now, heardUs: now, clockAt: h.clockAt, clockMillis: h.clockMillis, clockSet: h.clockSet,
+		ours: h.ours, told: h.told, saying: h.told && version >= wire.FitnessVersion,
+	}
 }
 
 // end keeps what a takeover needs: the peer's clock.
-func (h *heartbeat) end() { h.send, h.answer = false, 0 }
+func (h *heartbeat) end() { h.send, h.answer, h.saying = false, 0, false }
 
 func (h *heartbeat) tick(now, period Nanos) {
 	if now < h.due {
@@ -61,15 +73,19 @@ func (h *heartbeat) tick(now, period Nanos) {
 	h.due = now + period
 }
 
-func (h *heartbeat) flushable() bool { return h.send || h.answer != 0 }
+func (h *heartbeat) flushable() bool { return h.send || h.answer != 0 || h.saying }
 
 func (h *heartbeat) flush(dst []byte, version uint8, epoch uint64, unprotected int) []byte {
 	if h.answer != 0 {
 		dst = wire.AppendHeartbeatAck(dst, version, epoch, h.answer)
 		h.answer = 0
 	}
+	if h.saying {
+		dst = wire.AppendFitness(dst, version, epoch, &h.ours)
+		h.saying = false
+	}
 	if h.send {
-		dst = wire.AppendHeartbeat(dst, version, epoch, h.seq, wire.Heartbeat{ClockMillis: h.millis, Unprotected: uint32(unprotected), Unfit: h.unfit})
+		dst = wire.AppendHeartbeat(dst, version, epoch, h.seq, wire.Heartbeat{ClockMillis: h.millis, Unprotected: uint32(unprotected), Unfit: len(h.ours.Faults) > 0})
 		h.send = false
 	}
 	return dst
@@ -141,9 +157,46 @@ func (c *Core) Heard() Nanos { return c.beat.heard }
 // was answered.
 func (c *Core) Confirmed() (at Nanos, ok bool) { return c.beat.heardUs, c.beat.counted > 0 }
 
-// SetFit tells whether this appliance could serve: both its networks are up. The
-// peer learns it with the next heartbeat.
-func (c *Core) SetFit(fit bool) { c.beat.unfit = !fit }
+// SetFitness tells what keeps this appliance from serving, if anything does, and what
+// it is configured to serve. The peer learns it at once, an older one with the next
+// heartbeat and no more than whether there is a fault. Nothing of f may be changed
+// afterwards.
+func (c *Core) SetFitness(f wire.Fitness) {
+	c.beat.ours, c.beat.told = f, true
+	c.beat.saying = c.joined && c.version >= wire.FitnessVersion
+}
 
-// PeerFit is what the peer last said; true while it has said nothing.
-func (c *Core) PeerFit() bool { return !c.beat.peerUnfit }
+// PeerFitness is what the peer has said of itself in this session; known is false
+// until it has, and with an older peer.
+func (c *Core) PeerFitness() (f wire.Fitness, known bool) {
+	if !c.joined {
+		return wire.Fitness{}, false
+	}
+	return c.beat.peers, c.beat.peerSaid
+}
+
+// FitnessOwed: there is a session in which the peer will say it, and has not yet.
+func (c *Core) FitnessOwed() bool {
+	return c.joined && c.version >= wire.FitnessVersion && !c.beat.peerSaid
+}
+
+// FitnessSaid reports, once each time, that the peer has said something of it.
+func (c *Core) FitnessSaid() bool {
+	news := c.beat.news
+	c.beat.news = false
+	return news
+}
+
+// PeerFit is whether the peer could serve, by what it last said; true while it has
+// said nothing.
+func (c *Core) PeerFit() bool { return !c.beat.peerUnfit && len(c.beat.peers.Faults) == 0 }
+
+// fitness takes the peer's.
+func (h *heartbeat) fitness(payload []byte) error {
+	f, err := wire.DecodeFitness(payload)
+	if err != nil {
+		return err
+	}
+	h.peers, h.peerSaid, h.news = f, true, true
+	return nil
+}

@@ -12,9 +12,9 @@ import (
 	"lockstep/replication/wire"
 )
 
-// testdata/version1 and version2 hold every frame that an active and its standby
+// testdata/version1, version2 and version3 hold every frame that an active and its standby
 // exchanged over one script of calls, as the last build that spoke no later version
-// wrote them: the two files stand for that build. They are never recorded again.
+// wrote them: its two files stand for that build. They are never recorded again.
 const (
 	goldenActive  = "testdata/version%d/active.hex"
 	goldenStandby = "testdata/version%d/standby.hex"
@@ -71,6 +71,44 @@ func version2Script(t testing.TB, a *Core) []func(now Nanos) {
 	return script
 }
 
+// version3Script has a logged connection beside: a message each way, a checkpoint,
+// another server leg, and the end of the log.
+func version3Script(t testing.TB, a *Core) []func(now Nanos) {
+	script := version2Script(t, a)
+	older := func(i int) func(Nanos) { return script[i] }
+	first, second, third, fourth := older(1), older(2), older(3), older(4)
+	script[1] = func(now Nanos) {
+		must(t, a.Open(now, loggedRecord(4)))
+		must(t, a.Data(now, 4, Request, 0, []byte("first"), false))
+		first(now)
+	}
+	script[2] = func(now Nanos) {
+		must(t, a.Delivered(now, 4, Request, 5))
+		must(t, a.Received(now, 4, Response, 700, false))
+		must(t, a.Released(now, 4, Released{End: 700, Sum: sumOf(700), Cut: true, State: []byte("idle")}))
+		must(t, a.Delivered(now, 4, Response, 700))
+		second(now)
+	}
+	script[3] = func(now Nanos) {
+		must(t, a.Checkpoint(now, 4, [2]uint64{5, 700}))
+		must(t, a.Data(now, 4, Request, 5, []byte("second"), false))
+		third(now)
+	}
+	script[4] = func(now Nanos) {
+		leg := testRecord(4).Server
+		leg.ISS++
+		must(t, a.ServerLeg(now, 4, &leg, [2]uint64{5, 700}))
+		must(t, a.Released(now, 4, Released{End: 750, Sum: sumOf(750)}))
+		fourth(now)
+	}
+	last := script[5]
+	script[5] = func(now Nanos) {
+		must(t, a.Unlog(now, 4))
+		last(now)
+	}
+	return script
+}
+
 // versionPair has a standby that refuses a connection on the way.
 func versionPair(t testing.TB, version uint8) *pair {
 	t.Helper()
@@ -102,8 +140,11 @@ func playRecorded(t *testing.T, version uint8) {
 	p := versionPair(t, version)
 	a, s := p.node["a"], p.node["s"]
 	script := version1Script(t, a)
-	if version == 2 {
+	switch version {
+	case 2:
 		script = version2Script(t, a)
+	case 3:
+		script = version3Script(t, a)
 	}
 	fromA, fromS := goldenFrames(t, fmt.Sprintf(goldenActive, version)), goldenFrames(t, fmt.Sprintf(goldenStandby, version))
 	pass := func(from, to *Core, golden *[][]byte, now Nanos) {

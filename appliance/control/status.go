@@ -32,6 +32,7 @@ type Status struct {
 	Quorum       *Quorum           `json:"quorum,omitempty"` // nil: witness: none
 	InSync       bool              `json:"in_sync"`          // the standby could take over now without loss
 	WhyNotInSync string            `json:"why_not_in_sync"`  // empty when in sync
+	Fitness      Fitness           `json:"fitness"`
 	Snapshot     Snapshot          `json:"snapshot"`
 	Lag          Lag               `json:"lag"`
 	RTTMicros    int64             `json:"rtt_micros"` // of the sync link; 0: not known
@@ -51,6 +52,16 @@ type Peer struct {
 	Address   string `json:"address"`
 	Why       string `json:"why"`             // why not connected; empty when it is
 	Unfit     bool   `json:"unfit,omitempty"` // it says that it could not serve; its own Faults say why
+}
+
+// Fitness is whether the two appliances could serve.
+type Fitness struct {
+	Faults      []string `json:"faults,omitempty"`      // what keeps this one from serving, sentences
+	PeerFaults  []string `json:"peer_faults,omitempty"` // what keeps the peer from serving, as it says
+	PeerKnown   bool     `json:"peer_known"`            // the peer has said something of it in this session
+	Differences []string `json:"differences,omitempty"` // of the two configurations, as far as a takeover would lose connections
+	// Repairs counts what somebody had changed in the kernel and was put back, by kind.
+	Repairs map[string]uint64 `json:"repairs,omitempty"`
 }
 
 // Quorum is what the voters, two appliances and the witness, have agreed on, as far

@@ -20,6 +20,7 @@ type collector struct {
 	serviceConnections, serverHealthy          *prometheus.Desc
 	memoryBuffered, memoryLimit                *prometheus.Desc
 	kept, keptEvents                           *prometheus.Desc
+	fit, differences, repairs                  *prometheus.Desc
 }
 
 func newCollector(p control.Provider) *collector {
@@ -51,6 +52,9 @@ func newCollector(p control.Provider) *collector {
 		serverHealthy:      d("server_healthy", "1 if the server passes its health checks.", "service", "server"),
 		kept:               d("kept", "Of connections that outlive their server: connections, replicas, in_step, orphans, log_bytes, lag_bytes.", "service", "what"),
 		keptEvents:         d("kept_events_total", "Of connections that outlive their server: servers lost, failovers, divergences and the like.", "service", "event"),
+		fit:                d("fit", "1 if the appliance could serve: networks, device, rules, disk. Of the peer as it says, if it does.", "who"),
+		differences:        d("configuration_differences", "Differences of the two configurations that would cost connections at a takeover."),
+		repairs:            d("repairs_total", "What somebody had changed in the kernel and was put back, by kind.", "kind"),
 		memoryBuffered:     d("memory_buffered_bytes", "Bytes buffered over all connections."),
 		memoryLimit:        d("memory_limit_bytes", "Limit of memory_buffered_bytes."),
 	}
@@ -79,6 +83,14 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(c.inSync, truth(s.InSync))
 	if s.Peer.Name != "" {
 		gauge(c.peer, truth(s.Peer.Connected), s.Peer.Name)
+	}
+	gauge(c.fit, truth(len(s.Fitness.Faults) == 0), "here")
+	if s.Fitness.PeerKnown {
+		gauge(c.fit, truth(len(s.Fitness.PeerFaults) == 0), "peer")
+	}
+	gauge(c.differences, float64(len(s.Fitness.Differences)))
+	for kind, n := range s.Fitness.Repairs {
+		counter(c.repairs, float64(n), kind)
 	}
 	gauge(c.snapshotDone, float64(s.Snapshot.Done))
 	gauge(c.snapshotTotal, float64(s.Snapshot.Total))

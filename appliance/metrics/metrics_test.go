@@ -30,6 +30,7 @@ func TestScrape(t *testing.T) {
 		Lag:          control.Lag{Bytes: 1500, Batches: 2, Micros: 250},
 		Connections:  control.Connections{Open: 3, Protected: 2, Unprotected: 1},
 		Takeovers:    1,
+		Fitness:      control.Fitness{PeerKnown: true, PeerFaults: []string{"eth0 has no carrier"}, Repairs: map[string]uint64{"rule": 3}},
 		LastTakeover: &control.Takeover{At: time.Unix(100, 0), DurationMicros: 1500, Legs: 6},
 		Drops:        map[string]uint64{"checksum": 7, "bad\xff": 1},
 		Services:     []control.Service{{Name: "web", Connections: 3, Servers: []control.Backend{{Addr: "10.0.0.1:80", Healthy: true}, {Addr: "10.0.0.2:80"}}, Kept: &control.Kept{InStep: 4, Failovers: 2}}},
@@ -67,6 +68,9 @@ func TestScrape(t *testing.T) {
 			`lockstep_drops_total{reason="bad?"} 1`,
 			`lockstep_server_healthy{server="10.0.0.2:80",service="web"} 0`,
 			`lockstep_memory_limit_bytes 1.073741824e+09`,
+			`lockstep_fit{who="here"} 1`,
+			`lockstep_fit{who="peer"} 0`,
+			`lockstep_repairs_total{kind="rule"} 3`,
 			`lockstep_kept{service="web",what="in_step"} 4`,
 			`lockstep_kept_events_total{event="failover",service="web"} 2`,
 		} {

@@ -8,22 +8,43 @@ import (
 	"lockstep/stack"
 )
 
+// LostError tells of connections that a takeover could not continue.
+type LostError struct {
+	ByService map[string]int
+	First     error // why the first of them
+}
+
+func (e *LostError) Error() string { return e.First.Error() }
+func (e *LostError) Unwrap() error { return e.First }
+
+// Lost is how many there were in all.
+func (e *LostError) Lost() (n int) {
+	for _, c := range e.ByService {
+		n += c
+	}
+	return n
+}
+
 // Restore makes connections of what the standby kept, without endpoints: from
 // its return on their segments are known and wake them. clockShift is added to
 // every leg's TSOffset: the former active's millisecond clock less ours, with
 // the margin that keeps TSval from going back (invariant 7). The connections
-// must come with the busiest first. Rebuild then attaches all of them.
+// must come with the busiest first. Rebuild then attaches all of them. The error is a
+// *LostError.
 func (r *Relay) Restore(all []replication.Continue, clockShift uint32) ([]*Conn, error) {
 	conns := make([]*Conn, 0, len(all))
-	var firstErr error
+	var lost *LostError
 	for i := range all {
 		c, err := r.restoreOne(&all[i], clockShift)
 		if err != nil {
 			if !all[i].Finished {
 				r.journal.Close(all[i].Record.ID, replication.Aborted) // it has it from the takeover
 			}
-			if firstErr == nil {
-				firstErr = err
+			if lost == nil {
+				lost = &LostError{ByService: make(map[string]int), First: err}
+			}
+			if !all[i].Finished {
+				lost.ByService[all[i].Record.Service]++
 			}
 			continue
 		}
@@ -31,7 +52,10 @@ func (r *Relay) Restore(all []replication.Continue, clockShift uint32) ([]*Conn,
 			conns = append(conns, c)
 		}
 	}
-	return conns, firstErr
+	if lost != nil {
+		return conns, lost
+	}
+	return conns, nil
 }
 
 func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error) {

@@ -1,17 +1,23 @@
 // Package statefile owns one small file whose content must survive a crash and a
 // loss of power: what a voter must not forget. A reader finds the newest content
-// that Save has returned for, or the one before it, whole.
+// that Save has returned for, or the one before it, whole; one that was damaged since
+// is refused. Room for the next content is kept beside it, so that a disk that fills
+// up does not keep Save from working, and Check tells whether it still would.
 //
 // It must not know what the content says.
 package statefile
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,10 +25,46 @@ import (
 // MaxSize is the largest content, bytes.
 const MaxSize = 1 << 20
 
+// The file: a mark, the content's length, a CRC-32C of all but itself, the content;
+// what follows is room. A file without the mark was written by a build before it had
+// one and is all content.
+const (
+	mark      = "LSF2"
+	headerLen = len(mark) + 4 + 4
+	// reserve is the least room that is kept, bytes; a voter's content has some hundred.
+	reserve = 16 << 10
+)
+
 // File is a state file that this process alone may use.
 type File struct {
 	path string
-	lock *os.File // holds the lock as long as it is open
+	lock *os.File   // holds the lock as long as it is open
+	mu   sync.Mutex // orders Save and Check
+}
+
+func encode(content []byte) []byte {
+	b := append(make([]byte, 0, headerLen+len(content)), mark...)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(content)))
+	b = binary.BigEndian.AppendUint32(b, checksum(b, content))
+	return append(b, content...)
+}
+
+func checksum(head, content []byte) uint32 {
+	t := crc32.MakeTable(crc32.Castagnoli)
+	return crc32.Update(crc32.Update(0, t, head[:len(mark)+4]), t, content)
+}
+
+// decode reports false for what Save has not written.
+func decode(file []byte) (content []byte, ok bool) {
+	if len(file) < headerLen {
+		return nil, false
+	}
+	n := binary.BigEndian.Uint32(file[len(mark):])
+	if uint64(n) > uint64(len(file)-headerLen) {
+		return nil, false
+	}
+	content = file[headerLen : headerLen+int(n)]
+	return content, binary.BigEndian.Uint32(file[len(mark)+4:]) == checksum(file, content)
 }
 
 // Open takes the file at path for this process; its directory is created if
@@ -45,7 +87,10 @@ func Open(path string) (*File, error) {
 		}
 		return nil, fmt.Errorf("lock state file %q: %w (the state directory must be on a local file system)", path, err)
 	}
-	return &File{path: path, lock: lock}, nil
+	f := &File{path: path, lock: lock}
+	// Without room, Save may still work, and Check tells.
+	_ = f.write(nil, false)
+	return f, nil
 }
 
 // makeDir creates dir and what is missing above it, so that it lasts.
@@ -103,12 +148,19 @@ func (f *File) Load() ([]byte, error) {
 		return nil, fmt.Errorf("state file %q is no file but %v (move it away)", f.path, info.Mode().Type())
 	case info.Mode().Perm()&0o022 != 0:
 		return nil, fmt.Errorf("state file %q has mode %04o: others can change it (chmod 600 it if nobody has)", f.path, info.Mode().Perm())
-	case info.Size() > MaxSize:
+	case info.Size() > int64(headerLen+MaxSize):
 		return nil, fmt.Errorf("state file %q has %d bytes, at most %d are written: it is something else (move it away)", f.path, info.Size(), MaxSize)
 	}
-	content, err := io.ReadAll(io.LimitReader(file, MaxSize))
+	content, err := io.ReadAll(io.LimitReader(file, int64(headerLen+MaxSize)))
 	if err != nil {
 		return nil, fmt.Errorf("read state file %q: %w", f.path, err)
+	}
+	if !bytes.HasPrefix(content, []byte(mark)) {
+		return content, nil
+	}
+	content, ok := decode(content)
+	if !ok {
+		return nil, fmt.Errorf("state file %q is damaged: its checksum does not match (look at the disk, then move the file away: whoever it belongs to starts as one that has lost its memory)", f.path)
 	}
 	return content, nil
 }
@@ -120,32 +172,77 @@ func (f *File) Save(content []byte) error {
 	if len(content) > MaxSize {
 		return fmt.Errorf("write state file %q: %d bytes, at most %d", f.path, len(content), MaxSize)
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err := f.replace(content); err != nil {
 		return fmt.Errorf("write state file: %w (look at free space and permissions of %q)", err, filepath.Dir(f.path))
 	}
 	return nil
 }
 
-// replace writes beside the file and moves it into place: rename(2) is atomic, and
-// the directory must be synced too for the name to last.
+// Check tells whether Save would work now: it writes where Save would, and goes no
+// further.
+func (f *File) Check() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.write(encode([]byte("check")), true); err != nil {
+		return fmt.Errorf("state cannot be written: %w (look at free space and permissions of %q)", err, filepath.Dir(f.path))
+	}
+	return nil
+}
+
+// replace writes beside the file and moves it into place, atomically; the directory
+// must be synced too for the name to last. The file that was there becomes the room
+// for the next content: nothing is given back to a disk that may be full then.
 func (f *File) replace(content []byte) error {
+	if err := f.write(encode(content), true); err != nil {
+		return err
+	}
 	next := f.path + ".new"
-	file, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	err := unix.Renameat2(unix.AT_FDCWD, next, unix.AT_FDCWD, f.path, unix.RENAME_EXCHANGE)
+	if err != nil { // nothing was there, or the file system cannot exchange
+		if err := os.Rename(next, f.path); err != nil {
+			return err
+		}
+		_ = f.write(nil, false) // room; without it Check tells
+	}
+	return syncDir(filepath.Dir(f.path))
+}
+
+// write puts b into the file beside ours, whose room it keeps or makes.
+func (f *File) write(b []byte, sync bool) error {
+	file, err := os.OpenFile(f.path+".new", os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(content)
+	err = makeRoom(file, max(reserve, int64(len(b))))
 	if err == nil {
+		_, err = file.WriteAt(b, 0)
+	}
+	if err == nil && sync {
 		err = file.Sync()
 	}
 	if closeErr := file.Close(); err == nil {
 		err = closeErr
 	}
+	return err
+}
+
+// makeRoom takes the disk space of size bytes.
+func makeRoom(file *os.File, size int64) error {
+	info, err := file.Stat()
+	if err != nil || info.Size() >= size && info.Size() <= int64(headerLen+MaxSize) {
+		return err
+	}
+	if err := file.Truncate(0); err != nil {
+		return err
+	}
+	err = unix.Fallocate(int(file.Fd()), 0, 0, size)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		_, err = file.WriteAt(make([]byte, size), 0)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("take %d bytes for %q: %w", size, file.Name(), err)
 	}
-	if err := os.Rename(next, f.path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(f.path))
+	return nil
 }

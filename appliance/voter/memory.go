@@ -10,7 +10,7 @@ import (
 )
 
 // What the state file holds: a mark, the failure_timeout that this voter had, and
-// what the core wants remembered, which carries a checksum of its own.
+// what the core wants remembered, which carries a checksum of its own beside the file's.
 const (
 	mark      = "LSV1"
 	memoryLen = len(mark) + 8
@@ -36,6 +36,10 @@ func decodeMemory(content []byte) (timeout time.Duration, core []byte, err error
 	}
 	return timeout, core, nil
 }
+
+// CheckState tells whether what this voter must not forget could be written now. It
+// writes to the disk, and may take as long as that does.
+func (v *Voter) CheckState() error { return v.file.Check() }
 
 // maxPromise bounds what a damaged file can make us wait: no configuration has a
 // longer failure_timeout.

@@ -12,13 +12,16 @@ import (
 //	1  the first
 //	2  a batch may hold EntryAdopt
 //	3  a batch may hold EntryLeg, EntryLog, EntryReleased, EntryCheckpoint, EntryUnlog
+//	4  Fitness
 const (
-	Version    = 3
+	Version    = 4
 	MinVersion = 1
 
 	// AdoptVersion and LogVersion are the first with those entries.
 	AdoptVersion = 2
 	LogVersion   = 3
+	// FitnessVersion is the first with Fitness.
+	FitnessVersion = 4
 )
 
 const (
@@ -43,6 +46,7 @@ const (
 	TypeAck          Type = 4
 	TypeHeartbeat    Type = 5
 	TypeHeartbeatAck Type = 6
+	TypeFitness      Type = 7
 
 	// Between voters, on connections of their own.
 	TypeVoterHello   Type = 16
@@ -63,6 +67,8 @@ func (t Type) String() string {
 		return "heartbeat"
 	case TypeHeartbeatAck:
 		return "heartbeat-ack"
+	case TypeFitness:
+		return "fitness"
 	case TypeVoterHello:
 		return "voter-hello"
 	case TypeVoterMessage:
@@ -176,6 +182,10 @@ func Decode(frame []byte) (Header, []byte, error) {
 	case TypeVoterMessage: // a version of its own, agreed on by VoterHello
 	case TypeBatch, TypeAck, TypeHeartbeat, TypeHeartbeatAck:
 		if h.Version < MinVersion || h.Version > Version {
+			return Header{}, nil, ErrVersion
+		}
+	case TypeFitness:
+		if h.Version < FitnessVersion || h.Version > Version {
 			return Header{}, nil, ErrVersion
 		}
 	default:

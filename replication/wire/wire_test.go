@@ -124,7 +124,7 @@ func goldenFrames(version uint8) map[string][]byte {
 	if err != nil {
 		panic(err)
 	}
-	return map[string][]byte{
+	frames := map[string][]byte{
 		"voter-hello":   voterHello,
 		"voter-message": voterMessage,
 		"batch":         batch,
@@ -135,6 +135,14 @@ func goldenFrames(version uint8) map[string][]byte {
 		"hello":         hello,
 		"reject":        AppendReject(nil, Reject{Code: RejectPair, Text: `this is pair "edge"`}),
 	}
+	if version >= 4 {
+		frames["fitness"] = AppendFitness(nil, version, 3, &Fitness{
+			Faults:   []string{"eth0 has no carrier", "disk full"},
+			Services: []ServiceDigest{{Name: "web", Aspects: []uint64{1, 1 << 63}}, {Name: ""}},
+		})
+		frames["fitness-empty"] = AppendFitness(nil, version, 3, &Fitness{})
+	}
+	return frames
 }
 
 // TestGolden pins the bytes of every version: a change here means a new Version.
@@ -202,6 +210,15 @@ func reencode(frame []byte) error {
 			return ErrTrailing
 		}
 		again = AppendHeartbeatAck(nil, h.Version, h.Epoch, h.Index)
+	case TypeFitness:
+		if h.Index != 0 {
+			return nil // not used
+		}
+		f, err := DecodeFitness(payload)
+		if err != nil {
+			return err
+		}
+		again = AppendFitness(nil, h.Version, h.Epoch, &f)
 	case TypeHello:
 		m, err := DecodeHello(payload)
 		if err != nil {

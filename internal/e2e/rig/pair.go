@@ -84,10 +84,13 @@ func StartPair(t testing.TB, o Options) (p *Pair, a, b *lab.Proc) {
 }
 
 // AwaitInSync waits until b is the standby of a and holds everything.
-func (p *Pair) AwaitInSync() {
+func (p *Pair) AwaitInSync() { p.T.Helper(); p.AwaitInSyncAs("b") }
+
+// AwaitInSyncAs waits until that node is the standby and holds everything.
+func (p *Pair) AwaitInSyncAs(standby string) {
 	p.T.Helper()
 	p.Await("the pair is in sync", func() bool {
-		return p.Status("a").InSync && p.Status("b").InSync && p.Status("b").Role == control.RoleStandby
+		return p.Status("a").InSync && p.Status("b").InSync && p.Status(standby).Role == control.RoleStandby
 	})
 }
 

@@ -1,0 +1,139 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"lockstep/appliance/control"
+	"lockstep/internal/lab"
+	"lockstep/internal/lab/traffic"
+)
+
+// What an appliance has set up in its kernel is taken away, in the middle of transfers:
+// what is its own it puts back; a virtual address that the kernel takes for its own
+// makes it hand over; without its device it ends, and the standby goes on. No
+// connection is lost.
+func TestDataPathTakenAway(t *testing.T) {
+	p := start(t, options{})
+	during := func(f func()) {
+		t.Helper()
+		finish := make(chan struct{})
+		c := p.client(port4)
+		c.Finish = finish
+		wait := p.run(c, traffic.Both(40*mib), traffic.Idle(0))
+		p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 10*mib })
+		f()
+		close(finish)
+		wait()
+	}
+	link := func(h *lab.Host, name string) netlink.Link {
+		l, err := h.Netlink().LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	for _, harm := range []struct {
+		kind string
+		do   func() error
+	}{
+		{"rule", func() error { return flushRules(p.A.Netlink()) }},
+		{"sysctl", func() error { return p.A.Sysctl("net.ipv4.ip_forward", "0") }},
+		{"link", func() error { return p.A.Netlink().LinkSetDown(link(p.A, "lockstep0")) }},
+	} {
+		before := p.status("a").Fitness.Repairs[harm.kind]
+		during(func() {
+			if err := harm.do(); err != nil {
+				t.Fatal(err)
+			}
+			p.await(harm.kind+" is put back", func() bool { return p.status("a").Fitness.Repairs[harm.kind] > before })
+		})
+	}
+	if s := p.status("a"); s.Role != control.RoleActive || !s.InSync {
+		t.Errorf("a is %s, in sync %v %s", s.Role, s.InSync, s.WhyNotInSync)
+	}
+
+	during(func() {
+		if err := p.A.AddAddr("eth0", lab.VIP4+"/32"); err != nil {
+			t.Fatal(err)
+		}
+		p.await("b is active", func() bool {
+			return p.status("b").Role == control.RoleActive && p.status("a").Role == control.RoleStandby
+		})
+	})
+	p.await("both say why a takeover would not work", func() bool {
+		a, b := p.status("a"), p.status("b")
+		return !a.InSync && !b.InSync && strings.Contains(b.WhyNotInSync, lab.VIP4) && len(a.Fitness.Faults) == 1
+	})
+	if err := p.A.DelAddr("eth0", lab.VIP4+"/32"); err != nil {
+		t.Fatal(err)
+	}
+	p.await("the pair is in sync", func() bool { return p.status("a").InSync && p.status("b").InSync })
+
+	during(func() {
+		if err := p.B.Netlink().LinkDel(link(p.B, "lockstep0")); err != nil {
+			t.Fatal(err)
+		}
+		p.await("a is active", func() bool { return p.status("a").Role == control.RoleActive })
+		<-p.b.Done()
+	})
+	if p.b.Err() == nil || !strings.Contains(p.b.Output(), "lockstep0 was deleted") {
+		t.Errorf("b ended with %v:\n%s", p.b.Err(), p.b.Tail(5))
+	}
+}
+
+func flushRules(h *netlink.Handle) error {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		rules, err := h.RuleList(family)
+		if err != nil {
+			return err
+		}
+		for i := range rules {
+			if rules[i].Table == 7400 {
+				if err := h.RuleDel(&rules[i]); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// In sync means that a takeover now would work. Of a standby without its front network,
+// and of one that is configured differently, both say that it would not, and why.
+func TestStandbyCouldNotServe(t *testing.T) {
+	p := start(t, options{})
+	both := func(why string) func() bool {
+		return func() bool {
+			a, b := p.status("a"), p.status("b")
+			return !a.InSync && !b.InSync && strings.Contains(a.WhyNotInSync, why) && strings.Contains(b.WhyNotInSync, why)
+		}
+	}
+	port := p.Front.PortOf(p.B)
+	if err := port.SetLink(false); err != nil {
+		t.Fatal(err)
+	}
+	p.await("no takeover without the standby's front network", both("eth0 has no carrier"))
+	if err := p.switchover("a"); err == nil || !strings.Contains(err.Error(), "eth0 has no carrier") {
+		t.Errorf("switchover: %v", err)
+	}
+	if err := port.SetLink(true); err != nil {
+		t.Fatal(err)
+	}
+	p.AwaitInSync()
+
+	// b begins anew, with a service less and another server for the one that is left.
+	extra := "  - {name: more, listen: [\"" + lab.VIP4 + ":81\"], servers: [\"10.20.0.11:80\"]}\n"
+	p.kill(p.a)
+	<-p.a.Done()
+	p.await("b is active", func() bool { return p.status("b").Role == control.RoleActive })
+	p.a = p.appliance(p.A, "a", options{extra: extra})
+	p.AwaitInSyncAs("a") // what only a standby has costs nothing
+	p.kill(p.b)
+	<-p.b.Done()
+	p.await("a is active", func() bool { return p.status("a").Role == control.RoleActive })
+	p.b = p.appliance(p.B, "b", options{servers: `["10.20.0.12:80", "[fd20::11]:80"]`})
+	p.await("a takeover would lose connections", both(`service "web" has other servers on the standby; service "more" is not configured on the standby`))
+}
