@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"syscall"
@@ -34,22 +35,23 @@ func (r *Routes) watchKernel(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch rules and routes: subscribe: %w", err)
 	}
-	changed := make(chan struct{}, 1)
+	changed, urgent := make(chan struct{}, 1), make(chan struct{}, 1)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		r.receiveChanges(ctx, sub, changed)
+		r.receiveChanges(ctx, sub, changed, urgent)
 	}()
 	r.wg.Go(func() {
-		r.watch(ctx, changed)
+		r.watch(ctx, changed, urgent)
 		sub.Close() // ends receiveChanges
 		<-ended
 	})
 	return nil
 }
 
-// watch looks at once when something has changed, and every second.
-func (r *Routes) watch(ctx context.Context, changed <-chan struct{}) {
+// watch looks at once when something has changed, and every second. What is urgent
+// waits for no pause.
+func (r *Routes) watch(ctx context.Context, changed, urgent <-chan struct{}) {
 	every := time.NewTicker(lookEvery)
 	defer every.Stop()
 	var known []string
@@ -66,11 +68,14 @@ func (r *Routes) watch(ctx context.Context, changed <-chan struct{}) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-urgent:
+			continue
 		case <-time.After(lookPause):
 		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-urgent:
 		case <-changed:
 		case <-every.C:
 		}
@@ -79,7 +84,7 @@ func (r *Routes) watch(ctx context.Context, changed <-chan struct{}) {
 
 // receiveChanges asks for a look when the kernel reports something that may concern
 // us, until the socket is closed.
-func (r *Routes) receiveChanges(ctx context.Context, sub *nl.NetlinkSocket, changed chan<- struct{}) {
+func (r *Routes) receiveChanges(ctx context.Context, sub *nl.NetlinkSocket, changed, urgent chan<- struct{}) {
 	for {
 		msgs, from, err := sub.Receive()
 		switch {
@@ -94,11 +99,32 @@ func (r *Routes) receiveChanges(ctx context.Context, sub *nl.NetlinkSocket, chan
 		case err == nil && (from.Pid != nl.PidKernel || !slices.ContainsFunc(msgs, r.concerns)):
 			continue
 		}
+		notify := changed
+		if slices.ContainsFunc(msgs, r.claims) {
+			notify = urgent
+		}
 		select {
-		case changed <- struct{}{}:
+		case notify <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// claims: the kernel was given a virtual address. From that moment on it resets every
+// connection of which a segment comes.
+func (r *Routes) claims(m syscall.NetlinkMessage) bool {
+	if m.Header.Type != unix.RTM_NEWADDR || len(m.Data) < unix.SizeofIfAddrmsg {
+		return false
+	}
+	attrs, err := nl.ParseRouteAttr(m.Data[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(attrs, func(a syscall.NetlinkRouteAttr) bool {
+		ip, ok := netip.AddrFromSlice(a.Value)
+		return ok && (a.Attr.Type == unix.IFA_ADDRESS || a.Attr.Type == unix.IFA_LOCAL) &&
+			slices.ContainsFunc(r.cfg.Virtual, func(v netip.Addr) bool { return v.Unmap() == ip.Unmap() })
+	})
 }
 
 // concerns: a host may have a million routes that come and go, so of these only ours

@@ -17,13 +17,16 @@ import (
 // connection is lost.
 func TestDataPathTakenAway(t *testing.T) {
 	p := start(t, options{})
-	during := func(f func()) {
+	idle := traffic.Times(5, traffic.Idle(0))
+	during := func(f func(), loads ...traffic.Request) {
 		t.Helper()
 		finish := make(chan struct{})
 		c := p.client(port4)
 		c.Finish = finish
-		wait := p.run(c, traffic.Both(40*mib), traffic.Idle(0))
-		p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= 10*mib })
+		wait := p.run(c, append(loads, idle...)...)
+		p.await("traffic flows", func() bool {
+			return c.Progress.Received.Load() >= 10*mib*int64(len(loads)) && p.status("a").Connections.Open+p.status("b").Connections.Open >= len(idle)
+		})
 		f()
 		close(finish)
 		wait()
@@ -49,13 +52,13 @@ func TestDataPathTakenAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.await(harm.kind+" is put back", func() bool { return p.status("a").Fitness.Repairs[harm.kind] > before })
-		})
+		}, traffic.Both(40*mib))
 	}
 	if s := p.status("a"); s.Role != control.RoleActive || !s.InSync {
 		t.Errorf("a is %s, in sync %v %s", s.Role, s.InSync, s.WhyNotInSync)
 	}
 
-	during(func() {
+	during(func() { // a kernel with the address resets a connection that moves in this moment
 		if err := p.A.AddAddr("eth0", lab.VIP4+"/32"); err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +81,7 @@ func TestDataPathTakenAway(t *testing.T) {
 		}
 		p.await("a is active", func() bool { return p.status("a").Role == control.RoleActive })
 		<-p.b.Done()
-	})
+	}, traffic.Both(40*mib))
 	if p.b.Err() == nil || !strings.Contains(p.b.Output(), "lockstep0 was deleted") {
 		t.Errorf("b ended with %v:\n%s", p.b.Err(), p.b.Tail(5))
 	}
