@@ -327,7 +327,7 @@ func (n *Node) startVoter(undo *closers, id *identity.Identity, port *transport.
 	n.voter, err = voter.Start(voter.Config{
 		Identity: id, Boot: member(n.cfg.Node, n.bootID).Boot, Appliances: names, Witness: witness,
 		Addrs: addrs, Local: n.cfg.Self().Addr(), Port: port,
-		Heartbeat: n.cfg.Pair.Heartbeat, FailureTimeout: n.cfg.Pair.FailureTimeout, Clock: n.clock,
+		Heartbeat: n.cfg.Pair.Heartbeat, FailureTimeout: n.cfg.Pair.FailureTimeout, Patience: n.cfg.Pair.StartEmptyAfter, Clock: n.clock,
 		State: voter.StatePath(n.cfg.Pair.State, n.cfg.Pair.Name), OnLease: n.lease.grant, Log: n.log,
 	})
 	if err != nil {

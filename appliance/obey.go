@@ -43,7 +43,10 @@ func (q *quorum) Unpark() {
 }
 
 // Follow implements roles.Appliance.
-func (q *quorum) Follow(epoch uint64) { q.n.becomeStandby(epoch) }
+func (q *quorum) Follow(epoch uint64) {
+	q.n.forgotten = nil // the active has it
+	q.n.becomeStandby(epoch)
+}
 
 // Continue implements roles.Appliance.
 func (q *quorum) Continue(epoch uint64) error {
@@ -56,7 +59,14 @@ func (q *quorum) Continue(epoch uint64) error {
 
 // StartEmpty implements roles.Appliance.
 func (q *quorum) StartEmpty(epoch uint64) {
-	q.n.becomeActive(epoch, "the witness and this appliance agree; there are no connections to continue")
+	n := q.n
+	if n.getRole() == replication.RoleStandby {
+		n.forgotten = n.held()
+	}
+	n.becomeActive(epoch, "the witness and this appliance agree; there are no connections to continue")
+	if !q.former.Active.None() {
+		n.noteLoss("nobody who may have held connections was left, or heard of for pair.start_empty_after")
+	}
 }
 
 // Mute implements roles.Appliance.
@@ -71,6 +81,7 @@ func (q *quorum) Unmute() {
 // StepDown implements roles.Appliance.
 func (q *quorum) StepDown() {
 	s := q.rules.State()
+	q.n.forgotten = q.n.held()
 	q.n.stepDown(fmt.Sprintf("%s is active in epoch %d", s.Active.Node, s.Epoch))
 }
 
@@ -102,9 +113,7 @@ func (q *quorum) seekProof(ctx context.Context, m arbiter.Member) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Pair.FailureTimeout)
 	defer cancel()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: n.cfg.Pair.Members[n.cfg.Node].Addr().AsSlice()}}
-	again := time.NewTicker(time.Millisecond)
-	defer again.Stop()
-	for {
+	for pause := proofPause; ; pause *= 2 {
 		conn, err := d.DialContext(ctx, "tcp", n.cfg.Pair.Members[m.Node].String())
 		if err == nil {
 			conn.Close()
@@ -113,7 +122,7 @@ func (q *quorum) seekProof(ctx context.Context, m arbiter.Member) {
 			return
 		}
 		select {
-		case <-again.C:
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}

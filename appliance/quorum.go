@@ -32,7 +32,8 @@ type quorum struct {
 	ctx   context.Context // of the loop, for what it starts
 	ends  chan sessionEnd
 
-	lostAt  time.Time // when the session was lost
+	former  arbiter.State // what the voters had decided before their newest news
+	lostAt  time.Time     // when the session was lost
 	lostWhy string
 	known   time.Time // since when we knew that the active is lost, when we claim
 	why     string    // why we claim
@@ -72,6 +73,8 @@ func (n *Node) quorumLoop(ctx context.Context) {
 	defer q.Unpark()
 	unpark := time.NewTicker(parkTime)
 	defer unpark.Stop()
+	proof := time.NewTicker(proofPauseMax)
+	defer proof.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -107,6 +110,8 @@ func (n *Node) quorumLoop(ctx context.Context) {
 			q.refused(errNotClaimed)
 		case <-n.fitness.changed:
 			q.consider()
+		case <-proof.C:
+			q.rules.Look()
 		case <-unpark.C:
 			q.Unpark()
 			q.look()
@@ -188,6 +193,7 @@ func (q *quorum) onNews(news *voter.News) {
 		q.known, q.why = q.lostAt, q.lostWhy
 	}
 	releasing := q.rules.Releasing()
+	q.former = q.rules.State()
 	q.rules.Decided(news.State, news.Claimed, news.Solo)
 	if releasing && !q.rules.Releasing() && q.n.getRole() == replication.RoleActive {
 		q.n.log.Warn("going on alone, unprotected", "why", q.lostWhy, "after", time.Since(q.lostAt))

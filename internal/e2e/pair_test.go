@@ -35,6 +35,7 @@ type options struct {
 	extra   string // YAML of further services
 	servers string // default: s1 on both families
 	pair    string // YAML added to pair:, indented by two
+	keys    string // more of it, not for the witness
 	alone   bool   // only a is started
 	witness bool   // the pair has a witness on a host of its own
 	// serve starts the servers of what is in extra, before anybody probes them.
@@ -123,7 +124,7 @@ func (o options) rig() rig.Options {
 		o.servers = `["10.20.0.11:80", "[fd20::11]:80"]`
 	}
 	o.PairOptions.Witness = o.witness
-	return rig.Options{PairOptions: o.PairOptions, Times: o.pair, Clocks: o.clocks, Services: fmt.Sprintf(`  - name: web
+	return rig.Options{PairOptions: o.PairOptions, Times: o.pair, Keys: o.keys, Clocks: o.clocks, Services: fmt.Sprintf(`  - name: web
     listen: ["%s", "%s"]
     servers: %s
     protection: gateway

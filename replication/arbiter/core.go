@@ -47,6 +47,7 @@ type Core struct {
 	peers   [3]peer   // by id-1; the own one is not used
 
 	heartbeat, failure, patience Nanos
+	firstStart                   Nanos // how long a voter without memory waits for one that does not answer
 
 	now     Nanos
 	started bool // a first input has said what time it is
@@ -117,9 +118,11 @@ func (c *Core) configure(cfg *Config) error {
 	if c.failure == 0 {
 		c.failure = 100 * millisecond
 	}
+	c.firstStart = max(1000*millisecond, 10*c.failure)
 	if c.patience == 0 {
-		c.patience = max(1000*millisecond, 10*c.failure)
+		c.patience = c.firstStart
 	}
+	c.firstStart = min(c.firstStart, c.patience)
 	switch {
 	case a == b || a == cfg.Witness || b == cfg.Witness:
 		return fmt.Errorf("voters %q must have three different names: %w", c.names, ErrConfig)

@@ -56,5 +56,5 @@
 // nothing until both others have answered what they know, and its log is as new as
 // theirs; it never votes in a term in which it may have voted before (join.go). One
 // disk at a time may be lost. At a first start nobody knows anything, and all begin at
-// once; if the second appliance does not answer, after Patience.
+// once; if the second appliance does not answer, after a second.
 package arbiter

@@ -122,7 +122,7 @@ func (c *Core) answered(id uint64, r *reader) error {
 
 // learn decides from the answers. Both others must have answered, since each may
 // know something that the other does not. If one has no memory either and the third
-// does not answer for Patience, it is taken for the first start of a pair whose
+// does not answer for a second or ten FailureTimeout, it is taken for the first start of a pair whose
 // second appliance is not there yet.
 func (c *Core) learn() {
 	j := &c.join
@@ -141,7 +141,7 @@ func (c *Core) learn() {
 			}
 		}
 	}
-	if got < 2 && (got == 0 || remember || c.now-j.since < c.patience) {
+	if got < 2 && (got == 0 || remember || c.now-j.since < c.firstStart) {
 		return
 	}
 	j.memory, j.floor, j.target = behind, floor, target

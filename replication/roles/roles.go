@@ -160,6 +160,20 @@ func (r *Rules) SessionLost() bool {
 	return true
 }
 
+// Look is to be called now and then. Who is not active and has no session finds out
+// whether those are dead who may hold connections: then the voters need not wait for
+// them.
+func (r *Rules) Look() {
+	if r.a.Role() == replication.RoleActive || r.a.Connected() {
+		return
+	}
+	for _, m := range []arbiter.Member{r.state.Active, r.state.Standby} {
+		if !m.None() && m.Node != r.self.Node {
+			r.a.SeekProof(m)
+		}
+	}
+}
+
 // Decided acts on what the voters have decided: their newest state, our newest claim
 // since the last call if there is one, and arbiter.Ready.Solo.
 func (r *Rules) Decided(state arbiter.State, claim *arbiter.Claim, solo bool) {

@@ -123,10 +123,10 @@ func (p *pipe) read() {
 				p.s.w.failf("%s refuses a frame: %v", p.to.name, err)
 			}
 			p.s.w.logf("%s ends the session: %v", p.to.name, err)
-			if p.to.pair == nil {
+			if p.to.driver == nil {
 				p.s.cut()
 			} else {
-				p.to.pair.sessionLost(p.s)
+				p.to.driver.sessionLost(p.s)
 			}
 			p.budget, p.buf = 0, nil // it reads no further
 			return

@@ -2,10 +2,30 @@ package sim
 
 import (
 	"lockstep/replication"
+	"lockstep/replication/arbiter"
 	"lockstep/replication/roles"
 )
 
-// Sessions in a world with voters: each end begins, puts off and ends its session
+// driver is an appliance's role loop, in a world without an oracle.
+type driver interface {
+	mayNotSpeak() bool
+	serveEpoch(epoch uint64) // the connections of epoch may speak from now on
+	look()                   // is called after all that the core has done
+	sessionLost(of *session) // its end or the peer's silence was seen
+	said() said
+	meet(of *session, ours, theirs said) // runs in the role loop
+	loop(do func())                      // does something in the role loop
+	leave(of *session)                   // one that the role loop has put off has ended
+}
+
+// said is what an appliance says of itself when a session is made.
+type said struct {
+	roles.Said
+	holds uint64
+	self  arbiter.Member
+}
+
+// Sessions in a world without an oracle: each end begins, puts off and ends its session
 // when its own role loop says so, and hears of the other's end some time later, or
 // never.
 
@@ -20,28 +40,24 @@ func (w *world) dialSoon() {
 func (w *world) dial() {
 	a, b := w.nodes[0], w.nodes[1]
 	if !a.alive || !b.alive || a.frozen || b.frozen || w.blocked(a.machine, b.machine) || w.blocked(b.machine, a.machine) ||
-		a.pair.live() {
+		a.live() {
 		return // of two connections at once a keeps the older one
 	}
-	if b.pair.live() {
-		b.pair.linked.close(b) // superseded
+	if b.live() {
+		b.linked.close(b) // superseded
 	}
 	s := &session{w: w}
 	s.connect(a, b)
 	w.sessions = append(w.sessions, s)
-	a.pair.linked, b.pair.linked = s, s
-	said := func(n *node) roles.Said {
-		return roles.Said{Role: n.core.Role(), Epoch: n.core.Epoch(), InSync: n.core.InSync()}
-	}
-	ofA, ofB := said(a), said(b)
-	selfA, selfB := a.self, b.self
-	a.pair.loop(func() { a.pair.meet(s, ofA, ofB, selfB) })
-	b.pair.loop(func() { b.pair.meet(s, ofB, ofA, selfA) })
+	a.linked, b.linked = s, s
+	ofA, ofB := a.driver.said(), b.driver.said()
+	a.driver.loop(func() { a.driver.meet(s, ofA, ofB) })
+	b.driver.loop(func() { b.driver.meet(s, ofB, ofA) })
 }
 
 // live: the newest session that was made has not ended at our side, be it taken by
 // the role loop or not.
-func (sh *shell) live() bool { return sh.linked != nil && !sh.linked.left[sh.id] }
+func (n *node) live() bool { return n.linked != nil && !n.linked.left[n.id] }
 
 // to is the direction that n reads.
 func (s *session) to(n *node) *pipe {
@@ -79,24 +95,22 @@ func (s *session) end(n, o *node) {
 		case w.blocked(n.machine, o.machine) || p.budget != 0 && len(p.inFlight) > 0:
 			s.end(n, o)
 		default:
-			o.run(p.life, func() { o.pair.closed(s) })
+			o.run(p.life, func() { o.closed(s) })
 		}
 	})
 }
 
 // closed hears that the other side has closed s.
-func (sh *shell) closed(s *session) {
-	if s.left[sh.id] {
+func (n *node) closed(s *session) {
+	if s.left[n.id] {
 		return
 	}
-	if sh.session == s {
-		sh.sessionLost(s)
+	if n.session == s {
+		n.driver.sessionLost(s)
 		return
 	}
-	s.left[sh.id] = true
-	if sh.parked == s {
-		sh.parked = nil
-	}
+	s.left[n.id] = true
+	n.driver.leave(s)
 }
 
 // broken ends all sessions of a process that has died: of what was on its way, some
@@ -121,7 +135,7 @@ func (w *world) broken(n *node) {
 func (w *world) reset() {
 	for _, n := range w.nodes {
 		if s := n.session; s != nil && n.alive {
-			n.run(n.life, func() { n.pair.sessionLost(s) })
+			n.run(n.life, func() { n.driver.sessionLost(s) })
 		}
 	}
 }

@@ -16,8 +16,10 @@ type node struct {
 	session *session
 	skew    uint32 // of its millisecond clock
 	*table
-	next uint64
-	pair *shell // nil in an oracle world
+	next   uint64
+	driver driver   // nil in an oracle world
+	pair   *shell   // the same in a world with voters
+	linked *session // the newest, as replication/link keeps it; not in an oracle world
 
 	flushing bool // a flush is scheduled
 	tickAt   nanos
@@ -93,8 +95,8 @@ func (n *node) clock() uint32 { return n.skew + uint32(n.now()/millis) }
 
 // silent: nothing may leave now.
 func (n *node) silent() bool {
-	if n.pair != nil {
-		return !n.alive || !n.pair.speaking || n.now() >= n.pair.lease.Until()
+	if n.driver != nil {
+		return !n.alive || n.driver.mayNotSpeak()
 	}
 	return !n.alive || n.muted
 }
@@ -229,8 +231,8 @@ func (n *node) continueAll(epoch uint64, old *table) error {
 	if w.takeover++; w.takeover > 1 {
 		w.seen.SecondTakeover++
 	}
-	if n.pair != nil {
-		n.pair.serveEpoch(epoch)
+	if n.driver != nil {
+		n.driver.serveEpoch(epoch)
 	} else {
 		w.vip = n
 	}
@@ -301,12 +303,12 @@ func (n *node) pump() {
 		n.apply(r)
 	}
 	switch {
-	case n.pair != nil:
-		n.pair.look()
+	case n.driver != nil:
+		n.driver.look()
 	case n.core.Role() == replication.RoleActive && n.core.Stats().CanTakeOver:
 		n.w.arbiter.InSync(n)
 	}
-	if !n.flushing && n.core.Flushable() && (n.session != nil || n.pair == nil) {
+	if !n.flushing && n.core.Flushable() && (n.session != nil || n.driver == nil) {
 		n.flushing = true
 		n.later(n.w.between(0, 100*micros), func() {
 			n.flushing = false
@@ -317,7 +319,7 @@ func (n *node) pump() {
 }
 
 func (n *node) flush() {
-	for n.core.Flushable() && (n.session != nil || n.pair == nil) {
+	for n.core.Flushable() && (n.session != nil || n.driver == nil) {
 		n.out = n.core.Flush(n.out[:0])
 		if len(n.out) == 0 {
 			break
@@ -345,10 +347,10 @@ func (n *node) schedule() {
 		if n.core.PeerSilent(n.now()) && n.session != nil {
 			n.w.logf("%s finds its peer silent", n.name)
 			n.w.seen.Silent++
-			if n.pair == nil {
+			if n.driver == nil {
 				n.session.cut()
 			} else {
-				n.pair.sessionLost(n.session)
+				n.driver.sessionLost(n.session)
 			}
 		}
 		n.pump()
@@ -430,7 +432,7 @@ func (n *node) adopt(g *gwConn) {
 	case errors.Is(err, replication.ErrLimit), oldPeer(err):
 		n.w.seen.AdoptRefused++
 	case errors.Is(err, replication.ErrLater), errors.Is(err, replication.ErrNoSession):
-	case n.pair != nil && errors.Is(err, replication.ErrUnexpected): // refused when a session before asked
+	case n.driver != nil && errors.Is(err, replication.ErrUnexpected): // refused when a session before asked
 	default:
 		n.call("adopt", err)
 	}

@@ -13,8 +13,7 @@ type shell struct {
 	*node
 	rules    *roles.Rules
 	lease    roles.Lease[nanos]
-	speaking bool     // what the engine is told by SetActive
-	linked   *session // the newest, as replication/link keeps it
+	speaking bool // what the engine is told by SetActive
 	parked   *session
 	inSync   bool // the last look
 	yields   int  // number of the hand-over that counts
@@ -31,7 +30,7 @@ type shell struct {
 func (n *node) begin() {
 	n.boot()
 	s := &shell{node: n}
-	n.pair = s
+	n.pair, n.driver = s, s
 	s.rules = roles.New(arbiter.Member{}, s)
 	n.decided = s.hear
 	n.vote()
@@ -92,6 +91,7 @@ func (s *shell) watch() {
 			s.announce()
 		}
 		s.mute = mute
+		s.loop(s.rules.Look)
 		s.watch()
 	})
 }
@@ -118,7 +118,7 @@ func (s *shell) sessionLost(of *session) {
 }
 
 // meet is a new session at the role loop.
-func (s *shell) meet(of *session, ours, theirs roles.Said, peer arbiter.Member) {
+func (s *shell) meet(of *session, ours, theirs said) {
 	if of.ended(s.node) || s.linked != of {
 		return
 	}
@@ -126,7 +126,7 @@ func (s *shell) meet(of *session, ours, theirs roles.Said, peer arbiter.Member) 
 		s.w.pairSeen.Superseded++
 		s.rules.SessionLost()
 	}
-	switch s.rules.Session(ours, theirs, peer) {
+	switch s.rules.Session(ours.Said, theirs.Said, theirs.self) {
 	case roles.Stale:
 		s.w.pairSeen.Stale++
 		of.close(s.node)
@@ -200,9 +200,24 @@ func (s *shell) seek(m arbiter.Member, until nanos) {
 
 // fenced: somebody else has claimed since we did. What we do to our connections now
 // is seen by nobody.
-func (n *node) fenced() bool { return n.pair != nil && n.w.epoch > n.core.Epoch() }
+func (n *node) fenced() bool { return n.driver != nil && n.w.epoch > n.core.Epoch() }
 
-var _ roles.Appliance = (*shell)(nil)
+var (
+	_ roles.Appliance = (*shell)(nil)
+	_ driver          = (*shell)(nil)
+)
+
+func (s *shell) mayNotSpeak() bool { return !s.speaking || s.now() >= s.lease.Until() }
+
+func (s *shell) said() said {
+	return said{Said: roles.Said{Role: s.core.Role(), Epoch: s.core.Epoch(), InSync: s.core.InSync()}, self: s.self}
+}
+
+func (s *shell) leave(of *session) {
+	if s.parked == of {
+		s.parked = nil
+	}
+}
 
 func (s *shell) Role() replication.Role { return s.core.Role() }
 func (s *shell) Epoch() uint64          { return s.core.Epoch() }

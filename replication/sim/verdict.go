@@ -54,7 +54,7 @@ func (w *world) observeRelease(n *node, g *gwConn) {
 // it is awake or not.
 func (w *world) checkPair() {
 	a, b := w.nodes[0], w.nodes[1]
-	if a.pair != nil && b.pair != nil && !a.silent() && !b.silent() {
+	if a.driver != nil && b.driver != nil && !a.silent() && !b.silent() {
 		w.failf("two may speak: %s in epoch %d and %s in epoch %d (invariant 4)", a.name, a.core.Epoch(), b.name, b.core.Epoch())
 	}
 }

@@ -28,6 +28,8 @@ type Options struct {
 	Services string
 	// Times is YAML under pair:, indented by two. Empty: Generous.
 	Times string
+	// Keys are further lines of it, which the witness does not have.
+	Keys string
 	// Reach are the hosts of the back network that the appliances ping. Empty: s1.
 	Reach string
 	// Clocks are the speeds of a's, b's and w's clocks: 0.99 is one per cent too slow. Not
@@ -120,7 +122,7 @@ services:
 %s
 control: %s
 metrics: ""
-`, node, voter, filepath.Join(p.Dir, "state-"+node), filepath.Join(p.Dir, "keys", node), o.times(), lab.Client4, reach,
+`, node, voter, filepath.Join(p.Dir, "state-"+node), filepath.Join(p.Dir, "keys", node), o.times()+"\n"+o.Keys, lab.Client4, reach,
 		o.Services, p.Socket(node)))
 	return p.process(p.PairLab.Appliance(node), node, o.env(node, applianceEnv, path))
 }
