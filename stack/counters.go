@@ -24,13 +24,14 @@ const (
 	DropWrite                    // the TUN device did not take it
 	DropConnLimit                // the service's limit on connections is reached
 	DropICMP                     // an ICMP error that quotes nothing that is in flight, or a path MTU nobody has
+	DropLost                     // of a connection that nobody here knows: both its ends are told
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	"malformed", "bad-checksum", "bad-options", "fragment", "not-active", "muted",
 	"pending-queue-full", "half-open-limit", "unknown-flow", "stale-segment",
-	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-error",
+	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-error", "connection-lost",
 }
 
 func (d Drop) String() string { return dropNames[d] }

@@ -103,6 +103,8 @@ type Engine struct {
 	tombstones []*Leg // oldest first
 	nextPort   uint16
 
+	lost lostFlows
+
 	done chan struct{}
 	wg   sync.WaitGroup
 }
@@ -457,6 +459,7 @@ func (e *Engine) janitor() {
 			return
 		case <-t.C:
 			e.sweep(e.now())
+			e.sweepLost(e.now())
 		}
 	}
 }

@@ -285,11 +285,15 @@ func (e *Engine) receiveUnknown(s *segment, hdr []byte, pkt *stack.PacketBuffer)
 	const kind = header.TCPFlagSyn | header.TCPFlagAck | header.TCPFlagRst | header.TCPFlagFin
 	switch {
 	case !e.owned[s.flow.local]:
-		// From a server's port, but to a client that talks to it directly.
-		e.bypass(hdr, pkt)
+		// From a server's port, but to a client that talks to it directly; or the
+		// connection is lost.
+		if !e.lostServer(s) {
+			e.bypass(hdr, pkt)
+		}
 	case s.tcp.Flags()&kind == header.TCPFlagSyn && e.listening(s):
 		e.incoming(s)
 	default:
+		e.lostPeer(s)
 		e.answerStranger(s)
 	}
 }

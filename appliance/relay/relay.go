@@ -94,6 +94,9 @@ func (r *Relay) SetEngine(e *stack.Engine) {
 	r.engine = e
 	for a, s := range r.services {
 		e.Listen(a, s.MaxHalfOpen)
+		if !s.SourceGateway {
+			e.Behind(a, s.Servers)
+		}
 	}
 }
 

@@ -1,0 +1,96 @@
+package e2e
+
+import (
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"lockstep/appliance/control"
+	"lockstep/internal/lab"
+)
+
+// The only appliance loses its memory. Both ends of each of its connections are told as soon
+// as one of them speaks, also the one that only receives, and though the client has no route
+// to the server that its kernel could answer on. A client that talks to a server of the
+// service directly, through the appliance as its router, is left alone.
+func TestLostConnectionsAreTold(t *testing.T) {
+	o := options{alone: true, extra: `  - name: raw
+    listen: ["203.0.113.10:81"]
+    servers: ["10.20.0.11:81", "10.20.0.12:81"]
+    protection: gateway`}
+	p := start(t, o)
+	speak, told := make(chan struct{}), make(chan error, 3)
+	serve := func(c net.Conn) {
+		kind := make([]byte, 1)
+		if io.ReadFull(c, kind); kind[0] == 0 {
+			return // a probe
+		}
+		if kind[0] != 'r' {
+			<-speak
+			c.Write([]byte("!"))
+		}
+		_, err := io.Copy(c, c)
+		told <- err
+	}
+	p.listenRaw(serve)
+	ln, err := p.Servers[1].Listen("tcp4", "10.20.0.12:81")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for c, err := ln.Accept(); err == nil; c, err = ln.Accept() {
+			go serve(c)
+		}
+	}()
+	if err := p.Client.Route("10.20.0.12/32", lab.VIP4); err != nil {
+		t.Fatal(err)
+	}
+	open := func(addr, kind string) net.Conn {
+		c, err := p.dial(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if _, err := c.Write([]byte(kind)); err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(2 * time.Minute))
+		return c
+	}
+	receives, sends, direct := open(lab.VIP4+":81", "s"), open(lab.VIP4+":81", "r"), open("10.20.0.12:81", "d")
+	p.await("both are connections", func() bool { return p.status("a").Connections.Open == 2 })
+	p.Kill(p.a)
+	p.a = p.appliance(p.A, "a", o)
+	p.await("a is active", func() bool { return p.status("a").Role == control.RoleActive })
+
+	if _, err := sends.Write([]byte("more")); err != nil {
+		t.Fatal(err)
+	}
+	close(speak)
+	for name, c := range map[string]net.Conn{"receives": receives, "sends": sends} {
+		if _, err := io.Copy(io.Discard, c); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("client that %s: %v, want a reset", name, err)
+		}
+	}
+	for range 2 {
+		select {
+		case err := <-told:
+			if !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("server: %v, want a reset", err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("a server is not told")
+		}
+	}
+	got := make([]byte, 5)
+	if _, err := direct.Write([]byte("echo")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(direct, got); err != nil || string(got) != "!echo" {
+		t.Errorf("direct connection: %q, %v", got, err)
+	}
+}
