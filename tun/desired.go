@@ -23,7 +23,7 @@ type desired struct {
 	rules    []*netlink.Rule
 }
 
-// wantedRoute is a route of the policy table.
+// wantedRoute is a route of the policy table, or one that leads there.
 type wantedRoute struct {
 	*netlink.Route
 	toTUN bool // and not nowhere
@@ -47,7 +47,7 @@ func (r *Routes) want(v6 bool) error {
 		return err
 	}
 	r.desired.sysctls.wanted = append(r.tunSysctls(v6), forwarding...)
-	r.desired.routes = r.tableRoutes(v6)
+	r.desired.routes = append(r.throwRoutes(), r.tableRoutes(v6)...)
 	r.desired.prefixes = r.gatewayPrefixes()
 	r.desired.rules = r.wantedRules()
 	return nil
@@ -152,6 +152,24 @@ func (r *Routes) tableRoutes(v6 bool) []wantedRoute {
 				Dst: dst, Table: r.cfg.Table, LinkIndex: r.tunIndex,
 				Priority: tunMetric, Protocol: routeProtocol, Scope: linkScope(dst),
 			}})
+	}
+	return list
+}
+
+// throwRoutes keep the kernel from taking an IPv4 virtual address for its own when
+// somebody configures it on an interface: the local table, which comes before every
+// rule, says "not here" first. (IPv6 has no place before the kernel's own entry: see
+// disown.)
+func (r *Routes) throwRoutes() []wantedRoute {
+	var list []wantedRoute
+	seen := make(map[netip.Addr]bool)
+	for _, a := range r.cfg.Virtual {
+		if a = a.Unmap(); a.Is4() && !seen[a] {
+			seen[a] = true
+			list = append(list, wantedRoute{Route: &netlink.Route{
+				Dst: hostNet(a), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_THROW, Protocol: routeProtocol,
+			}})
+		}
 	}
 	return list
 }

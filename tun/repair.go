@@ -19,6 +19,8 @@ const (
 	repairLink   = "link"
 	repairRoute  = "route"
 	repairRule   = "rule"
+	// repairAddress: the kernel's entry for a virtual address was removed.
+	repairAddress = "address"
 )
 
 // Repairs counts what was put back, by kind.
@@ -55,6 +57,14 @@ func (r *Routes) look(now time.Time) (faults []string) {
 			r.noteRepair(now, kind, w)
 		}
 	}
+	foreign, err := r.kernelAddresses() // first: each moment may cost connections
+	fault(err)
+	for _, a := range foreign {
+		if r.disown(a) {
+			done(repairAddress, fmt.Sprintf("the kernel took %s for its own", a.addr))
+		}
+		faults = append(faults, a.fault)
+	}
 	changed, err := r.desired.sysctls.repair()
 	done(repairSysctl, changed...)
 	fault(err)
@@ -69,10 +79,19 @@ func (r *Routes) look(now time.Time) (faults []string) {
 	changed, err = r.repairRules()
 	done(repairRule, changed...)
 	fault(err)
-	foreign, err := r.kernelAddresses()
-	fault(err)
-	faults = append(faults, foreign...)
 	return append(faults, r.upkeep.struggle(now)...)
+}
+
+// disown removes the entry of the local table by which the kernel takes packets to a
+// virtual address for its own; until then those to an IPv6 one were reset, see
+// throwRoutes. The address itself stays where somebody has put it, which is a fault: the
+// kernel may choose it as a source, and answers neighbour solicitations for it.
+func (r *Routes) disown(a kernelAddress) bool {
+	rt := &netlink.Route{Dst: hostNet(a.addr), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}
+	if a.addr.Is4() {
+		rt.LinkIndex, rt.Scope = a.index, netlink.SCOPE_HOST
+	}
+	return r.nl.RouteDel(rt) == nil
 }
 
 func (r *Routes) repairTUN(tun netlink.Link) (changed []string, err error) {

@@ -131,6 +131,16 @@ func TestVirtualAddressOnKernel(t *testing.T) {
 		if got := next(); !strings.HasPrefix(got, want) {
 			t.Fatalf("told %q, want %q", got, want)
 		}
+		if n := r.Repairs()[repairAddress]; n == 0 {
+			t.Fatal("the kernel takes it for its own")
+		}
+		s.gw.run(func() error { // it leads to the device again
+			got, err := netlink.RouteGet(net.ParseIP(strings.Split(vip, "/")[0]))
+			if err == nil && (len(got) != 1 || got[0].Table != testTable) {
+				t.Errorf("%s leads to %v", vip, got)
+			}
+			return err
+		})
 		s.gw.run(func() error {
 			l, err := netlink.LinkByName("front")
 			if err != nil {

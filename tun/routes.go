@@ -217,20 +217,27 @@ func (r *Routes) link(name string) (netlink.Link, error) {
 // refuseKernelAddresses: the local table comes before every rule, so a virtual
 // address configured in the kernel would never reach the TUN device.
 func (r *Routes) refuseKernelAddresses() error {
-	faults, err := r.kernelAddresses()
-	if err == nil && len(faults) > 0 {
-		err = errors.New(faults[0])
+	found, err := r.kernelAddresses()
+	if err == nil && len(found) > 0 {
+		err = errors.New(found[0].fault)
 	}
 	return err
 }
 
+// kernelAddress is a virtual address that was configured on an interface.
+type kernelAddress struct {
+	addr  netip.Addr
+	index int
+	fault string // in words
+}
+
 // kernelAddresses tells which virtual addresses the kernel has taken for its own.
-func (r *Routes) kernelAddresses() ([]string, error) {
+func (r *Routes) kernelAddresses() ([]kernelAddress, error) {
 	addrs, err := r.nl.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	var faults []string
+	var found []kernelAddress
 	for _, a := range addrs {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		if !ok {
@@ -242,13 +249,14 @@ func (r *Routes) kernelAddresses() ([]string, error) {
 				if l, err := r.nl.LinkByIndex(a.LinkIndex); err == nil {
 					name = l.Attrs().Name
 				}
-				faults = append(faults, fmt.Sprintf("virtual address %s is configured on interface %s of this host; remove it there (ip address del %s dev %s), the gateway holds it itself",
-					v, name, a.IPNet, name))
+				found = append(found, kernelAddress{v.Unmap(), a.LinkIndex, fmt.Sprintf(
+					"virtual address %s is configured on interface %s of this host; remove it there (ip address del %s dev %s), the gateway holds it itself",
+					v, name, a.IPNet, name)})
 				break
 			}
 		}
 	}
-	return faults, nil
+	return found, nil
 }
 
 // dummyAddr is the IPv4 dummy address (RFC 7600, section 4.8). On an interface

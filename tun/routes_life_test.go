@@ -28,13 +28,13 @@ func (s *site) state(t testing.TB) []string {
 			for _, r := range rules {
 				out = append(out, fmt.Sprintf("%v iif %q sport %v proto %d", r, r.IifName, r.Sport, r.Protocol))
 			}
-			for _, table := range []int{testTable, unix.RT_TABLE_MAIN} {
+			for _, table := range []int{testTable, unix.RT_TABLE_MAIN, unix.RT_TABLE_LOCAL} {
 				routes, err := netlink.RouteListFiltered(f, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 				if err != nil {
 					return nil, err
 				}
 				for _, r := range routes {
-					if r.Dst.IP.IsLinkLocalUnicast() {
+					if r.Dst.IP.IsLinkLocalUnicast() || table == unix.RT_TABLE_LOCAL && r.Protocol != routeProtocol {
 						continue // comes when the kernel has finished with its own address
 					}
 					out = append(out, fmt.Sprintf("table %d: %s type %d metric %d dev %d", table, r.Dst, r.Type, r.Priority, r.LinkIndex))

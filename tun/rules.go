@@ -38,6 +38,11 @@ func (r *Routes) removeLeftovers(backIndex int) error {
 		if err != nil {
 			return err
 		}
+		n, err = r.removeLeftoverThrows(family, rules, tables)
+		removed += n
+		if err != nil {
+			return err
+		}
 	}
 	if removed > 0 {
 		r.log.Info("removed routes and rules left by a predecessor", "count", removed)
@@ -126,6 +131,32 @@ func (r *Routes) removeLeftoverRoutes(family int, tables map[int]bool, backIndex
 			continue
 		}
 		if err := r.deleteLeftover(&routes[i]); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// removeLeftoverThrows deletes those whose address no rule sends to a gateway that is
+// alive.
+func (r *Routes) removeLeftoverThrows(family int, rules []netlink.Rule, dead map[int]bool) (int, error) {
+	routes, err := r.listTable(family, unix.RT_TABLE_LOCAL)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for i := range routes {
+		rt := &routes[i]
+		if rt.Protocol != routeProtocol || rt.Type != unix.RTN_THROW {
+			continue
+		}
+		if slices.ContainsFunc(rules, func(rule netlink.Rule) bool {
+			return rule.Protocol == routeProtocol && !dead[rule.Table] && prefixKey(rule.Dst) == prefixKey(rt.Dst)
+		}) {
+			continue
+		}
+		if err := r.deleteLeftover(rt); err != nil {
 			return n, err
 		}
 		n++

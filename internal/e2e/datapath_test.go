@@ -58,14 +58,14 @@ func TestDataPathTakenAway(t *testing.T) {
 		t.Errorf("a is %s, in sync %v %s", s.Role, s.InSync, s.WhyNotInSync)
 	}
 
-	during(func() { // a kernel with the address resets a connection that moves in this moment
+	during(func() {
 		if err := p.A.AddAddr("eth0", lab.VIP4+"/32"); err != nil {
 			t.Fatal(err)
 		}
 		p.await("b is active", func() bool {
 			return p.status("b").Role == control.RoleActive && p.status("a").Role == control.RoleStandby
 		})
-	})
+	}, traffic.Both(40*mib))
 	p.await("both say why a takeover would not work", func() bool {
 		a, b := p.status("a"), p.status("b")
 		return !a.InSync && !b.InSync && strings.Contains(b.WhyNotInSync, lab.VIP4) && len(a.Fitness.Faults) == 1
