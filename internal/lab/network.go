@@ -208,6 +208,15 @@ func (p *Port) Host() *Host { return p.host }
 // Interface is the name of the host's interface.
 func (p *Port) Interface() string { return p.ifname }
 
+// MAC is the hardware address of the host's interface.
+func (p *Port) MAC() (string, error) {
+	link, err := p.host.space.nl.LinkByName(p.ifname)
+	if err != nil {
+		return "", fmt.Errorf("host %q: find interface %q: %w", p.host.name, p.ifname, err)
+	}
+	return link.Attrs().HardwareAddr.String(), nil
+}
+
 // SetLink pulls (false) or plugs (true) the cable: the host's interface loses or regains its
 // carrier, and frames stop at once in both directions.
 func (p *Port) SetLink(up bool) error {

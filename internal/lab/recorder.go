@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -193,6 +194,24 @@ func option(b []byte, code uint16, value []byte) []byte {
 		b = append(b, 0)
 	}
 	return b
+}
+
+// Neighbour is the link-layer address that the host has for an IP address, and whether it uses it.
+func (h *Host) Neighbour(addr netip.Addr) (mac string, usable bool, err error) {
+	family := netlink.FAMILY_V4
+	if addr.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	list, err := h.space.nl.NeighList(0, family)
+	if err != nil {
+		return "", false, fmt.Errorf("host %q: neighbours: %w", h.name, err)
+	}
+	for _, n := range list {
+		if a, ok := netip.AddrFromSlice(n.IP); ok && a.Unmap() == addr {
+			return n.HardwareAddr.String(), n.State&(netlink.NUD_REACHABLE|netlink.NUD_STALE|netlink.NUD_DELAY|netlink.NUD_PROBE|netlink.NUD_PERMANENT) != 0, nil
+		}
+	}
+	return "", false, nil
 }
 
 // Neighbours are the host's ARP and neighbour discovery entries, for a human to read.

@@ -45,6 +45,24 @@ func drawFreeze(rng *rand.Rand, o *options) *fault {
 	}
 }
 
+func drawMute(rng *rand.Rand, _ *options) *fault {
+	var others []*stage.Node
+	signal := func(send func(*lab.Proc) error) (err error) {
+		for _, n := range others {
+			err = errors.Join(err, send(n.Process()))
+		}
+		return err
+	}
+	return &fault{
+		What: "mute: freeze witness and standby", Length: length(rng),
+		inject: func(_ context.Context, s *storm) error {
+			others = []*stage.Node{s.on(onWitness), s.on(onStandby)}
+			return signal((*lab.Proc).Stop)
+		},
+		heal: func(context.Context, *storm) error { return signal((*lab.Proc).Cont) },
+	}
+}
+
 func drawPower(rng *rand.Rand, o *options) *fault {
 	target := appliance2(rng)
 	var victim *stage.Node

@@ -36,8 +36,10 @@ What is demanded:
   no wrong byte, ever
   no connection lost, but those whose loss SAFETY.md states in advance, which are counted apart; and each
   of those is told to both its ends
-  nothing stands still for 5 s after a fault's end
+  nothing stands still for 5 s after a fault's end (or two of its sender's retransmission time-outs, not
+  counting what they have doubled to, where the outage has made its kernel measure round trips of seconds)
   the pair is in sync again within a minute
+  neighbour entries of the client and the server lead to the active within 3 s
 
 What does not come true is a finding. About each of the first of them a folder is written below --out: status,
 connections and logs of all nodes, neighbour tables, sockets, rules and routes, and what the networks have

@@ -23,6 +23,7 @@ const (
 	findSync   = "not in sync"
 	findCrash  = "crash"
 	findAlive  = "lives on"
+	findAstray = "astray" // a neighbour entry leads to the appliance that is not active
 	findKept   = "not repaired"
 	findBreak  = "fault refused" // what was to happen could not be done
 )
@@ -30,7 +31,7 @@ const (
 const (
 	maxFolders  = 20   // of evidence; a finding after that is only told
 	maxFindings = 1000 // that are kept
-	recordSize  = 60_000
+	recordSize  = 150_000
 	dumpWait    = 500 * time.Millisecond // for an appliance to write its connections into its log
 	toolTimeout = 10 * time.Second
 )

@@ -83,6 +83,7 @@ func kinds() []kind {
 	return []kind{
 		{name: "kill", weight: 6, says: "a process dies (SIGKILL) and is started again: active, standby or witness", draw: drawKill},
 		{name: "freeze", weight: 8, says: "a process stops (SIGSTOP) for 50 ms to 3 s and goes on: active, standby or witness", draw: drawFreeze},
+		{name: "mute", weight: 2, witness: true, says: "witness and standby stop, so that the active's lease ends and nobody can follow it", draw: drawMute},
 		{name: "power", weight: 2, says: "an appliance vanishes from all networks, and its process with it", draw: drawPower},
 		{name: "switchover", weight: 3, says: "the active is asked to hand over", draw: drawSwitchover},
 		{name: "cable", weight: 5, says: "one cable of an appliance is pulled: front, back or sync", draw: drawCable},

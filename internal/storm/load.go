@@ -89,21 +89,22 @@ type flight struct {
 	port   int
 	began  time.Time
 	client *traffic.Client
-	local  atomic.Value // string: the client's address and port, once it is known
+	conn   atomic.Pointer[net.Conn] // the client's end, once there is one
 
 	// The rest belongs to load.mu.
 	sum        int64 // of what has moved
 	movedAt    time.Time
 	still      int  // looks without progress outside faults
+	allowed    int  // looks, see patience; 0: not known yet
 	waited     bool // existed when the last fault ended, and has not moved since
 	stalled    *finding
 	writtenOff bool // the pair was started anew: whatever becomes of it
 }
 
 func (f *flight) String() string {
-	local, _ := f.local.Load().(string)
-	if local == "" {
-		local = "(connecting)"
+	local := "(connecting)"
+	if c := f.conn.Load(); c != nil {
+		local = (*c).LocalAddr().String()
 	}
 	return fmt.Sprintf("%s of %s from %s to %s", f.shape, f.began.Format("15:04:05.000"), local, net.JoinHostPort(f.vip, fmt.Sprint(f.port)))
 }
@@ -193,7 +194,7 @@ func (l *load) dial(ctx context.Context, f *flight) (net.Conn, error) {
 			continue
 		}
 		if err == nil {
-			f.local.Store(c.LocalAddr().String())
+			f.conn.Store(&c)
 		}
 		return c, err
 	}
@@ -297,7 +298,7 @@ func (l *load) told(ctx context.Context, f *flight, r traffic.Result) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(toldWithin):
-		if l.server.Running(f.id) {
+		if l.server.Working(f.id) != nil {
 			l.storm.find(finding{Kind: findUntold, Detail: fmt.Sprintf("the server of the lost %s was not told within %v", f, toldWithin)})
 		}
 	}

@@ -309,6 +309,9 @@ func (s *storm) settle(ctx context.Context, n int, f *fault, before uint64, foun
 	if err := s.repaired(ctx, f); err != nil {
 		return err
 	}
+	if err := s.astray(ctx); err != nil {
+		return err
+	}
 	t.Takeovers += int(s.nodes.Epoch - before)
 	s.mu.Lock()
 	t.Findings += s.total - found

@@ -207,7 +207,7 @@ func TestOptions(t *testing.T) {
 // Looks are counted outside faults only; what moves again says so.
 func TestLook(t *testing.T) {
 	s := &storm{view: newView(io.Discard)}
-	l := &load{storm: s, flights: map[*flight]struct{}{}}
+	l := &load{storm: s, flights: map[*flight]struct{}{}, server: traffic.NewServer(0, nil)}
 	s.load = l
 	slow, busy := &flight{shape: "slow", client: &traffic.Client{}}, &flight{shape: "busy", client: &traffic.Client{}}
 	l.flights[slow], l.flights[busy] = struct{}{}, struct{}{}

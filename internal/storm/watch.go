@@ -3,8 +3,11 @@ package storm
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const maxNamed = 4 // connections in one finding; its folder lists all
@@ -38,13 +41,16 @@ func (l *load) look(now time.Time) *finding {
 				moving = append(moving, f.stalled)
 				f.stalled = nil
 			}
-			f.sum, f.movedAt, f.still, f.waited = sum, now, 0, false
+			f.sum, f.movedAt, f.still, f.allowed, f.waited = sum, now, 0, 0, false
 			continue
 		}
 		if l.fault || f.writtenOff {
 			continue
 		}
 		if f.still++; f.still == stillLooks {
+			f.allowed = max(stillLooks, l.patience(f))
+		}
+		if f.still >= stillLooks && f.still == f.allowed {
 			still = append(still, f)
 		}
 	}
@@ -58,13 +64,45 @@ func (l *load) look(now time.Time) *finding {
 			}
 			names = append(names, f.String()+fmt.Sprintf(", since %s", f.movedAt.Format("15:04:05.000")))
 		}
-		found = &finding{Kind: findStall, Detail: fmt.Sprintf("%d of %d connections stand still for 5 s: %s", len(still), len(l.flights), strings.Join(names, "; ")), flights: still}
+		found = &finding{Kind: findStall, Detail: fmt.Sprintf("%d of %d connections stand still for 5 s or more: %s", len(still), len(l.flights), strings.Join(names, "; ")), flights: still}
 	}
 	l.mu.Unlock()
 	for _, f := range moving {
 		l.storm.then(f, fmt.Sprintf("moving again at %s", now.Format("15:04:05.0")))
 	}
 	return found
+}
+
+// patience is how many looks a connection may stand still. One of its ends may have a retransmission
+// time-out of seconds, because the round trips that it has measured had an outage in them. What such
+// a connection loses is sent again when its kernel likes, whatever lies between the two; so it gets two
+// of those time-outs, but not what they have doubled to.
+func (l *load) patience(f *flight) int {
+	var rto time.Duration
+	ends := []net.Conn{l.server.Working(f.id)}
+	if c := f.conn.Load(); c != nil {
+		ends = append(ends, *c)
+	}
+	for _, c := range ends {
+		if info := tcpInfo(c); info != nil {
+			rto = max(rto, time.Duration(info.Rto)*time.Microsecond>>info.Backoff)
+		}
+	}
+	return int((2*rto + time.Second) / lookEvery)
+}
+
+// tcpInfo of a connection; nil if it has none.
+func tcpInfo(c net.Conn) (info *unix.TCPInfo) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	_ = raw.Control(func(fd uintptr) { info, _ = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+	return info
 }
 
 // begins and ends tell of a fault. Looks that follow its end are counted from one on, unless
@@ -82,7 +120,7 @@ func (l *load) ends() {
 	for f := range l.flights {
 		f.waited = true
 		if !l.storm.opts.quick {
-			f.still = 0
+			f.still, f.allowed = 0, 0
 		}
 	}
 }
@@ -93,7 +131,7 @@ func (l *load) waiting() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for f := range l.flights {
-		if f.waited && f.stalled == nil && f.still < stillLooks {
+		if f.waited && f.stalled == nil && (f.still < stillLooks || f.still < f.allowed) {
 			n++
 		}
 	}

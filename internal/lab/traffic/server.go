@@ -33,8 +33,8 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	conns     map[net.Conn]struct{}
 	reports   map[uint64]ServerReport
-	order     []uint64       // of reports, oldest first
-	working   map[uint64]int // connections past their request, by ID
+	order     []uint64            // of reports, oldest first
+	working   map[uint64]net.Conn // past their request, by ID
 	closed    bool
 	running   sync.WaitGroup
 }
@@ -53,7 +53,7 @@ func NewServer(patience time.Duration, log *slog.Logger) *Server {
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[net.Conn]struct{}),
 		reports:   make(map[uint64]ServerReport),
-		working:   make(map[uint64]int),
+		working:   make(map[uint64]net.Conn),
 	}
 }
 
@@ -129,19 +129,25 @@ func (s *Server) Report(id uint64) ServerReport {
 	return s.reports[id]
 }
 
-// Running tells whether a connection with this ID has not ended at the server.
-func (s *Server) Running(id uint64) bool {
+// Working is the connection with this ID, if it has not ended at the server; nil otherwise. It is to
+// be looked at only.
+func (s *Server) Working(id uint64) net.Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.working[id] > 0
+	return s.working[id]
 }
 
-// count a connection with this ID in or out.
-func (s *Server) count(id uint64, by int) {
+// enter notes a connection by its ID until leave.
+func (s *Server) enter(id uint64, conn net.Conn) (leave func()) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.working[id] += by; s.working[id] == 0 {
-		delete(s.working, id)
+	s.working[id] = conn
+	s.mu.Unlock()
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.working[id] == conn {
+			delete(s.working, id)
+		}
 	}
 }
 
@@ -189,8 +195,7 @@ func (s *Server) handle(conn net.Conn) {
 	}
 	s.Progress.Open.Add(1)
 	defer s.Progress.Open.Add(-1)
-	s.count(req.ID, 1)
-	defer s.count(req.ID, -1)
+	defer s.enter(req.ID, conn)()
 	e := &end{conn: conn, patience: s.patience, progress: &s.Progress, noVerify: req.NoVerify, quit: s.quit}
 	report := ServerReport{ID: req.ID, Known: true}
 	if err = setCongestion(conn, req.Congestion); err == nil {
