@@ -5,7 +5,7 @@ SEEDS   ?= 1000
 CONNS   ?= 1000000
 STORM   ?= --duration 1h
 
-.PHONY: help build test test-quick test-race sim churn fuzz bench storm demo image image-lock vm-demo check clean
+.PHONY: help build test test-quick test-race sim churn fuzz bench storm suites demo image image-lock vm-demo check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: build ## measure Lockstep against forwarding, HAProxy and a plain proxy (
 
 storm: build ## faults at random for an hour, on a pair under load (root): make storm STORM="--duration 5m --seed 7"
 	bin/lockstep storm $(STORM)
+
+suites: build ## test suites of PostgreSQL, Redis, HTTP/2 and rsync, directly and through continuous failovers (root)
+	go run ./internal/suites $(SUITES)
 
 demo: build ## watch a connection outlive its appliance
 	bin/lockstep demo
