@@ -49,6 +49,7 @@ type Node struct {
 
 	dev         tun.Device
 	routes      *tun.Routes
+	filter      *tun.Guard // nil where the kernel has no packet filter
 	front, back *tun.Announcer
 	engine      *stack.Engine
 	relay       *relay.Relay
@@ -206,6 +207,10 @@ func (n *Node) build(undo *closers) error {
 		return err
 	}
 	undo.add("routes", n.routes.Close)
+	if err := n.startGuard(undo); err != nil {
+		_ = n.dev.Close()
+		return err
+	}
 	if n.front, err = n.announcer(n.cfg.Networks.Front.Interface, n.vips()); err != nil {
 		_ = n.dev.Close()
 		return err

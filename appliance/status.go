@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"maps"
 	"time"
 
 	"lockstep/appliance/control"
@@ -154,6 +155,9 @@ func (n *Node) drops(st *replication.Stats) map[string]uint64 {
 		if c := st.Drops[r]; c > 0 {
 			m["sync-"+r.String()] = c
 		}
+	}
+	if n.filter != nil {
+		maps.Copy(m, n.filter.Refused())
 	}
 	if n.link != nil {
 		for reason, c := range n.link.Stats().Refused {

@@ -75,6 +75,8 @@ func (d *draft) decodePair(s *section) {
 }
 
 func (d *draft) decodeNetworks(s *section) {
+	d.Networks.Ingress = IngressStrict
+	choice(s, "ingress", &d.Networks.Ingress, IngressStrict, IngressAny)
 	front := s.child("front")
 	front.text("interface", &d.Networks.Front.Interface)
 	d.Networks.Front.Reach = decodeReach(front)
@@ -150,6 +152,8 @@ func (d *draft) decodeService(s *section, name string) Service {
 	choice(s, "protocol", &svc.Protocol, ProtocolRaw, ProtocolHTTP)
 	choice(s, "release", &svc.Release, ReleasePrimary, ReleaseFirst)
 	choice(s, "source", &svc.Source, SourceClient, SourceGateway)
+	s.count("ttl", &svc.TTL)
+	s.count("min_ttl", &svc.MinTTL)
 	s.duration("patience", &svc.Patience)
 	health := s.child("health")
 	health.duration("interval", &svc.Health.Interval)

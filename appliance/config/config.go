@@ -45,6 +45,9 @@ type Pair struct {
 type Networks struct {
 	Front Network
 	Back  BackNetwork
+	// Ingress says whether packets are refused that can only be forged, by the
+	// interface that they come from.
+	Ingress Ingress
 }
 
 // Network is one side of the gateway.
@@ -70,6 +73,8 @@ type Service struct {
 	Protocol   Protocol
 	Release    Release
 	Source     Source
+	TTL        int           // of what leaves, on the wire; 0: 64 less the hop that this is
+	MinTTL     int           // of clients' packets (RFC 5082); 0: any
 	Patience   time.Duration // how long a connection waits for a server that continues it
 	Health     Health
 	Limits     ServiceLimits
@@ -141,6 +146,15 @@ type Release string
 const (
 	ReleasePrimary Release = "primary"
 	ReleaseFirst   Release = "first"
+)
+
+// Ingress says what is believed of where a packet comes from.
+type Ingress string
+
+// Values of Ingress.
+const (
+	IngressStrict Ingress = "strict"
+	IngressAny    Ingress = "any"
 )
 
 // Source says whose address the servers see.

@@ -247,7 +247,15 @@ func (v *validator) services() {
 		v.families(path, s)
 		v.health(path+".health", &s.Health)
 		v.keeping(path, s)
+		v.hops(path+".ttl", s.TTL)
+		v.hops(path+".min_ttl", s.MinTTL)
 		v.serviceLimits(path+".limits", &s.Limits)
+	}
+}
+
+func (v *validator) hops(path string, n int) {
+	if !v.faulty(path) && (n < 0 || n > 255) {
+		v.add(path, "1 to 255, or leave it out", "%d is no TTL", n)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/netip"
@@ -65,9 +66,13 @@ func summarise(out io.Writer, c *config.Config) {
 	}
 	row("front", "%s", c.Networks.Front.Interface)
 	row("back", "%s, gateway %s", c.Networks.Back.Interface, list(c.Networks.Back.Gateway))
+	row("ingress", "%s", c.Networks.Ingress)
 	for _, s := range c.Services {
 		row("service "+s.Name, "%s -> %s", list(s.Listen), list(s.Servers))
 		row("", "protection %s, protocol %s, release %s, source %s", s.Protection, s.Protocol, s.Release, s.Source)
+		if s.TTL > 0 || s.MinTTL > 0 {
+			row("", "ttl %d, of clients at least %d", cmp.Or(s.TTL, 63), s.MinTTL)
+		}
 		probe := "tcp"
 		if s.Health.Off() {
 			probe = "not probed"

@@ -3,10 +3,12 @@ package e2e
 import (
 	"context"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
@@ -88,6 +90,16 @@ func TestNarrowPaths(t *testing.T) {
 	}
 	both(":81")
 
+	// A client that lets its packets take one hop only, as BGP speakers do, gets there:
+	// whom it speaks to is the appliance.
+	for addr, network := range map[string]string{port4: "tcp4", port6: "tcp6"} {
+		c := p.client(addr)
+		c.Dial = func(ctx context.Context) (net.Conn, error) {
+			return p.Client.Dial(ctx, &net.Dialer{Control: oneHop}, network, addr)
+		}
+		p.run(c, upload)()
+	}
+
 	p.setMTU(p.A, lab.BackIf, 1300)
 	for _, h := range p.Servers { // what is larger does not get through its NIC inwards either
 		p.setMTU(h, lab.FrontIf, 1300)
@@ -103,4 +115,16 @@ func TestNarrowPaths(t *testing.T) {
 	c.Dial = func(ctx context.Context) (net.Conn, error) { return near.DialContext(ctx, "tcp", port4) }
 	c.Patience = 20 * time.Second
 	p.run(c, traffic.Download(1<<20))()
+}
+
+// oneHop makes a socket's packets die at the first router.
+func oneHop(network, _ string, c syscall.RawConn) (err error) {
+	level, name := unix.IPPROTO_IP, unix.IP_TTL
+	if network == "tcp6" {
+		level, name = unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS
+	}
+	if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, name, 1) }); cerr != nil {
+		return cerr
+	}
+	return err
 }
