@@ -22,7 +22,8 @@ import (
 // servers is what a service's servers are watched with.
 type servers struct {
 	prober *health.Prober // nil: not probed
-	canary *health.Canary // of services whose connections outlive their servers
+	canary *health.Canary // of services whose connections outlive their servers; nil: none
+	used   chan struct{}  // cap 1: a server has accepted a client's connection
 	mu     sync.Mutex     // leaf
 	last   control.Kept   // its fields that tell of the last failover
 }
@@ -39,7 +40,7 @@ func (n *Node) makeServices() []*relay.Service {
 			MaxConns: c.Limits.Connections, MaxHalfOpen: c.Limits.HalfOpen,
 			Idle: c.Limits.Idle, DownFor: c.Health.Interval,
 		}
-		n.servers[i] = &servers{}
+		n.servers[i] = &servers{used: make(chan struct{}, 1)}
 		if c.Protection != config.ProtectGateway {
 			n.keep(s, c, n.servers[i])
 		}
@@ -66,7 +67,7 @@ func (n *Node) keep(s *relay.Service, c *config.Service, w *servers) {
 			defer n.asks.Done()
 			asked := time.Now()
 			alive := w.prober.Now(n.probing, server) == nil
-			done(alive && !w.canary.Died(server, asked.Add(-canaryBefore)))
+			done(alive && (w.canary == nil || !w.canary.Died(server, asked.Add(-canaryBefore))))
 		}()
 	}
 	s.OnLoss = func(l relay.Loss) { n.lostServer(s, w, l) }
@@ -112,11 +113,11 @@ func (n *Node) serverDiverged(s *relay.Service, w *servers, d *relay.Divergence)
 func (n *Node) watchServers(undo *closers) {
 	for i, w := range n.servers {
 		c, s := &n.cfg.Services[i], n.services[i]
-		if c.Health.Off() {
+		if c.Health.Off() || !asks(c) {
 			continue
 		}
 		stillDown := func(server int) { n.relay.SetHealth(s, server, false) }
-		w.prober = health.New(health.Config{Servers: c.Servers, Health: c.Health, StillDown: stillDown}, n.dialServer, func(server int, up bool, why string) {
+		w.prober = health.New(health.Config{Servers: c.Servers, Health: c.Health, StillDown: stillDown, Wanted: wanted(c, s)}, n.dialServer, func(server int, up bool, why string) {
 			if up {
 				n.log.Info("server is healthy", "service", c.Name, "server", c.Servers[server])
 			} else {
@@ -127,11 +128,36 @@ func (n *Node) watchServers(undo *closers) {
 		w.prober.Pause()
 		w.prober.Start()
 		undo.add("health checks", func() error { w.prober.Stop(); return nil })
-		if s.Kept {
-			w.canary = health.NewCanary(c.Servers, n.dialServer, c.Health.Interval)
-			undo.add("canary connections", func() error { w.canary.Stop(); return nil })
+		s.Doubt = w.prober.Doubt
+		s.Alive = func(server int) { w.prober.Passed(server); nudge(w.used) }
+		if s.Kept && c.Health.Canary {
+			n.holdCanaries(undo, w, c, s)
 		}
 	}
+}
+
+// asks reports whether the servers of a service are asked at all: something depends on
+// the answer, or the operator has named what is to be asked.
+func asks(c *config.Service) bool {
+	return c.Protection != config.ProtectGateway || c.Health.HTTP != "" || choice(c)
+}
+
+// wanted returns what says whether anything depends just now on how the servers are: for
+// connections that outlive their server, whether there are any.
+func wanted(c *config.Service, s *relay.Service) func() bool {
+	if c.Health.HTTP != "" || choice(c) {
+		return nil
+	}
+	return func() bool { return s.Conns() > 0 }
+}
+
+// choice reports whether a client can be served by more than one server.
+func choice(c *config.Service) bool {
+	families := map[bool]int{}
+	for _, a := range c.Servers {
+		families[a.Addr().Is6() && c.Source == config.SourceClient]++
+	}
+	return families[false] > 1 || families[true] > 1
 }
 
 // probeServers begins or ends the health checks: only the active asks.
@@ -144,17 +170,19 @@ func (n *Node) probeServers(on bool) {
 		default:
 			w.prober.Pause()
 		}
-		if w.canary != nil && on {
-			w.canary.Resume()
-		} else if w.canary != nil {
-			w.canary.Pause()
-		}
+		nudge(w.used)
 	}
 }
 
 // dialServer connects to a server from an address of this machine.
 func (n *Node) dialServer(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", a.String())
+}
+
+// checked reports whether anything is known of a server.
+func (n *Node) checked(service, server int) bool {
+	p := n.servers[service].prober
+	return p != nil && p.Status()[server].Known
 }
 
 // unhealthy says why a server is taken for down.

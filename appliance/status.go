@@ -53,7 +53,7 @@ func (n *Node) Status() control.Status {
 			c.Listen = append(c.Listen, l.String())
 		}
 		for k, a := range svc.Servers {
-			b := control.Backend{Addr: a.String(), Healthy: n.relay.Healthy(svc, k)}
+			b := control.Backend{Addr: a.String(), Healthy: n.relay.Healthy(svc, k), Checked: n.checked(i, k)}
 			if !b.Healthy {
 				b.Why = n.unhealthy(i, k)
 			}

@@ -139,7 +139,7 @@ func (d *draft) decodeServices(root *section) {
 func (d *draft) decodeService(s *section, name string) Service {
 	svc := Service{
 		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Patience: DefaultPatience,
-		Health: Health{Interval: DefaultHealthInterval, Timeout: DefaultHealthTimeout},
+		Health: Health{Interval: DefaultHealthInterval, Timeout: DefaultHealthTimeout, Canary: true},
 		Limits: ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen},
 	}
 	s.known = append(s.known, "name")
@@ -160,6 +160,7 @@ func (d *draft) decodeService(s *section, name string) Service {
 	health.duration("timeout", &svc.Health.Timeout)
 	health.text("http", &svc.Health.HTTP)
 	health.flag("tcp", &svc.Health.TCP)
+	health.flag("canary", &svc.Health.Canary)
 	if svc.Health.HTTP == "" && health.m["tcp"] == nil {
 		svc.Health.TCP = true // neither is named: a connection that opens is healthy
 	}

@@ -87,6 +87,7 @@ type Health struct {
 	Timeout  time.Duration // at most Interval
 	HTTP     string        // path to GET; empty: no HTTP probe
 	TCP      bool          // a connection that opens is healthy
+	Canary   bool          // an idle connection is held, which ends with the server's process (log, hot)
 }
 
 // Off reports whether servers are not probed.
@@ -175,7 +176,7 @@ const (
 	DefaultFailureTimeout  = 100 * time.Millisecond
 	DefaultStartEmptyAfter = 10 * time.Second // or 10 FailureTimeout, if that is longer
 	DefaultPatience        = 30 * time.Second
-	DefaultHealthInterval  = time.Second
+	DefaultHealthInterval  = 5 * time.Second
 	DefaultHealthTimeout   = 300 * time.Millisecond
 	DefaultConnections     = 100_000
 	DefaultLog             = 16 * MiB

@@ -163,7 +163,7 @@ func TestFaults(t *testing.T) {
 		{"health both", "- name: web", "- name: web\n    health: {http: /, tcp: true}", "services[0].health", "both"},
 		{"health neither", "- name: web", "- name: web\n    protection: log\n    health: {tcp: false}", "services[0].health", "neither"},
 		{"health path", "- name: web", "- name: web\n    health: {http: x}", "services[0].health.http", "path"},
-		{"health timeout", "- name: web", "- name: web\n    health: {timeout: 2s}", "services[0].health.timeout", "interval"},
+		{"health timeout", "- name: web", "- name: web\n    health: {timeout: 6s}", "services[0].health.timeout", "interval"},
 		{"connections", "- name: web", "- name: web\n    limits: {connections: 0}", "services[0].limits.connections", "out of range"},
 		{"connections text", "- name: web", "- name: web\n    limits: {connections: many}", "services[0].limits.connections", "whole number"},
 		{"log unit", "- name: web", "- name: web\n    limits: {log: 16MB}", "services[0].limits.log", "KiB, MiB or GiB"},

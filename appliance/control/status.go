@@ -164,7 +164,8 @@ type Kept struct {
 // Backend is one server of a service.
 type Backend struct {
 	Addr    string `json:"addr"`
-	Healthy bool   `json:"healthy"`
+	Healthy bool   `json:"healthy"`       // also one that nobody has asked yet
+	Checked bool   `json:"checked"`       // by a health check, or by clients' connections in its place
 	Why     string `json:"why,omitempty"` // not healthy
 }
 

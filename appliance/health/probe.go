@@ -27,12 +27,14 @@ const (
 
 // probe asks a server once. It calls proof before the steps that prove something: a
 // success says that the server lived after that.
-func (p *Prober) probe(ctx context.Context, addr netip.AddrPort, proof func()) error {
+// thorough is for who has to know whether the server lives, and not only whether it
+// seems to.
+func (p *Prober) probe(ctx context.Context, addr netip.AddrPort, thorough bool, proof func()) error {
 	if p.cfg.Health.HTTP != "" {
 		return probeHTTP(ctx, p.dial, addr, p.cfg.Health.HTTP, proof)
 	}
 	proof() // the time between the two connections is needed, too
-	return probeTCP(ctx, p.dial, addr, min(settle, p.cfg.Health.Timeout/4))
+	return probeTCP(ctx, p.dial, addr, min(settle, p.cfg.Health.Timeout/4), thorough)
 }
 
 // open dials, and closes the connection when ctx ends, which wakes who reads or writes.
@@ -55,8 +57,9 @@ func open(ctx context.Context, dial Dial, addr netip.AddrPort) (conn net.Conn, d
 	}, nil
 }
 
-// probeTCP connects, looks whether the connection stays open, and connects again.
-func probeTCP(ctx context.Context, dial Dial, addr netip.AddrPort, settle time.Duration) error {
+// probeTCP connects, looks whether the connection stays open, and, if it is to be
+// thorough, connects again.
+func probeTCP(ctx context.Context, dial Dial, addr netip.AddrPort, settle time.Duration, thorough bool) error {
 	conn, done, err := open(ctx, dial, addr)
 	if err != nil {
 		return err
@@ -64,6 +67,9 @@ func probeTCP(ctx context.Context, dial Dial, addr netip.AddrPort, settle time.D
 	defer done()
 	if err := staysOpen(conn, settle); err != nil {
 		return fmt.Errorf("connection: %w", because(ctx, err))
+	}
+	if !thorough {
+		return nil
 	}
 	_, done, err = open(ctx, dial, addr)
 	if err != nil {

@@ -34,11 +34,15 @@ type Config struct {
 	// failed another probe; may be nil. Who uses a server although it was down learns
 	// so that it is down now, and not only was.
 	StillDown func(server int)
+	// Wanted is asked before each periodic probe of a server that is up: false puts it
+	// off for an interval, since nothing depends on what it would find. nil: always.
+	Wanted func() bool
 }
 
 // Status is what is known of one server.
 type Status struct {
 	Up       bool          // a server that was never probed is taken for up
+	Known    bool          // it was probed, or serves clients
 	Why      string        // of Up, for people
 	Since    time.Time     // since when Up is what it is
 	Latency  time.Duration // of the last probe that succeeded; 0: none yet
@@ -72,9 +76,10 @@ type target struct {
 
 	// Guarded by Prober.mu.
 	status  Status
-	waiting *flight // the next probe, which somebody waits for; nil: nobody does
-	current *flight // the probe under way; nil: none is
-	due     bool    // probe at once, although nobody waits
+	passed  time.Time // when a client's connection last showed that it lives
+	waiting *flight   // the next probe, which somebody waits for; nil: nobody does
+	current *flight   // the probe under way; nil: none is
+	due     bool      // probe at once, although nobody waits
 
 	// Of the target's goroutine.
 	begun   time.Time // the last probe
@@ -84,9 +89,10 @@ type target struct {
 
 // flight is one probe and everybody who waits for it.
 type flight struct {
-	open bool          // who comes now may wait for it, too; guarded by Prober.mu
-	done chan struct{} // closed when err is set
-	err  error
+	open     bool          // who comes now may wait for it, too; guarded by Prober.mu
+	thorough bool          // somebody asked
+	done     chan struct{} // closed when err is set
+	err      error
 }
 
 func newFlight() *flight { return &flight{open: true, done: make(chan struct{})} }
@@ -161,9 +167,39 @@ func (p *Prober) Resume() {
 	}
 	p.live, p.mute = context.WithCancel(p.quit)
 	for _, t := range p.targets {
-		t.due = true
+		t.due = p.wanted(t)
 		t.hurry()
 	}
+}
+
+// wanted reports whether anything depends on a periodic probe. p.mu is held.
+func (p *Prober) wanted(t *target) bool {
+	return p.cfg.Wanted == nil || !t.status.Up || p.cfg.Wanted()
+}
+
+// Passed tells that a server has just accepted a client's connection. To a tcp probe
+// that is as good as one of its own, so the next is put off; a hung process accepts
+// connections, too, so to an http probe it says nothing.
+func (p *Prober) Passed(server int) {
+	if p.cfg.Health.HTTP != "" {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t := p.targets[server]; t.status.Up {
+		t.passed = time.Now()
+		t.status.Known, t.status.Why = true, "serves clients"
+	}
+}
+
+// Doubt has a server probed at once: it has refused a client's connection, or not
+// answered.
+func (p *Prober) Doubt(server int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.targets[server]
+	t.due, t.passed = true, time.Time{}
+	t.hurry()
 }
 
 // ground sends away all who wait for a probe that will not be made. p.mu is held.
@@ -274,6 +310,12 @@ func (p *Prober) takeOff(t *target) (live context.Context, f *flight, in time.Du
 	}
 	now := time.Now()
 	if t.waiting == nil && !t.due {
+		if !t.suspect {
+			t.next = later(t.next, t.passed.Add(p.cfg.Health.Interval))
+			if !t.next.After(now) && !p.wanted(t) {
+				t.next = now.Add(p.cfg.Health.Interval)
+			}
+		}
 		in = t.next.Sub(now)
 	}
 	if in = max(in, t.begun.Add(spacing).Sub(now)); in > 0 {
@@ -281,7 +323,10 @@ func (p *Prober) takeOff(t *target) (live context.Context, f *flight, in time.Du
 	}
 	if f = t.waiting; f == nil {
 		f = newFlight()
+		// One connection is enough if nobody asks; it proves too little for who does.
+		f.open = p.cfg.Health.HTTP != ""
 	}
+	f.thorough = t.waiting != nil
 	t.waiting, t.current, t.due = nil, f, false
 	return p.live, f, 0
 }
@@ -291,7 +336,7 @@ func (p *Prober) fly(live context.Context, t *target, f *flight) {
 	t.begun = time.Now()
 	t.next = t.begun.Add(p.cfg.Health.Interval)
 	ctx, cancel := context.WithTimeout(live, p.cfg.Health.Timeout)
-	err := p.probe(ctx, t.addr, func() {
+	err := p.probe(ctx, t.addr, f.thorough, func() {
 		p.mu.Lock()
 		f.open = false
 		p.mu.Unlock()
@@ -332,6 +377,7 @@ func (p *Prober) landed(live context.Context, t *target, f *flight, err error) {
 func (p *Prober) judge(t *target, took time.Duration, err error) {
 	s := &t.status
 	s.Probes++
+	s.Known = true
 	was := s.Up
 	switch {
 	case err == nil:
@@ -348,4 +394,11 @@ func (p *Prober) judge(t *target, took time.Duration, err error) {
 	if s.Up != was {
 		s.Since = time.Now()
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

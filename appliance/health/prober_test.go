@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -210,15 +211,19 @@ func TestNowIsNotStale(t *testing.T) {
 		w := newWorld(t, everySecond)
 		release := make(chan struct{})
 		w.become(func(n int) (net.Conn, error) {
-			if n == 2 {
-				<-release // the first probe's second connection
+			if n == 3 {
+				<-release // the second connection of the probe that was asked for
 			}
 			return alive(n)
 		})
 		w.p.Start()
-		w.sleepUntil(2 * settle)
-		if w.dialled() != 2 {
-			t.Fatalf("%d dials, want the first probe to make both", w.dialled())
+		synctest.Wait()
+		w.p.Pause()
+		w.p.Resume() // the periodic probe makes one connection only; this one was asked for
+		go func() { _ = w.p.Now(t.Context(), 0) }()
+		w.sleepUntil(spacing + 2*settle)
+		if w.dialled() != 3 {
+			t.Fatalf("%d dials, want one, and both of the probe that was asked for", w.dialled())
 		}
 		w.become(dead)
 		result := make(chan error, 1)
@@ -395,7 +400,7 @@ func TestTCPProbe(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, everySecond)
 				w.become(c.answer)
-				err := probeTCP(t.Context(), w.dial, somewhere, settle)
+				err := probeTCP(t.Context(), w.dial, somewhere, settle, true)
 				if c.want == nil && err != nil || !errors.Is(err, c.want) {
 					t.Errorf("%v, want %v", err, c.want)
 				}
@@ -406,4 +411,69 @@ func TestTCPProbe(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A server is not probed while nothing depends on it, nor while clients' connections show
+// that it lives; it is at once when it is in doubt, and as long as it is down.
+func TestProbesOnlyWhenOfUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, everySecond)
+		var wanted atomic.Bool
+		w.p.cfg.Wanted = wanted.Load
+		w.p.Pause()
+		w.p.Start()
+		w.p.Resume()
+		w.sleepUntil(100 * time.Second)
+		if n := w.dialled(); n != 0 {
+			t.Fatalf("%d connections to a server that nobody uses", n)
+		}
+		wanted.Store(true)
+		w.sleepUntil(105500 * time.Millisecond)
+		if n := w.dialled(); n < 5 || n > 6 {
+			t.Fatalf("%d connections in five seconds, want one a second", n)
+		}
+		had := w.dialled()
+		for range 100 {
+			w.p.Passed(0)
+			time.Sleep(300 * time.Millisecond)
+		}
+		if n := w.dialled(); n != had {
+			t.Fatalf("%d connections to a server that serves clients", n-had)
+		}
+		if s := w.p.Status()[0]; s.Why != "serves clients" {
+			t.Errorf("%+v", s)
+		}
+		wanted.Store(false)
+		w.become(dead)
+		w.p.Passed(0)
+		w.p.Doubt(0)
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if s := w.p.Status()[0]; s.Up {
+			t.Fatalf("a server in doubt is not probed at once: %+v", s)
+		}
+		w.p.Passed(0) // it was sent before
+		w.become(alive)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if s := w.p.Status()[0]; !s.Up {
+			t.Errorf("a server that is down is not probed any more: %+v", s)
+		}
+	})
+}
+
+// A hung process accepts connections, too.
+func TestPassedSaysNothingToHTTP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, config.Health{Interval: time.Second, Timeout: 300 * time.Millisecond, HTTP: "/"})
+		w.become(nil)
+		w.p.Start()
+		for range 20 {
+			w.p.Passed(0)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if s := w.p.Status()[0]; s.Up {
+			t.Errorf("%+v", s)
+		}
+	})
 }

@@ -11,11 +11,13 @@ type gauge struct {
 	log, lag         atomic.Uint64
 	replicas, inStep atomic.Int32
 	orphan           atomic.Bool
+	unanswered       atomic.Bool
 }
 
 // Gauge sums up the kept connections of a service as they are now.
 type Gauge struct {
 	Connections, Replicas, InStep, Orphans int
+	Unanswered                             int // connections with a request of which no byte was answered yet
 	LogBytes                               uint64
 	Lag                                    uint64 // bytes by which the slowest replica is behind
 }
@@ -34,6 +36,9 @@ func (r *Relay) Gauge(s *Service) (g Gauge) {
 		g.InStep += int(k.inStep.Load())
 		if k.orphan.Load() {
 			g.Orphans++
+		}
+		if k.unanswered.Load() {
+			g.Unanswered++
 		}
 	})
 	return g
@@ -60,4 +65,5 @@ func (c *Conn) measure() {
 	g.replicas.Store(int32(len(k.replicas())))
 	g.inStep.Store(inStep)
 	g.orphan.Store(k.source == nil && !c.streams[replication.Response].finPassed)
+	g.unanswered.Store(k.log.end > k.ckpt[replication.Request] && k.seen.end == k.ckpt[replication.Response])
 }

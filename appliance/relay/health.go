@@ -23,12 +23,18 @@ func (h *health) up(s *Service, i int) {
 	h.mu.Lock()
 	delete(h.failed, serverKey{s, i})
 	h.mu.Unlock()
+	if s.Alive != nil {
+		s.Alive(i)
+	}
 }
 
 func (h *health) down(s *Service, i int) {
 	h.mu.Lock()
 	h.failed[serverKey{s, i}] = h.now()
 	h.mu.Unlock()
+	if s.Doubt != nil {
+		s.Doubt(i)
+	}
 }
 
 // pick chooses the server for attempt n (0: the first that is not known to have

@@ -38,6 +38,9 @@ type Service struct {
 	// Ask probes a server at once and says on any goroutine whether it is alive; nil:
 	// every server is.
 	Ask func(server int, done func(alive bool))
+	// Alive and Doubt, if set, are told that a server has accepted a client's connection,
+	// and that it has refused one or not answered; they must not block.
+	Alive, Doubt func(server int)
 	// OnLoss, if set, is told of servers lost and replaced; it must not block.
 	OnLoss func(Loss)
 	// OnDivergence, if set, is told what differs; it must not block.

@@ -142,7 +142,7 @@ func sample() control.Status {
 		Takeovers:    1,
 		LastTakeover: &control.Takeover{At: time.Now().Add(-time.Hour), DurationMicros: 12_345, Legs: 4, Connections: 2, Why: "session closed"},
 		Drops:        map[string]uint64{"rare": 1, "frequent": 900, "never": 0},
-		Services:     []control.Service{{Name: "web", Listen: []string{"203.0.113.10:80"}, Protection: "gateway", Connections: 7, Servers: []control.Backend{{Addr: "10.20.0.11:80", Healthy: true}}}},
+		Services:     []control.Service{{Name: "web", Listen: []string{"203.0.113.10:80"}, Protection: "gateway", Connections: 7, Servers: []control.Backend{{Addr: "10.20.0.11:80", Healthy: true, Checked: true}}}},
 	}
 }
 

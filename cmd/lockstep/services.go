@@ -43,9 +43,10 @@ func renderServices(s *control.Status, c palette, row rows, all bool) {
 // renderService sums a service up in a line.
 func renderService(s *control.Status, svc *control.Service, c palette) string {
 	addrs := make([]string, len(svc.Servers))
-	healthy := 0
+	healthy, checked := 0, false
 	for i, server := range svc.Servers {
 		addrs[i] = server.Addr
+		checked = checked || server.Checked || !server.Healthy
 		if server.Healthy {
 			healthy++
 		}
@@ -54,6 +55,9 @@ func renderService(s *control.Status, svc *control.Service, c palette) string {
 		plural(svc.Connections, "connection"))
 	if s.Role != control.RoleActive {
 		return text // only the active asks the servers
+	}
+	if !checked {
+		return text + c.faint(", servers not asked: nothing depends on it now")
 	}
 	health := fmt.Sprintf("%d of %d servers healthy", healthy, len(svc.Servers))
 	switch {

@@ -33,6 +33,8 @@ func TestServiceLine(t *testing.T) {
 	if n := strings.Count(out, "203.0.113.10"); n != 1 {
 		t.Errorf("the address is written %d times:\n%s", n, out)
 	}
+	s.Services[0].Servers = []control.Backend{{Addr: "10.20.0.11:25", Healthy: true}}
+	expect(t, show(&s, false), "servers not asked")
 	s.Role, s.Services[0].Kept = control.RoleStandby, nil
 	if out := show(&s, false); strings.Contains(out, "healthy") || strings.Contains(out, "down") {
 		t.Errorf("a standby, which asks no server, says how they are:\n%s", out)
