@@ -414,6 +414,16 @@ func (e *Engine) listening(s *segment) bool {
 	return ok
 }
 
+// halfOpenAgain counts a continued leg among the handshakes: nobody knows that its
+// client was ever there.
+func (e *Engine) halfOpenAgain(l *Leg) {
+	e.mu.Lock()
+	if ln := e.listeners[l.p.Local]; ln != nil {
+		ln.halfOpen[l] = struct{}{}
+	}
+	e.mu.Unlock()
+}
+
 func (e *Engine) halfOpenDone(l *Leg) {
 	e.mu.Lock()
 	if ln := e.listeners[l.p.Local]; ln != nil {
@@ -429,6 +439,7 @@ func (e *Engine) forget(l *Leg) {
 }
 
 func (e *Engine) bury(l *Leg) {
+	e.halfOpenDone(l)
 	e.mu.Lock()
 	e.tombstones = append(e.tombstones, l)
 	var old *Leg
@@ -482,8 +493,7 @@ func (e *Engine) sweep(now time.Duration) {
 	}
 	for _, l := range half {
 		if !l.retransmitSYNACK(now) {
-			l.end(stClosed, ErrTimeout)
-			l.events.Wake(l)
+			l.giveUp()
 		}
 	}
 }

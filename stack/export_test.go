@@ -5,6 +5,9 @@ import "time"
 // SweepAfter lets the janitor do what it would do d from now.
 func (e *Engine) SweepAfter(d time.Duration) { e.sweep(e.now() + d) }
 
+// SynAckMax is how often a client is sent the SYN-ACK.
+const SynAckMax = synAckMax
+
 // TombstoneLife is how long a tombstone answers.
 const TombstoneLife = tombstoneLife
 

@@ -163,12 +163,15 @@ func (l *Leg) inputHalfOpen(s *segment, pkt *stack.PacketBuffer) (v verdict, wak
 }
 
 // retransmitSYNACK is called by the janitor for every half-open leg. It returns
-// false when the client is given up.
+// false when the client is given up. A continued leg whose client has not been heard
+// of since the takeover is half-open, too: its first SYN-ACK is the probe, when the
+// endpoint is there.
 func (l *Leg) retransmitSYNACK(now time.Duration) bool {
 	l.outMu.Lock()
 	defer l.outMu.Unlock()
 	l.mu.Lock()
-	if l.state != stSynAcked || now < l.synAckAt+synAckFirst<<(l.synAckTries-1) {
+	again := l.state == stSynAcked || (l.restored && l.state < stTombstone)
+	if !again || l.confirmed || l.synAckTries == 0 || now < l.synAckAt+synAckFirst<<min(l.synAckTries-1, synAckMax-1) {
 		l.mu.Unlock()
 		return true
 	}
@@ -180,4 +183,23 @@ func (l *Leg) retransmitSYNACK(now time.Duration) bool {
 	l.mu.Unlock()
 	l.engine.emitMade(b)
 	return true
+}
+
+// giveUp ends the handshake of a client that is not heard of. A leg that has, or may
+// have, an endpoint is only said to have ended: its worker may be reading from it.
+func (l *Leg) giveUp() {
+	l.mu.Lock()
+	late, restored := !l.confirmed && l.err == nil, l.restored
+	if late && restored {
+		l.err = ErrTimeout
+	}
+	l.mu.Unlock()
+	if !late {
+		return
+	}
+	l.engine.halfOpenDone(l)
+	if !restored {
+		l.end(stClosed, ErrTimeout)
+	}
+	l.events.Wake(l)
 }

@@ -168,9 +168,10 @@ func (l *Leg) inputAttached(s *segment) (verdict, answer) {
 		}
 		return vDeliver, nil // challenge ACK, RFC 5961 section 4
 	}
-	if f&header.TCPFlagSyn == 0 && !l.confirmed {
+	if !l.confirmed && f&(header.TCPFlagSyn|header.TCPFlagRst|header.TCPFlagAck) == header.TCPFlagAck && l.knows(s) {
 		l.confirmed = true
 		if l.restored {
+			l.engine.halfOpenDone(l)
 			// Data for the peer may have waited for this.
 			defer l.events.Wake(l)
 		}
@@ -236,6 +237,12 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 	}
 	l.finishIn(tcp, opts, sack, ack)
 	return vDeliver, reply
+}
+
+// knows reports whether a segment can only be from somebody who has our SYN-ACK.
+func (l *Leg) knows(s *segment) bool {
+	_, ok := l.txOffset(s.tcp.AckNumber())
+	return ok && l.plausible(s)
 }
 
 // learnPeerAck notes that the peer has everything below off, which is beyond

@@ -51,6 +51,9 @@ func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 	if !e.table.add(l) && !e.replaceTombstone(l) {
 		return nil, ErrAddrInUse
 	}
+	if !l.confirmed {
+		e.halfOpenAgain(l)
+	}
 	return l, nil
 }
 

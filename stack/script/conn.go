@@ -41,6 +41,7 @@ type State struct {
 	Sent, Acked     int64 // SND.NXT and SND.UNA
 	Received        int64 // RCV.NXT
 	Edge            int64 // right edge of the window that the appliance announced
+	Arrived         int   // segments of the appliance's
 	Open, Dead, Fin bool  // Fin: the appliance's FIN is in
 }
 
@@ -53,7 +54,7 @@ func (p *Peer) State() State {
 
 func (p *Peer) stateLocked() State {
 	return State{
-		Sent: p.nxt, Acked: p.una, Received: p.rcv, Edge: p.edge,
+		Sent: p.nxt, Acked: p.una, Received: p.rcv, Edge: p.edge, Arrived: len(p.log),
 		Open: p.state == peerOpen, Dead: p.state == peerDead, Fin: p.theirFin > 0 && p.rcv > p.theirFin,
 	}
 }
