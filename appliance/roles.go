@@ -86,6 +86,11 @@ func (n *Node) beginSession(ctx context.Context, s *link.Session, ends chan<- se
 		s.Close()
 		return false
 	}
+	if secret, err := s.Secret("syn-cookies"); err != nil {
+		n.log.Warn("a standby will not know this active's SYN cookies", "err", err)
+	} else {
+		n.engine.SetCookieSecret(secret)
+	}
 	n.sess = s
 	n.journal.attach(s)
 	n.journal.flush()

@@ -69,7 +69,7 @@ func newBench(t *testing.T, o stack.Options) *bench {
 	if b.eng, err = stack.New(o); err != nil {
 		t.Fatal(err)
 	}
-	b.eng.Listen(benchVIP, 1000)
+	b.eng.Listen(benchVIP, 1000, 1000)
 	b.eng.SetActive(true)
 	b.eng.Run()
 	b.wg.Add(1)

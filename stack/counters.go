@@ -14,7 +14,7 @@ const (
 	DropNotActive                // this appliance is not the active
 	DropMuted                    // our own packet, held back because we are not the active
 	DropPending                  // too much queued for a leg that is being rebuilt
-	DropHalfOpen                 // too many half-open connections
+	DropCookie                   // no answer to a SYN cookie of ours, while such were sent
 	DropUnknownFlow              // no such connection, and nobody to answer
 	DropStaleSegment             // does not belong to the connection that now has this flow
 	DropOwnHandshake             // netstack's half of a private handshake (not a loss)
@@ -30,7 +30,7 @@ const (
 
 var dropNames = [numDrops]string{
 	"malformed", "bad-checksum", "bad-options", "fragment", "not-active", "muted",
-	"pending-queue-full", "half-open-limit", "unknown-flow", "stale-segment",
+	"pending-queue-full", "bad-cookie", "unknown-flow", "stale-segment",
 	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-error", "connection-lost",
 }
 
@@ -50,6 +50,8 @@ type Counters struct {
 	Known      atomic.Uint64 // segments not sent because the peer of a rebuilt leg has them
 	Bypassed   atomic.Uint64 // segments of no protected flow handed back to the kernel
 	Rebuilt    atomic.Uint64 // private handshakes completed
+	// SYN cookies: SYN-ACKs of which nothing was remembered, and clients that answered.
+	CookiesSent, CookiesAccepted atomic.Uint64
 }
 
 func (c *Counters) drop(d Drop) { c.drops[d].Add(1) }

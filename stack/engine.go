@@ -70,6 +70,9 @@ type Options struct {
 	RACK bool
 	// MinRTO is the least retransmission time-out; 0: netstack's, 200 ms.
 	MinRTO time.Duration
+	// OnPressure is told, once in a while, that the clients of an address get SYN
+	// cookies now. It must not block.
+	OnPressure func(addr netip.AddrPort)
 	// Clock is what the lease, TSvals and round trips are read from. nil: the system's.
 	Clock clock.Clock
 }
@@ -91,6 +94,7 @@ type Engine struct {
 	windowScale uint8
 	sendBuffer  int
 	secret      [32]byte
+	cookies     cookies
 
 	active   atomic.Bool
 	lease    atomic.Int64  // nanoseconds after clock.born: until when an active engine may emit
@@ -107,11 +111,6 @@ type Engine struct {
 
 	done chan struct{}
 	wg   sync.WaitGroup
-}
-
-type listener struct {
-	maxHalfOpen int
-	halfOpen    map[*Leg]struct{}
 }
 
 // New makes an engine. It is muted until SetActive(true) and deaf until Run.
@@ -137,6 +136,7 @@ func New(o Options) (*Engine, error) {
 	if _, err := rand.Read(e.secret[:]); err != nil {
 		return nil, fmt.Errorf("seed sequence numbers: %w", err)
 	}
+	e.cookies.init(e.secret[:], o.OnPressure)
 	e.SetLease(Forever)
 	e.nextPort = 32768 + binary.LittleEndian.Uint16(e.secret[:])%28000
 	// netstack announces half of the receive buffer (the rest is for its own
@@ -214,14 +214,6 @@ func (e *Engine) setOptions(o Options, rcvBuf int) error {
 	return nil
 }
 
-// Listen makes addr a protected service's address. At most maxHalfOpen clients
-// may be in their handshake; further SYNs are dropped and counted.
-func (e *Engine) Listen(addr netip.AddrPort, maxHalfOpen int) {
-	e.mu.Lock()
-	e.listeners[addr] = &listener{maxHalfOpen: maxHalfOpen, halfOpen: make(map[*Leg]struct{})}
-	e.mu.Unlock()
-}
-
 // Run reads the device until Close.
 func (e *Engine) Run() {
 	e.wg.Add(2)
@@ -292,17 +284,6 @@ func (e *Engine) tooMuch(n uint64) bool {
 
 // Buffered is how many bytes all receive queues hold.
 func (e *Engine) Buffered() int64 { return e.buffered.Load() }
-
-// HalfOpen counts clients in their handshake.
-func (e *Engine) HalfOpen() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	n := 0
-	for _, ln := range e.listeners {
-		n += len(ln.halfOpen)
-	}
-	return n
-}
 
 // Tombstones counts ended connections that are still answered for.
 func (e *Engine) Tombstones() int {
@@ -379,57 +360,6 @@ func (e *Engine) pickPort(l *Leg) bool {
 
 func fullAddress(a netip.AddrPort) tcpip.FullAddress {
 	return tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFromSlice(a.Addr().AsSlice()), Port: a.Port()}
-}
-
-// incoming takes the SYN of a client to a listening address.
-func (e *Engine) incoming(s *segment) {
-	addr := addrPort(s.flow.local, s.flow.localPort)
-	e.mu.Lock()
-	ln := e.listeners[addr]
-	full := ln != nil && len(ln.halfOpen) >= ln.maxHalfOpen
-	e.mu.Unlock()
-	if full {
-		e.C.drop(DropHalfOpen)
-		return
-	}
-	l, ok := e.newHalfOpen(s)
-	if !ok {
-		return
-	}
-	if !e.table.add(l) {
-		e.C.drop(DropStaleSegment)
-		return
-	}
-	e.mu.Lock()
-	ln.halfOpen[l] = struct{}{}
-	e.mu.Unlock()
-	e.handler.Incoming(l)
-}
-
-func (e *Engine) listening(s *segment) bool {
-	addr := addrPort(s.flow.local, s.flow.localPort)
-	e.mu.Lock()
-	_, ok := e.listeners[addr]
-	e.mu.Unlock()
-	return ok
-}
-
-// halfOpenAgain counts a continued leg among the handshakes: nobody knows that its
-// client was ever there.
-func (e *Engine) halfOpenAgain(l *Leg) {
-	e.mu.Lock()
-	if ln := e.listeners[l.p.Local]; ln != nil {
-		ln.halfOpen[l] = struct{}{}
-	}
-	e.mu.Unlock()
-}
-
-func (e *Engine) halfOpenDone(l *Leg) {
-	e.mu.Lock()
-	if ln := e.listeners[l.p.Local]; ln != nil {
-		delete(ln.halfOpen, l)
-	}
-	e.mu.Unlock()
 }
 
 // forget takes an ended leg out of all tables.

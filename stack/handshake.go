@@ -16,7 +16,7 @@ import (
 // SYN-ACK retransmission (RFC 6298, section 5.5: doubling from one second).
 const (
 	synAckFirst = time.Second
-	synAckMax   = 5 // attempts; after the last the client is given up 32 s later
+	synAckMax   = 4 // attempts; after the last the client is given up 8 s later
 )
 
 // newHalfOpen makes the leg for a client's SYN.
@@ -59,7 +59,7 @@ func (l *Leg) Accept() {
 func (l *Leg) synAck() []byte {
 	l.synAckAt = l.engine.now()
 	l.synAckTries++
-	wnd := l.firstWindow()
+	wnd := l.engine.firstWindow(l.p.OurMSS)
 	l.rxEdge = max(l.rxEdge, uint64(wnd)) // never scaled in a SYN (RFC 7323, 2.2)
 	var ts uint32
 	if l.p.TS {
@@ -71,13 +71,13 @@ func (l *Leg) synAck() []byte {
 	})
 }
 
-// firstWindow is the window that the endpoint will start with, so that its first
+// firstWindow is the window that an endpoint will start with, so that its first
 // ACK does not move the right edge back: netstack begins with twice its initial
 // congestion window, rounded down to its scale whether that is used or not, and
 // opens up from there.
-func (l *Leg) firstWindow() uint16 {
-	wnd := min(0xffff, 2*tcp.InitialCwnd*uint32(l.p.OurMSS), uint32(l.engine.window))
-	return uint16(wnd >> l.engine.windowScale << l.engine.windowScale)
+func (e *Engine) firstWindow(ourMSS uint16) uint16 {
+	wnd := min(0xffff, 2*tcp.InitialCwnd*uint32(ourMSS), uint32(e.window))
+	return uint16(wnd >> e.windowScale << e.windowScale)
 }
 
 // Refuse answers the SYN as a closed port does.
@@ -144,6 +144,12 @@ func (l *Leg) inputHalfOpen(s *segment, pkt *stack.PacketBuffer) (v verdict, wak
 			return vDrop, false, l.synAck
 		}
 		return vDrop, false, nil
+	case f&header.TCPFlagAck != 0 && s.tcp.AckNumber() != l.p.ISS+1 && l.engine.cookieKey(s) != nil:
+		// It answers a cookie that it was sent for an earlier copy of its SYN, perhaps by
+		// the former active: the connection is that one.
+		l.err, l.state = ErrReset, stClosed
+		l.engine.forget(l)
+		return vSYN, true, nil
 	case f&header.TCPFlagAck == 0 || l.state != stSynAcked:
 		l.engine.C.drop(DropStaleSegment)
 		return vDrop, false, nil

@@ -138,6 +138,10 @@ func (l *Leg) inputWaiting(s *segment, pkt *stack.PacketBuffer) (v verdict, wake
 	if s.tcp.Flags()&header.TCPFlagSyn != 0 && l.state == stWaiting && !l.restored {
 		return vDrop, false // the client repeats a SYN that is answered already
 	}
+	if s.tcp.Flags()&header.TCPFlagRst != 0 && l.state == stWaiting && !l.restored && s.tcp.SequenceNumber() == l.rxSeq(l.rxNxt) {
+		l.err = ErrReset // while its server is dialled: nothing of it has been passed on
+		return vDrop, true
+	}
 	if len(l.pending) >= pendingMax {
 		l.engine.C.drop(DropPending)
 		return vDrop, true
@@ -153,6 +157,9 @@ func (l *Leg) inputAttached(s *segment) (verdict, answer) {
 		return vDrop, nil
 	}
 	f := s.tcp.Flags()
+	if l.halfWay && f&(header.TCPFlagSyn|header.TCPFlagRst) == 0 && s.segLen() > 0 {
+		l.halfWay = false // a server that speaks is past its handshake
+	}
 	if f&header.TCPFlagRst != 0 && l.restored && l.rxFin > 0 && l.rxNxt >= l.rxFin && l.txNxt <= max(l.txUna, l.peerAck) {
 		// The peer has sent its FIN and has everything we sent: it is closed, and
 		// says of a repetition of ours what a closed port says. That ends nothing;
@@ -192,7 +199,9 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 	if ts >= 0 {
 		// RFC 7323, 4.3 asks for SEG.SEQ <= Last.ACK.sent; close enough for a
 		// value that only must not be from the distant past.
-		l.p.PeerTS = be32(opts[ts+2:])
+		if l.plausible(s) {
+			l.p.PeerTS = be32(opts[ts+2:])
+		}
 		if l.tsDelta != 0 {
 			if ecr := be32(opts[ts+6:]); ecr != 0 {
 				put32(opts[ts+6:], ecr-l.tsDelta)

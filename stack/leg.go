@@ -128,6 +128,7 @@ type Leg struct {
 	quiet     bool                  // restore: the peer is not to be disturbed; the first pure ACK stays here
 	hurried   bool                  // restore: it is decided whether the peer is to be hurried
 	hurryTo   uint64                // peer's SND.NXT, if the next ACK of the wrap is to carry hurry's option; else 0
+	halfWay   bool                  // a server: the ACK that completes its handshake is kept back, see Complete
 	finHeld   bool                  // restore: the peer's FIN is held; replay it to the endpoint
 	pending   []*stack.PacketBuffer // stWaiting, stBuilding
 

@@ -292,6 +292,7 @@ func (e *Engine) receiveUnknown(s *segment, hdr []byte, pkt *stack.PacketBuffer)
 		}
 	case s.tcp.Flags()&kind == header.TCPFlagSyn && e.listening(s):
 		e.incoming(s)
+	case e.answersCookie(s, pkt):
 	default:
 		e.lostPeer(s)
 		e.answerStranger(s)
@@ -303,7 +304,7 @@ func (e *Engine) receiveUnknown(s *segment, hdr []byte, pkt *stack.PacketBuffer)
 // 4.2.3.10).
 func (e *Engine) answerStranger(s *segment) {
 	f := s.tcp.Flags()
-	if from := addrPort(s.flow.remote, 0).Addr(); f&header.TCPFlagRst != 0 || from.IsMulticast() || from.IsUnspecified() || from == broadcast {
+	if f&header.TCPFlagRst != 0 || nobody(addrPort(s.flow.remote, 0).Addr()) {
 		e.C.drop(DropUnknownFlow)
 		return
 	}
@@ -316,6 +317,9 @@ func (e *Engine) answerStranger(s *segment) {
 	}
 	e.emitMade(s.flow.build(make([]byte, maxMade), s.v6, false, m))
 }
+
+// nobody reports an address that no host has.
+func nobody(a netip.Addr) bool { return a.IsMulticast() || a.IsUnspecified() || a == broadcast }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 

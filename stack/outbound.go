@@ -27,6 +27,10 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 		inject = l.privateHandshake(tcp)
 		l.engine.C.drop(DropOwnHandshake)
 	case stAttached:
+		if l.halfWay && l.keepBack(tcp, payload) {
+			l.engine.C.drop(DropOwnHandshake)
+			break
+		}
 		var known uint64
 		emit, changed, known = l.translateOut(tcp, payload)
 		if known > 0 {

@@ -21,6 +21,8 @@ type Resume struct {
 	PeerFIN bool
 	// PeerKnows: the peer is known to be past its handshake.
 	PeerKnows bool
+	// HalfWay: a server, whose client may still be in its handshake: see Dial.
+	HalfWay bool
 	// Quiet: nothing was going on, so the peer is not disturbed: no probe, no
 	// repeated ACK. Thousands of idle legs would otherwise delay the busy ones.
 	Quiet bool
@@ -33,7 +35,7 @@ func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 	l := &Leg{
 		engine: e, flow: flowOf(p.Local, p.Remote), v6: p.Local.Addr().Is6() && !p.Local.Addr().Is4In6(),
 		events: ev, state: stWaiting, p: p, gateOpen: true, restored: true,
-		confirmed: r.PeerKnows, finHeld: r.PeerFIN, quiet: r.Quiet && r.PeerKnows && !r.PeerFIN,
+		confirmed: r.PeerKnows, finHeld: r.PeerFIN, halfWay: r.HalfWay, quiet: r.Quiet && r.PeerKnows && !r.PeerFIN,
 		rxNxt: r.Received, rxFreed: r.Received, permit: r.Received,
 		rxAcked: r.Received, rxEdge: r.Received + e.window, txNxt: r.Sent, txUna: r.Sent,
 	}
@@ -52,7 +54,7 @@ func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 		return nil, ErrAddrInUse
 	}
 	if !l.confirmed {
-		e.halfOpenAgain(l)
+		e.halfOpenBegins(l) // nobody knows that its client was ever there
 	}
 	return l, nil
 }
@@ -93,8 +95,9 @@ func (l *Leg) Attach() error {
 
 // Dial opens a leg to a server, in the open. local's port may be zero for one
 // that the engine picks. SetEvents is done with ev before anything can happen.
-func (e *Engine) Dial(p Params, ev Events) (*Leg, error) {
-	l := &Leg{engine: e, events: ev, state: stDialing, p: p}
+// halfWay: the server's SYN-ACK is not answered before Complete.
+func (e *Engine) Dial(p Params, halfWay bool, ev Events) (*Leg, error) {
+	l := &Leg{engine: e, events: ev, state: stDialing, p: p, halfWay: halfWay}
 	l.v6 = p.Remote.Addr().Is6()
 	l.flow = flowOf(p.Local, p.Remote)
 	if p.Local.Port() != 0 {
@@ -221,7 +224,7 @@ func (l *Leg) attached() func() {
 		} else {
 			peer(header.TCPFlagAck, l.rxSeq(l.rxNxt)-1)
 		}
-		if !l.quiet {
+		if !l.quiet && !l.halfWay { // a server in SYN-RECEIVED may take a probe for an error
 			probe = l.probe()
 		}
 	}

@@ -140,7 +140,7 @@ func (d *draft) decodeService(s *section, name string) Service {
 	svc := Service{
 		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Patience: DefaultPatience,
 		Health: Health{Interval: DefaultHealthInterval, Timeout: DefaultHealthTimeout, Canary: true},
-		Limits: ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen},
+		Limits: ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen, HalfOpenSource: DefaultHalfOpenSource},
 	}
 	s.known = append(s.known, "name")
 	if v, ok := s.m["name"]; ok && name == "" {
@@ -170,6 +170,7 @@ func (d *draft) decodeService(s *section, name string) Service {
 	limits.size("log", &svc.Limits.Log)
 	limits.duration("idle", &svc.Limits.Idle)
 	limits.count("half_open", &svc.Limits.HalfOpen)
+	limits.count("half_open_source", &svc.Limits.HalfOpenSource)
 	limits.done()
 	s.done()
 	return svc

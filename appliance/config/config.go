@@ -98,7 +98,9 @@ type ServiceLimits struct {
 	Connections int           // open at a time; beyond it a SYN is dropped and counted
 	Log         Size          // replay log per connection
 	Idle        time.Duration // a connection without a byte for so long is ended; 0: never
-	HalfOpen    int           // handshakes in progress; beyond it a SYN is dropped and counted
+	HalfOpen    int           // handshakes that are remembered; beyond it clients get SYN cookies
+	// HalfOpenSource is the same for one network of clients (/24, /64).
+	HalfOpenSource int
 }
 
 // Limits bound what all services together may use.
@@ -181,7 +183,8 @@ const (
 	DefaultConnections     = 100_000
 	DefaultLog             = 16 * MiB
 	DefaultIdle            = 120 * time.Hour
-	DefaultHalfOpen        = 4096
+	DefaultHalfOpen        = 256
+	DefaultHalfOpenSource  = 64
 	DefaultMemory          = 1 * GiB
 	DefaultControl         = "/run/lockstep/control.sock"
 	DefaultMetrics         = "127.0.0.1:9464"

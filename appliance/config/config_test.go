@@ -165,6 +165,7 @@ func TestFaults(t *testing.T) {
 		{"health path", "- name: web", "- name: web\n    health: {http: x}", "services[0].health.http", "path"},
 		{"health timeout", "- name: web", "- name: web\n    health: {timeout: 6s}", "services[0].health.timeout", "interval"},
 		{"connections", "- name: web", "- name: web\n    limits: {connections: 0}", "services[0].limits.connections", "out of range"},
+		{"half-open of a network", "- name: web", "- name: web\n    limits: {half_open_source: 0}", "services[0].limits.half_open_source", "out of range"},
 		{"connections text", "- name: web", "- name: web\n    limits: {connections: many}", "services[0].limits.connections", "whole number"},
 		{"log unit", "- name: web", "- name: web\n    limits: {log: 16MB}", "services[0].limits.log", "KiB, MiB or GiB"},
 		{"idle", "- name: web", "- name: web\n    limits: {idle: 1ms}", "services[0].limits.idle", "0 for never"},
@@ -247,19 +248,20 @@ func TestOverlapAcrossServices(t *testing.T) {
 
 func TestEnvironmentOverrides(t *testing.T) {
 	set := map[string]string{
-		"LOCKSTEP_PAIR_HEARTBEAT":                "50ms",
-		"LOCKSTEP_PAIR_FAILURE_TIMEOUT":          "300ms",
-		"LOCKSTEP_NODE":                          "b",
-		"LOCKSTEP_PAIR_MEMBERS_B":                "10.30.0.9:7400",
-		"LOCKSTEP_METRICS":                       "",
-		"LOCKSTEP_LIMITS_MEMORY":                 "2GiB",
-		"LOCKSTEP_LOG_LEVEL":                     "debug",
-		"LOCKSTEP_NETWORKS_BACK_GATEWAY":         "10.20.0.1/24, fd20::1/64",
-		"LOCKSTEP_SERVICES_WEB_SOURCE":           "gateway",
-		"LOCKSTEP_SERVICES_WEB_LIMITS_IDLE":      "0",
-		"LOCKSTEP_SERVICES_WEB_LIMITS_HALF_OPEN": "7",
-		"LOCKSTEP_SERVICES_WEB_HEALTH_TCP":       "true",
-		"LOCKSTEP_SEEDS":                         "not ours",
+		"LOCKSTEP_PAIR_HEARTBEAT":                       "50ms",
+		"LOCKSTEP_PAIR_FAILURE_TIMEOUT":                 "300ms",
+		"LOCKSTEP_NODE":                                 "b",
+		"LOCKSTEP_PAIR_MEMBERS_B":                       "10.30.0.9:7400",
+		"LOCKSTEP_METRICS":                              "",
+		"LOCKSTEP_LIMITS_MEMORY":                        "2GiB",
+		"LOCKSTEP_LOG_LEVEL":                            "debug",
+		"LOCKSTEP_NETWORKS_BACK_GATEWAY":                "10.20.0.1/24, fd20::1/64",
+		"LOCKSTEP_SERVICES_WEB_SOURCE":                  "gateway",
+		"LOCKSTEP_SERVICES_WEB_LIMITS_IDLE":             "0",
+		"LOCKSTEP_SERVICES_WEB_LIMITS_HALF_OPEN":        "7",
+		"LOCKSTEP_SERVICES_WEB_LIMITS_HALF_OPEN_SOURCE": "5",
+		"LOCKSTEP_SERVICES_WEB_HEALTH_TCP":              "true",
+		"LOCKSTEP_SEEDS":                                "not ours",
 	}
 	environ := []string{"HOME=/root"}
 	for k, v := range set {
@@ -273,7 +275,7 @@ func TestEnvironmentOverrides(t *testing.T) {
 	if c.Pair.Heartbeat != 50*time.Millisecond || c.Node != "b" || c.Self().String() != "10.30.0.9:7400" ||
 		c.Metrics.IsValid() || c.Limits.Memory != 2*GiB || c.Log.Level != "debug" ||
 		len(c.Networks.Back.Gateway) != 2 || c.Services[0].Source != SourceGateway ||
-		c.Services[0].Limits.Idle != 0 || c.Services[0].Limits.HalfOpen != 7 {
+		c.Services[0].Limits.Idle != 0 || c.Services[0].Limits.HalfOpen != 7 || c.Services[0].Limits.HalfOpenSource != 5 {
 		t.Errorf("overrides are missing: %+v", c)
 	}
 	if name, addr, ok := c.Peer(); !ok || name != "a" || addr.String() != "10.30.0.1:7400" {

@@ -352,7 +352,8 @@ func (v *validator) serviceLimits(path string, l *ServiceLimits) {
 		}
 	}
 	check("connections", l.Connections, 1, maxConnections)
-	check("half_open", l.HalfOpen, 1, maxHalfOpen)
+	check("half_open", l.HalfOpen, 0, maxHalfOpen)
+	check("half_open_source", l.HalfOpenSource, 1, maxHalfOpen)
 	if l.Idle < 0 || (l.Idle > 0 && l.Idle < time.Second) {
 		v.add(path+".idle", "1s or more; 0 for never", "%v is out of range", l.Idle)
 	}

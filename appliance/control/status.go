@@ -96,7 +96,11 @@ type Connections struct {
 	Protected   int `json:"protected"`
 	Unprotected int `json:"unprotected"`
 	HalfOpen    int `json:"half_open"`
-	Tombstones  int `json:"tombstones"` // finished, kept to answer a repeated FIN
+	// SYN cookies: clients that were answered without being remembered, and those that
+	// have answered in their turn.
+	CookiesSent     uint64 `json:"cookies_sent"`
+	CookiesAccepted uint64 `json:"cookies_accepted"`
+	Tombstones      int    `json:"tombstones"` // finished, kept to answer a repeated FIN
 }
 
 // Takeover describes one takeover by this appliance.

@@ -19,7 +19,7 @@ type collector struct {
 	takeoverLost, snapshotDone, snapshotTotal  *prometheus.Desc
 	serviceConnections, serverHealthy          *prometheus.Desc
 	memoryBuffered, memoryLimit                *prometheus.Desc
-	kept, keptEvents                           *prometheus.Desc
+	kept, keptEvents, cookies                  *prometheus.Desc
 	fit, differences, repairs                  *prometheus.Desc
 }
 
@@ -47,6 +47,7 @@ func newCollector(p control.Provider) *collector {
 		takeoverLost:       d("last_takeover_connections_lost", "Connections that the last takeover could not continue."),
 		snapshotDone:       d("snapshot_done_connections", "Running connections that the newest standby has been told of, or that have ended."),
 		snapshotTotal:      d("snapshot_connections", "Connections that ran when the newest standby joined."),
+		cookies:            d("syn_cookies_total", "SYN cookies: sent to clients beyond the limit on handshakes, accepted from those that answered.", "what"),
 		drops:              d("drops_total", "Packets, frames and connections dropped or refused, by reason.", "reason"),
 		serviceConnections: d("service_connections", "Open connections of a service.", "service"),
 		serverHealthy:      d("server_healthy", "1 if the server passes its health checks.", "service", "server"),
@@ -104,6 +105,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	} {
 		gauge(c.connections, float64(n), state)
 	}
+	counter(c.cookies, float64(s.Connections.CookiesSent), "sent")
+	counter(c.cookies, float64(s.Connections.CookiesAccepted), "accepted")
 	counter(c.takeovers, float64(s.Takeovers))
 	if t := s.LastTakeover; t != nil {
 		gauge(c.takeoverAt, float64(t.At.UnixMicro())/1e6)

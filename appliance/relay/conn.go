@@ -35,6 +35,7 @@ type Conn struct {
 	born           time.Duration
 	stepAt         atomic.Int64 // Duration of the last step: activity
 	restored       bool
+	unproven       bool // the client has not shown yet that it is there, see prove
 
 	streams [2]stream // indexed by replication.Stream
 
@@ -182,6 +183,9 @@ func (c *Conn) step() (again bool) {
 		if c.opened.Load() {
 			c.phase = phaseAccepting
 			c.client.Accept()
+			if !c.unproven {
+				c.stepAccepting() // the client has shown already that it is there
+			}
 		}
 	case phaseAccepting:
 		c.stepAccepting()
@@ -225,10 +229,12 @@ func (c *Conn) stepDialing() {
 
 // giveUp tells the client what it would learn without the gateway.
 func (c *Conn) giveUp(err error) {
-	if errors.Is(err, stack.ErrRefused) || errors.Is(err, stack.ErrReset) {
+	if c.unproven && (errors.Is(err, stack.ErrRefused) || errors.Is(err, stack.ErrReset)) {
 		c.client.Refuse()
 	}
-	c.abort() // unreachable or silent: the client's SYN goes unanswered
+	// Unreachable or silent: the client's SYN goes unanswered; it is reset if it has had
+	// its answer already.
+	c.abort()
 }
 
 func (c *Conn) dial() {
@@ -284,9 +290,26 @@ func (c *Conn) stepAccepting() {
 	if c.failed() {
 		return
 	}
+	c.prove()
 	c.attach()
 	if c.client.Established() && (c.kept != nil || c.server.Established()) {
 		c.phase = phaseOpen
+	}
+}
+
+// prove lets the servers complete their handshakes once the client has completed its
+// own: no server hears of a client that is not there.
+func (c *Conn) prove() {
+	if !c.unproven || !c.client.Confirmed() {
+		return
+	}
+	c.unproven = false
+	if c.kept != nil {
+		for _, r := range c.kept.replicas() {
+			r.leg.Complete()
+		}
+	} else if c.server != nil {
+		c.server.Complete()
 	}
 }
 
@@ -357,6 +380,7 @@ func (c *Conn) stepOpen() (again bool) {
 	if c.client.Waiting() || c.server.Waiting() {
 		c.attach() // a takeover: endpoints come as they are needed
 	}
+	c.prove()
 	if c.rebuild.Load() != nil && c.client.Established() && c.server.Established() {
 		c.rebuilt()
 	}

@@ -126,6 +126,7 @@ func (c *Conn) stepKept() (again bool) {
 		c.stepClientGone()
 		return false
 	}
+	c.prove()
 	if c.rebuild.Load() != nil && c.client.Established() && (k.source == nil || k.source.leg.Established()) {
 		c.rebuilt()
 	}

@@ -154,6 +154,7 @@ func (c *Conn) restoreKept(rec *replication.Continue, server stack.Params) error
 	k.source = r
 	c.kept = k
 	sr := resume(resp, req)
+	sr.HalfWay = c.unproven
 	sr.Received -= r.start[replication.Response]
 	sr.Sent -= r.start[replication.Request]
 	sr.PeerKnows, sr.Quiet = true, rec.Idle

@@ -4,7 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"lockstep/appliance/relay"
 	"lockstep/stack/script"
 )
 
@@ -13,7 +12,7 @@ import (
 // concerned; each way out of a handshake makes room for one more.
 func TestHalfOpenLimit(t *testing.T) {
 	const limit, beyond = 4, 50
-	r := newRig(t, script.Options{Tune: func(s *relay.Service) { s.MaxHalfOpen = limit }})
+	r := newRig(t, script.Options{Cookies: true, HalfOpen: limit})
 	stands := r.Dial(40000, 1, 2)
 	if err := stands.Handshake(nil, nil); err != nil {
 		t.Fatal(err)
@@ -37,19 +36,28 @@ func TestHalfOpenLimit(t *testing.T) {
 		}
 		half = append(half, c)
 	}
-	drops := func() uint64 { return r.Engine().C.Drops()["half-open-limit"] }
+	cookies := func() uint64 { return r.Engine().C.CookiesSent.Load() }
 	var turned []*script.Conn
 	for range beyond {
 		turned = append(turned, dial())
 	}
-	await(t, r, "drops", func() bool { return drops() == beyond })
+	await(t, r, "cookies", func() bool { return cookies() == beyond })
 	if e := r.Engine(); e.HalfOpen() != limit || e.Legs() != 2+2*limit {
 		t.Errorf("%d half-open, %d legs", e.HalfOpen(), e.Legs())
 	}
 	for _, c := range turned {
-		if cs, ss := c.Client.State(), c.Server.State(); cs.Received != 0 || ss.Received != 0 {
-			t.Fatalf("a client beyond the limit: %+v, its server %+v", cs, ss)
+		if !c.Await(func(cs, ss script.State) bool { return cs.Received == 1 && ss.Received == 0 }, nil) {
+			t.Fatalf("a client beyond the limit: %v, its server %v", c.Client, c.Server)
 		}
+	}
+	answered := turned[beyond-1] // the server's end of the newest client is dialled
+	answered.Client.Send(script.Out{Flags: script.ACK | script.PSH, Seq: script.Next, Len: 500, Ack: 1, Win: 65535})
+	if !dialled(answered) {
+		t.Fatal("no dial for a client that has answered its cookie")
+	}
+	answered.Server.Send(script.Out{Flags: script.SYN | script.ACK, Ack: 1, Win: 65535, Opts: &script.DefaultOpts})
+	if !answered.Await(func(c, s script.State) bool { return s.Received == 501 && c.Acked == 501 }, nil) {
+		t.Errorf("a client that has answered its cookie: %v, its server %v", answered.Client, answered.Server)
 	}
 	stands.Client.Send(script.Out{Flags: script.ACK | script.PSH, Seq: script.Next, Len: 1000, Ack: 1, Win: 65535})
 	if !stands.Await(func(c, s script.State) bool { return s.Received == 1001 && c.Acked == 1001 }, nil) {
@@ -84,9 +92,9 @@ func TestHalfOpenLimit(t *testing.T) {
 		if c := dial(); !dialled(c) {
 			t.Fatalf("%s: no room\n%s", w.name, r.Trace())
 		}
-		before := drops()
+		before := cookies()
 		dial()
-		await(t, r, w.name+": a drop", func() bool { return drops() == before+1 })
+		await(t, r, w.name+": a cookie", func() bool { return cookies() == before+1 })
 	}
 }
 

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"runtime"
@@ -93,7 +94,7 @@ func New(services []*Service, j Journal) *Relay {
 func (r *Relay) SetEngine(e *stack.Engine) {
 	r.engine = e
 	for a, s := range r.services {
-		e.Listen(a, s.MaxHalfOpen)
+		e.Listen(a, s.MaxHalfOpen, cmp.Or(s.MaxSource, s.MaxHalfOpen))
 		if !s.SourceGateway {
 			e.Behind(a, s.Servers)
 		}
@@ -122,7 +123,7 @@ func (r *Relay) SetEpoch(epoch uint64) {
 
 // Incoming implements stack.Handler.
 func (r *Relay) Incoming(l *stack.Leg) {
-	c := &Conn{r: r, client: l, born: r.now()}
+	c := &Conn{r: r, client: l, born: r.now(), unproven: !l.Confirmed()}
 	l.SetEvents(c)
 	r.mu.Lock()
 	c.svc = r.services[l.Params().Local]
@@ -153,13 +154,13 @@ func (r *Relay) dialServer(c *Conn, i int, ev stack.Events) (*stack.Leg, error) 
 			}
 		}
 	}
-	l, err := r.engine.Dial(p, ev)
+	l, err := r.engine.Dial(p, c.unproven, ev)
 	if err != nil && p.Local.Port() != 0 {
 		// Two virtual addresses, one server, one client port: the pair of
 		// addresses is taken. Another port of the same client keeps the two
 		// connections apart.
 		p.Local = netip.AddrPortFrom(p.Local.Addr(), 0)
-		l, err = r.engine.Dial(p, ev)
+		l, err = r.engine.Dial(p, c.unproven, ev)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("dial server %s: %w", remote, err)

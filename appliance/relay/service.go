@@ -15,10 +15,11 @@ type Service struct {
 	Name          string
 	Listen        []netip.AddrPort
 	Servers       []netip.AddrPort
-	SourceGateway bool         // dial from Gateways instead of the client's address
-	Gateways      []netip.Addr // addresses of our own on the back network
-	MaxConns      int          // further clients' SYNs are dropped
-	MaxHalfOpen   int
+	SourceGateway bool          // dial from Gateways instead of the client's address
+	Gateways      []netip.Addr  // addresses of our own on the back network
+	MaxConns      int           // further clients' SYNs are dropped
+	MaxHalfOpen   int           // see stack.Engine.Listen
+	MaxSource     int           // 0: as MaxHalfOpen
 	Idle          time.Duration // 0: never
 	DownFor       time.Duration // a server that failed is asked again after this
 	// Drain is how long, after a reset, the other peer may acknowledge nothing of what

@@ -32,6 +32,7 @@ func (e *LostError) Lost() (n int) {
 // must come with the busiest first. Rebuild then attaches all of them. The error is a
 // *LostError.
 func (r *Relay) Restore(all []replication.Continue, clockShift uint32) ([]*Conn, error) {
+	r.engine.ContinueCookies(clockShift)
 	conns := make([]*Conn, 0, len(all))
 	var lost *LostError
 	for i := range all {
@@ -71,6 +72,7 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 	sr.PeerKnows = true
 	cr.Quiet, sr.Quiet = k.Idle, k.Idle
 	cr.PeerKnows = req.Held > 0 || resp.Delivered > 0
+	sr.HalfWay = !cr.PeerKnows
 	keep := svc.Kept || k.Record.Start != [2]uint64{}
 	if keep {
 		cr.Ahead = 0 // what waits for the server is in the log, and bounded there
@@ -87,7 +89,7 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 		r.engine.Bury(sp, sr)
 		return nil, nil
 	}
-	c := &Conn{ID: k.Record.ID, svc: svc, r: r, phase: phaseOpen, born: r.now(), restored: true}
+	c := &Conn{ID: k.Record.ID, svc: svc, r: r, phase: phaseOpen, born: r.now(), restored: true, unproven: !cr.PeerKnows}
 	c.opened.Store(true)
 	c.stepAt.Store(int64(r.now()))
 	var err error

@@ -88,7 +88,7 @@ func summarise(out io.Writer, c *config.Config) {
 		if s.Limits.Idle == 0 {
 			idle = "never"
 		}
-		row("", "at most %d connections, %d half-open, idle %s, log %v", s.Limits.Connections, s.Limits.HalfOpen, idle, s.Limits.Log)
+		row("", "at most %d connections, %d half-open (%d of one network), idle %s, log %v", s.Limits.Connections, s.Limits.HalfOpen, s.Limits.HalfOpenSource, idle, s.Limits.Log)
 	}
 	row("memory", "%v", c.Limits.Memory)
 	row("control", "%s", c.Control)

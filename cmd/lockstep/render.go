@@ -42,6 +42,9 @@ func render(s *control.Status, c palette, now time.Time, all bool) string {
 	}
 	row("connections", "%d open: %d protected, %s; %d half-open, %d tombstones",
 		s.Connections.Open, s.Connections.Protected, unprotected, s.Connections.HalfOpen, s.Connections.Tombstones)
+	if s.Connections.CookiesSent > 0 {
+		row("SYN cookies", "%d sent, %d answered", s.Connections.CookiesSent, s.Connections.CookiesAccepted)
+	}
 	row("takeovers", "%s", renderTakeovers(s, c, now))
 	row("memory", "%s buffered of %s", bytesText(s.Memory.BufferedBytes), bytesText(s.Memory.Limit))
 	renderServices(s, c, row, all)

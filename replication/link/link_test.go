@@ -181,6 +181,12 @@ func TestSessionCarriesFramesInOrder(t *testing.T) {
 	if sa.Peer.Node != "b" || sb.Peer.Node != "a" || sa.Peer.Epoch != 7 || sa.Version != 1 || sa.Dialled == sb.Dialled {
 		t.Fatalf("peers are %+v and %+v", sa.Peer, sb.Peer)
 	}
+	ours, err := sa.Secret("test")
+	theirs, err2 := sb.Secret("test")
+	other, err3 := sa.Secret("other")
+	if err := errors.Join(err, err2, err3); err != nil || !bytes.Equal(ours, theirs) || bytes.Equal(ours, other) || len(ours) != 32 {
+		t.Errorf("secrets %x, %x, %x: %v", ours, theirs, other, err)
+	}
 	sizes := []int{0, 1, 100, 16 << 10, 70 << 10, wire.MaxPayload, 3, 256 << 10, 0}
 	var want [][]byte
 	var batch []byte
@@ -199,7 +205,7 @@ func TestSessionCarriesFramesInOrder(t *testing.T) {
 	}()
 	done := errors.New("all there")
 	i := 0
-	err := sb.Serve(func(got []byte) error {
+	err = sb.Serve(func(got []byte) error {
 		if !bytes.Equal(got, want[i]) {
 			return fmt.Errorf("frame %d differs: %d bytes, want %d", i, len(got), len(want[i]))
 		}

@@ -2,6 +2,7 @@ package link
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -63,6 +64,17 @@ func (s *Session) Serve(handle func(frame []byte) error) error {
 	reader := transport.FrameReader{R: countingReader{s.conn, &s.received}}
 	s.end(reader.Run(handle))
 	return s.err // ours, or what ended the session before
+}
+
+// Secret is what both ends of the session know and nobody else, for a purpose of its
+// own each time (RFC 5705; RFC 8446, 7.5).
+func (s *Session) Secret(purpose string) ([]byte, error) {
+	state := s.conn.ConnectionState()
+	b, err := state.ExportKeyingMaterial("EXPORTER-lockstep-"+purpose, nil, 32)
+	if err != nil {
+		return nil, fmt.Errorf("derive the session's secret for %s: %w", purpose, err)
+	}
+	return b, nil
 }
 
 // Close ends the session. Frames already sent still reach the peer if they can.

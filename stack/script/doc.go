@@ -24,7 +24,7 @@
 // Numbers are relative to the initial sequence numbers (the SYN is 0, the first
 // byte 1), payload is a pattern that follows from stream and offset.
 //
-//	option window 65536         settings of the rig: window, sendbuffer, held,
+//	option window 65536         settings of the rig: window, sendbuffer, held, cookies,
 //	                            minrto (seconds), family, source, takeovers (see Script.option)
 //	handshake [<opts>]          both handshakes, from SYN to the client's ACK
 //	reopen isn N                a new connection from the client's same port

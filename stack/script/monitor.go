@@ -68,6 +68,8 @@ func (m *monitored) inspect(hdr, pkt []byte) {
 	leg, known := j.legs[key]
 	if !known {
 		switch {
+		case s.Flags&SYN != 0 && m.rig.o.Cookies:
+			// Nothing is remembered of this client, by nobody; see stack/cookie.go.
 		case s.Flags&SYN != 0:
 			m.rig.violate("invariant 1: SYN-ACK without a record: %s", &s)
 		case len(s.Payload) == 1 && m.rig.isVirtual(s.Src) && s.Opts.TSVal == 1:

@@ -181,6 +181,9 @@ func (s *Script) option(key, val string) error {
 	case "source":
 		s.Options.SourceGateway = val == "gateway"
 		err = nil
+	case "cookies":
+		s.Options.Cookies = val == "yes"
+		err = nil
 	case "takeovers":
 		s.Takeovers = val == "yes"
 		err = nil

@@ -28,6 +28,10 @@ type Options struct {
 	MinRTO time.Duration
 	Memory int64 // as stack.Options.Memory
 	Limits replication.Limits
+	// HalfOpen is how many clients in their handshake are remembered; 0: many. Cookies:
+	// none, or no more than HalfOpen; the others get SYN cookies.
+	HalfOpen int
+	Cookies  bool
 	// Light is for many connections: no copy of the bytes, no check of every
 	// packet, no trace.
 	Light bool
@@ -120,6 +124,9 @@ func (r *Rig) build(active, standby *replication.Core) error {
 		SourceGateway: r.o.SourceGateway, Gateways: []netip.Addr{gateway4, gateway6}, DownFor: time.Nanosecond,
 		Servers: []netip.AddrPort{server4},
 	}
+	if r.o.Cookies || r.o.HalfOpen > 0 {
+		svc.MaxHalfOpen = r.o.HalfOpen
+	}
 	if r.o.V6 {
 		svc.Servers = []netip.AddrPort{server6}
 	}
@@ -136,6 +143,7 @@ func (r *Rig) build(active, standby *replication.Core) error {
 		return fmt.Errorf("make engine: %w", err)
 	}
 	g.relay.SetEngine(g.engine)
+	g.engine.SetCookieSecret([]byte("what both halves of the pair know"))
 	g.relay.SetEpoch(r.epoch)
 	g.journal.relay = g.relay
 	g.journal.start()

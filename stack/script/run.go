@@ -297,6 +297,9 @@ func (p *player) expect(at *Peer, w *Want) error {
 			if n := len(at.sent); w.Again && n > 0 {
 				at.send(at.sent[n-1], false)
 			}
+			if !at.server && at.state == peerOpening && at.rcv > 0 { // a server is not asked before
+				at.send(Out{Flags: ACK, Seq: Next, Ack: 1, Win: Next}, true)
+			}
 			if at.state == peerOpen && at.nxt > 1 {
 				at.send(Out{Flags: ACK, Seq: at.nxt - 1, Ack: Next, Win: Next}, false)
 			}

@@ -1,0 +1,280 @@
+package stack
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"pgregory.net/rapid"
+)
+
+// cookieClient is a client that gets a cookie of the engine it talks to.
+type cookieClient struct {
+	f    flow
+	v6   bool
+	opts Params // what it offers
+	isn  uint32
+	seen Params // what the SYN-ACK says
+	iss  uint32 // the cookie
+	ts   uint32 // of the SYN-ACK
+}
+
+var cookieOffer = Params{MSS: 1460, PeerWS: 7, SACK: true, TS: true, PeerTS: 4000}
+
+func newCookieClient(from netip.AddrPort, offer Params) *cookieClient {
+	c := &cookieClient{v6: from.Addr().Is6(), opts: offer, isn: 0xfffffff0}
+	c.f = flowOf(testVIP, from)
+	if c.v6 {
+		c.f = flowOf(testVIP6, from)
+	}
+	return c
+}
+
+func (c *cookieClient) syn(q *quietEngine) {
+	o := &c.opts
+	q.take(c.f.build(make([]byte, maxMade), c.v6, true, made{
+		flags: header.TCPFlagSyn, seq: c.isn, window: 65535,
+		opts: synOptions(make([]byte, header.TCPOptionsMaximumSize), o.MSS, o.PeerWS, o.SACK, o.TS, o.PeerTS, 0),
+	}))
+}
+
+// ask gets the cookie.
+func (c *cookieClient) ask(t *testing.T, q *quietEngine) {
+	t.Helper()
+	c.syn(q)
+	s := segment{tcp: q.next(t), v6: c.v6}
+	if s.tcp.Flags() != header.TCPFlagSyn|header.TCPFlagAck || s.tcp.AckNumber() != c.isn+1 || !c.seen.readSYN(&s) {
+		t.Fatalf("SYN-ACK: flags %v ack %d", s.tcp.Flags(), s.tcp.AckNumber())
+	}
+	c.iss, c.ts = s.tcp.SequenceNumber(), c.seen.PeerTS
+}
+
+// answer gives the engine the client's ACK, whose number is off by wrong.
+func (c *cookieClient) answer(q *quietEngine, wrong uint32) {
+	m := made{flags: header.TCPFlagAck, seq: c.isn + 1, ack: c.iss + 1 + wrong, window: 500}
+	if c.seen.TS {
+		m.opts = tsOption(make([]byte, 12), c.opts.PeerTS+10, c.ts)
+	}
+	q.take(c.f.build(make([]byte, maxMade), c.v6, true, m))
+}
+
+func (q *quietEngine) accepted(t *testing.T) *Leg {
+	t.Helper()
+	if len(q.legs) == 0 {
+		t.Fatalf("not accepted: %v", q.C.Drops())
+	}
+	return q.legs[len(q.legs)-1]
+}
+
+// A client that answers a cookie has a connection with the options of its SYN, and
+// before that nothing is remembered of it.
+func TestCookie(t *testing.T) {
+	from4, from6 := netip.AddrPortFrom(testClient, 40000), netip.AddrPortFrom(testClient6, 40000)
+	for name, c := range map[string]*cookieClient{
+		"v4":         newCookieClient(from4, cookieOffer),
+		"v6":         newCookieClient(from6, cookieOffer),
+		"no options": newCookieClient(from4, Params{MSS: 1460, PeerWS: -1}),
+		"no TS":      newCookieClient(from4, Params{MSS: 1460, PeerWS: 8, SACK: true}),
+		"small":      newCookieClient(from4, Params{MSS: 576, PeerWS: 14, TS: true, PeerTS: 1}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := newQuietEngine(t, 0)
+			c.ask(t, q)
+			if c.seen.SACK != c.opts.SACK || c.seen.TS != c.opts.TS || (c.seen.PeerWS >= 0) != (c.opts.PeerWS >= 0) || c.seen.MSS != q.mss(c.v6) {
+				t.Errorf("offered %+v, got %+v", c.opts, c.seen)
+			}
+			if q.Legs() != 0 || len(q.legs) != 0 {
+				t.Fatalf("%d legs before the answer", q.Legs())
+			}
+			c.answer(q, 0)
+			l := q.accepted(t)
+			p := l.Params()
+			if !l.Confirmed() || !l.Waiting() || q.HalfOpen() != 0 || q.C.CookiesAccepted.Load() != 1 {
+				t.Errorf("accepted leg: %v", l)
+			}
+			if p.ISS != c.iss || p.IRS != c.isn || p.SACK != c.opts.SACK || p.TS != c.opts.TS || p.OurWS != c.seen.PeerWS {
+				t.Errorf("parameters %+v", p)
+			}
+			if p.MSS > c.opts.MSS || p.PeerWS > c.opts.PeerWS || (p.PeerWS < 0) != (c.opts.PeerWS < 0) {
+				t.Errorf("MSS %d, scale %d", p.MSS, p.PeerWS)
+			}
+			if ts := l.tsNow(); p.TS && (int32(ts-c.ts) < 0 || ts-c.ts > 5000) {
+				t.Errorf("TSval %d after %d", ts, c.ts)
+			}
+			c.answer(q, 0) // again: it belongs to the leg
+			if len(q.legs) != 1 {
+				t.Errorf("%d connections", len(q.legs))
+			}
+		})
+	}
+}
+
+// What is no answer to a cookie is answered as a closed port does, and opens nothing.
+func TestBadCookie(t *testing.T) {
+	q := newQuietEngine(t, 0)
+	c := newCookieClient(netip.AddrPortFrom(testClient, 40000), cookieOffer)
+	c.answer(q, 0)
+	q.next(t)
+	if n := q.C.Drops()["bad-cookie"]; n != 0 {
+		t.Errorf("looked for a cookie when none was sent: %d", n)
+	}
+	c.ask(t, q)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range 2000 {
+		c.answer(q, r.Uint32()|1)
+		if s := q.next(t); s.Flags() != header.TCPFlagRst {
+			t.Fatalf("guess %d: flags %v", i, s.Flags())
+		}
+	}
+	if n := q.C.Drops()["bad-cookie"]; len(q.legs) != 0 || n != 2000 {
+		t.Errorf("%d connections, %d bad", len(q.legs), n)
+	}
+	other := newCookieClient(netip.AddrPortFrom(testClient, 40001), cookieOffer)
+	other.iss = c.iss // somebody else's
+	other.answer(q, 0)
+	c.isn++ // of another SYN
+	c.answer(q, 0)
+	if q.next(t); len(q.legs) != 0 {
+		t.Error("a cookie that is not the client's is accepted")
+	}
+}
+
+// A cookie is good for one to two periods.
+func TestOldCookie(t *testing.T) {
+	for periods, good := range []bool{true, true, false} {
+		q := newQuietEngine(t, 0)
+		c := newCookieClient(netip.AddrPortFrom(testClient, 40000), cookieOffer)
+		c.ask(t, q)
+		// As if it had been sent so long ago.
+		keys := q.cookies.keys.Load()
+		at := period(q.ClockMillis()) - uint16(periods)
+		c.iss = cookie(&keys[0], &c.f, c.isn, at, c.iss&(1<<cookieBits-1))
+		c.answer(q, 0)
+		if got := len(q.legs) == 1; got != good {
+			t.Errorf("%d periods old: accepted %v", periods, got)
+		}
+	}
+}
+
+// The other half of the pair takes the cookies of the one that it continues, and its
+// TSvals go on from there.
+func TestCookieOfFormerActive(t *testing.T) {
+	secret := []byte("what both know")
+	a, b := newQuietEngine(t, 0), newQuietEngine(t, 0)
+	a.SetCookieSecret(secret)
+	b.SetCookieSecret(secret)
+	const shift = 200 << 16 // b's clock is far behind
+	b.ContinueCookies(shift)
+	c := newCookieClient(netip.AddrPortFrom(testClient, 40000), cookieOffer)
+	c.ask(t, a)
+	keys := a.cookies.keys.Load()
+	c.iss = cookie(&keys[0], &c.f, c.isn, period(b.ClockMillis()+shift), c.iss&(1<<cookieBits-1))
+	c.ts += shift
+	c.answer(b, 0)
+	l := b.accepted(t)
+	if d := l.tsNow() - c.ts; int32(d) < 0 || d > 5000 {
+		t.Errorf("TSval is %d ahead of what the client has seen", int32(d))
+	}
+	b.SetCookieSecret([]byte("of the next session")) // the one before stays good
+	c2 := newCookieClient(netip.AddrPortFrom(testClient, 40001), cookieOffer)
+	c2.ask(t, a)
+	c2.answer(b, 0)
+	if len(b.legs) != 2 {
+		t.Error("the former secret is forgotten at once")
+	}
+}
+
+// Nobody's SYNs, and those in our own name, get no answer.
+func TestSynFromNobody(t *testing.T) {
+	q := newQuietEngine(t, 0)
+	for _, from := range []netip.Addr{testVIP.Addr(), netip.MustParseAddr("224.0.0.1"), netip.MustParseAddr("0.0.0.0"), broadcast} {
+		newCookieClient(netip.AddrPortFrom(from, 40000), cookieOffer).syn(q)
+	}
+	q.none(t)
+	if n := q.C.Drops()["unknown-flow"]; n != 4 {
+		t.Errorf("%d drops", n)
+	}
+}
+
+// One network's SYNs leave room for the others.
+func TestHalfOpenPerSource(t *testing.T) {
+	q := newQuietEngine(t, 10)
+	for _, ln := range q.listeners {
+		ln.maxSource = 2
+	}
+	at := func(a string, port uint16) {
+		newCookieClient(netip.AddrPortFrom(netip.MustParseAddr(a), port), cookieOffer).syn(q)
+	}
+	for i, a := range []string{"198.51.100.7", "198.51.100.8", "198.51.100.250", "2001:db8:2::1", "2001:db8:2::ffff:1", "2001:db8:2:0:1::1"} {
+		at(a, uint16(40000+i))
+	}
+	if len(q.legs) != 4 || q.C.CookiesSent.Load() != 2 {
+		t.Fatalf("%d legs, %d cookies", len(q.legs), q.C.CookiesSent.Load())
+	}
+	at("198.51.101.7", 40000)
+	at("2001:db8:2:1::1", 40000)
+	if len(q.legs) != 6 {
+		t.Errorf("other networks are shut out: %d legs", len(q.legs))
+	}
+	q.legs[0].Drop()
+	at("198.51.100.9", 40009)
+	if len(q.legs) != 7 {
+		t.Error("one that ends makes no room")
+	}
+	for _, l := range q.legs {
+		l.Drop()
+	}
+	for addr, ln := range q.listeners {
+		if len(ln.sources) != 0 {
+			t.Errorf("%s: %v remain", addr, ln.sources)
+		}
+	}
+}
+
+// A client may answer a cookie when a later copy of its SYN was remembered.
+func TestCookieAnswersHalfOpenLeg(t *testing.T) {
+	for _, accept := range []bool{false, true} {
+		q := newQuietEngine(t, 0)
+		c := newCookieClient(netip.AddrPortFrom(testClient, 40000), cookieOffer)
+		c.ask(t, q)
+		for _, ln := range q.listeners {
+			ln.max, ln.maxSource = 10, 10
+		}
+		c.syn(q)
+		half := q.accepted(t)
+		if accept {
+			half.Accept()
+			q.next(t)
+		}
+		c.answer(q, 0)
+		if l := q.accepted(t); l == half || !l.Confirmed() || half.Err() == nil || q.Legs() != 1 || q.HalfOpen() != 0 {
+			t.Errorf("accept %v: %v, %d legs", accept, l, q.Legs())
+		}
+	}
+}
+
+// What a cookie says of a client's options is never more than it has offered.
+func TestCookieIndex(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := Params{
+			MSS: uint16(rapid.IntRange(48, 65535).Draw(t, "MSS")), PeerWS: int8(rapid.IntRange(-1, 14).Draw(t, "scale")),
+			SACK: rapid.Bool().Draw(t, "SACK"),
+		}
+		n := cookieIndex(&p)
+		mss, ws := cookieMSS[n&7], cookieScale[n>>3&7]
+		if n>>cookieBits != 0 || mss > p.MSS || ws > p.PeerWS || (ws < 0) != (p.PeerWS < 0) || n>>6 != 0 != p.SACK {
+			t.Fatalf("%+v: index %d, MSS %d, scale %d", p, n, mss, ws)
+		}
+	})
+}
+
+// BenchmarkCookie is what a SYN costs that gets a cookie, but for the device's writing.
+func BenchmarkCookie(b *testing.B) {
+	f := flowOf(testVIP, netip.AddrPortFrom(testClient, 40000))
+	var key [32]byte
+	b.ReportAllocs()
+	for i := range b.N {
+		cookie(&key, &f, uint32(i), 7, 33)
+	}
+}

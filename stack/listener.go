@@ -1,0 +1,149 @@
+package stack
+
+import (
+	"net/netip"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// listener is a protected service's address, with the clients that are in their
+// handshake.
+type listener struct {
+	max, maxSource int
+	halfOpen       map[*Leg]struct{}
+	sources        map[netip.Prefix]int // of halfOpen, by the client's network
+	// cookiesUntil: until then a client may answer a cookie that was sent to it.
+	cookiesUntil time.Duration
+}
+
+// Networks that count as one source: what one attacker commonly has at hand.
+const (
+	sourceBits4 = 24
+	sourceBits6 = 64
+)
+
+func sourceOf(a netip.Addr) netip.Prefix {
+	bits := sourceBits6
+	if a.Is4() {
+		bits = sourceBits4
+	}
+	p, _ := a.Prefix(bits) // a client's address has no zone, and more bits
+	return p
+}
+
+// Listen makes addr a protected service's address. Of at most maxHalfOpen clients in
+// their handshake something is remembered, and of at most maxSource in one network;
+// the others get a SYN cookie.
+func (e *Engine) Listen(addr netip.AddrPort, maxHalfOpen, maxSource int) {
+	e.mu.Lock()
+	e.listeners[addr] = &listener{
+		max: maxHalfOpen, maxSource: maxSource,
+		halfOpen: make(map[*Leg]struct{}), sources: make(map[netip.Prefix]int),
+	}
+	e.mu.Unlock()
+}
+
+// HalfOpen counts clients in their handshake.
+func (e *Engine) HalfOpen() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := 0
+	for _, ln := range e.listeners {
+		n += len(ln.halfOpen)
+	}
+	return n
+}
+
+// incoming takes the SYN of a client to a listening address.
+func (e *Engine) incoming(s *segment) {
+	remote := addrPort(s.flow.remote, s.flow.remotePort)
+	if nobody(remote.Addr()) || e.owned[s.flow.remote] {
+		e.C.drop(DropUnknownFlow)
+		return
+	}
+	addr := addrPort(s.flow.local, s.flow.localPort)
+	e.mu.Lock()
+	ln := e.listeners[addr]
+	full := len(ln.halfOpen) >= ln.max || ln.sources[sourceOf(remote.Addr())] >= ln.maxSource
+	e.mu.Unlock()
+	if full {
+		e.sendCookie(s, ln)
+		return
+	}
+	l, ok := e.newHalfOpen(s)
+	if !ok {
+		return
+	}
+	if !e.table.add(l) {
+		e.C.drop(DropStaleSegment)
+		return
+	}
+	e.halfOpenBegins(l)
+	e.handler.Incoming(l)
+}
+
+func (e *Engine) listening(s *segment) bool {
+	addr := addrPort(s.flow.local, s.flow.localPort)
+	e.mu.Lock()
+	_, ok := e.listeners[addr]
+	e.mu.Unlock()
+	return ok
+}
+
+// answersCookie takes a segment of no known connection, if it is what a client says
+// that has got a cookie.
+func (e *Engine) answersCookie(s *segment, pkt *stack.PacketBuffer) bool {
+	const kind = header.TCPFlagSyn | header.TCPFlagRst | header.TCPFlagAck
+	if s.tcp.Flags()&kind != header.TCPFlagAck {
+		return false
+	}
+	addr := addrPort(s.flow.local, s.flow.localPort)
+	e.mu.Lock()
+	ln := e.listeners[addr]
+	maybe := ln != nil && e.now() < ln.cookiesUntil
+	e.mu.Unlock()
+	if !maybe {
+		return false
+	}
+	l := e.fromCookie(s)
+	if l == nil {
+		e.C.drop(DropCookie)
+		return false
+	}
+	if !e.table.add(l) {
+		return false // the reader is the only one who opens clients' legs
+	}
+	e.C.CookiesAccepted.Add(1)
+	l.pending = append(l.pending, pkt.IncRef())
+	e.handler.Incoming(l)
+	return true
+}
+
+// halfOpenBegins counts a leg among the handshakes.
+func (e *Engine) halfOpenBegins(l *Leg) {
+	e.mu.Lock()
+	if ln := e.listeners[l.p.Local]; ln != nil {
+		ln.halfOpen[l] = struct{}{}
+		ln.sources[sourceOf(l.p.Remote.Addr())]++
+	}
+	e.mu.Unlock()
+}
+
+func (e *Engine) halfOpenDone(l *Leg) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ln := e.listeners[l.p.Local]
+	if ln == nil {
+		return
+	}
+	if _, was := ln.halfOpen[l]; !was {
+		return
+	}
+	delete(ln.halfOpen, l)
+	src := sourceOf(l.p.Remote.Addr())
+	if ln.sources[src]--; ln.sources[src] == 0 {
+		delete(ln.sources, src)
+	}
+}
