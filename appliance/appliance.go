@@ -258,7 +258,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 	n.journal.relay = n.relay
 	var err error
 	n.engine, err = stack.New(stack.Options{
-		Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: int64(n.cfg.Limits.Memory), Clock: n.clock,
+		Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: int64(n.cfg.Limits.Memory), Clock: n.clock, Notice: n.notice,
 		OnPressure: func(a netip.AddrPort) {
 			n.log.Warn("many clients do not finish their handshake (a SYN flood?): others get SYN cookies (services[].limits.half_open)", "address", a)
 		},

@@ -25,6 +25,8 @@ const (
 	DropConnLimit                // the service's limit on connections is reached
 	DropICMP                     // an ICMP error that quotes nothing that is in flight, or a path MTU nobody has
 	DropLost                     // of a connection that nobody here knows: both its ends are told
+	DropSigned                   // a client that wants signed segments (TCP MD5, TCP-AO): refused
+	DropExtension                // IPv6 extension headers that are not passed over
 	numDrops
 )
 
@@ -32,6 +34,7 @@ var dropNames = [numDrops]string{
 	"malformed", "bad-checksum", "bad-options", "fragment", "not-active", "muted",
 	"pending-queue-full", "bad-cookie", "unknown-flow", "stale-segment",
 	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-error", "connection-lost",
+	"signed-segments", "ipv6-extension",
 }
 
 func (d Drop) String() string { return dropNames[d] }

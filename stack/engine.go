@@ -73,6 +73,9 @@ type Options struct {
 	// OnPressure is told, once in a while, that the clients of an address get SYN
 	// cookies now. It must not block.
 	OnPressure func(addr netip.AddrPort)
+	// Notice is told what a peer has asked for and does not get, each kind once a minute.
+	// It must not block.
+	Notice func(n Notice, peer netip.AddrPort)
 	// Clock is what the lease, TSvals and round trips are read from. nil: the system's.
 	Clock clock.Clock
 }
@@ -89,6 +92,9 @@ type Engine struct {
 	gro     gro.GRO // of readLoop
 	table   *table
 	owned   map[[16]byte]bool
+
+	onNotice func(Notice, netip.AddrPort)
+	notices  notices
 
 	window      uint64
 	windowScale uint8
@@ -128,8 +134,8 @@ func New(o Options) (*Engine, error) {
 		o.Clock = clock.System{}
 	}
 	e := &Engine{
-		memory: o.Memory,
-		dev:    o.Device, handler: o.Handler, clock: newNetClock(o.Clock), table: newTable(),
+		memory: o.Memory, onNotice: o.Notice,
+		dev: o.Device, handler: o.Handler, clock: newNetClock(o.Clock), table: newTable(),
 		owned: make(map[[16]byte]bool), listeners: make(map[netip.AddrPort]*listener),
 		window: uint64(o.Window), sendBuffer: o.SendBuffer, done: make(chan struct{}),
 	}

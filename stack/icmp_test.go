@@ -2,6 +2,7 @@ package stack_test
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"testing"
 
 	"lockstep/stack"
@@ -112,5 +113,28 @@ func (b *bench) write(l *stack.Leg, off uint32, n int) {
 	b.t.Helper()
 	if k, err := l.Write([][]byte{pattern(off, n)}, n); k != n || err != nil {
 		b.t.Fatalf("wrote %d: %v", k, err)
+	}
+}
+
+// A client that wants its segments signed (TCP MD5) is refused at once, and counted.
+func TestSignedIsRefused(t *testing.T) {
+	told := make(chan stack.Notice, 10)
+	b := newBench(t, stack.Options{Notice: func(n stack.Notice, peer netip.AddrPort) {
+		if peer != benchClient {
+			t.Errorf("peer %s", peer)
+		}
+		told <- n
+	}})
+	for i := range 2 {
+		n := b.count()
+		md5 := append([]byte{19, 18}, make([]byte, 18)...)
+		b.inject(script.Segment{Flags: script.SYN, Seq: benchISN + uint32(i), Win: 65535, Opts: script.Opts{Raw: md5, WScale: -1}})
+		if s := b.expect(n, "refusal", func(s *script.Segment) bool { return s.Flags&script.RST != 0 }); s.Ack != benchISN+uint32(i)+1 {
+			t.Errorf("RST of %d", s.Ack)
+		}
+	}
+	b.await("ICMP errors", func() bool { return b.pongs == 2 })
+	if n := b.eng.C.Drops()["signed-segments"]; n != 2 || len(told) != 1 || <-told != stack.NoticeSigned {
+		t.Errorf("%d counted: %v", n, b.eng.C.Drops())
 	}
 }

@@ -238,6 +238,8 @@ func (e *Engine) receive(hdr []byte, pkt *stack.PacketBuffer, n int) {
 		e.receiveTCP(&s, hdr, pkt)
 	case parsedOther:
 		e.receiveOther(b, hdr, pkt)
+	case parsedExtension:
+		e.C.drop(DropExtension)
 	case parsedFragment:
 		e.C.drop(DropFragment)
 	default:
@@ -291,7 +293,11 @@ func (e *Engine) receiveUnknown(s *segment, hdr []byte, pkt *stack.PacketBuffer)
 			e.bypass(hdr, pkt)
 		}
 	case s.tcp.Flags()&kind == header.TCPFlagSyn && e.listening(s):
-		e.incoming(s)
+		if s.signed() {
+			e.refuseSigned(s)
+		} else {
+			e.incoming(s)
+		}
 	case e.answersCookie(s, pkt):
 	default:
 		e.lostPeer(s)

@@ -25,6 +25,7 @@ const (
 	parsedTCP parseResult = iota
 	parsedOther
 	parsedFragment
+	parsedExtension // IPv6 extension headers that a receiver must not pass over
 	parsedBad
 )
 
@@ -70,17 +71,67 @@ func (s *segment) parse6(b []byte, total int) parseResult {
 	if int(ip.PayloadLength())+header.IPv6MinimumSize != total {
 		return parsedBad
 	}
-	switch ip.NextHeader() {
-	case uint8(header.TCPProtocolNumber):
-	case uint8(header.IPv6FragmentExtHdrIdentifier):
-		return parsedFragment
-	default:
-		return parsedOther
+	ipLen, res := extensions(b, ip.NextHeader())
+	if res != parsedTCP {
+		return res
 	}
 	s.v6 = true
 	copy(s.flow.local[:], b[24:40])
 	copy(s.flow.remote[:], b[8:24])
-	return s.parseTCP(b, header.IPv6MinimumSize, total)
+	return s.parseTCP(b, ipLen, total)
+}
+
+// maxExtensions bounds how many extension headers are passed over.
+const maxExtensions = 8
+
+// extensions passes over the extension headers before TCP, of which next is the first
+// header's kind, and returns where TCP begins. netstack looks at them again; what it
+// would discard is found here, so that it is counted.
+func extensions(b []byte, next uint8) (off int, res parseResult) {
+	off = header.IPv6MinimumSize
+	ours := true // nothing on the way here forbids passing over it
+	for range maxExtensions {
+		switch kind := header.IPv6ExtensionHeaderIdentifier(next); {
+		case next == uint8(header.TCPProtocolNumber) && ours:
+			return off, parsedTCP
+		case next == uint8(header.TCPProtocolNumber):
+			return off, parsedExtension
+		case kind == header.IPv6FragmentExtHdrIdentifier:
+			return off, parsedFragment
+		case kind != header.IPv6HopByHopOptionsExtHdrIdentifier && kind != header.IPv6DestinationOptionsExtHdrIdentifier && kind != header.IPv6RoutingExtHdrIdentifier:
+			return off, parsedOther
+		}
+		if len(b) < off+8 {
+			return off, parsedBad
+		}
+		n := 8 * (1 + int(b[off+1])) // RFC 8200, 4.3
+		if len(b) < off+n {
+			return off, parsedBad
+		}
+		if next == uint8(header.IPv6RoutingExtHdrIdentifier) {
+			ours = ours && b[off+3] == 0 // segments left: else we are a hop of its route
+		} else {
+			ours = ours && skippable(b[off+2:off+n])
+		}
+		next, off = b[off], off+n
+	}
+	return off, parsedExtension
+}
+
+// skippable reports whether a receiver that knows none of the options passes over them
+// all: the two highest bits of their kind say so (RFC 8200, 4.2).
+func skippable(opts []byte) bool {
+	for len(opts) > 0 {
+		if opts[0] == 0 { // Pad1
+			opts = opts[1:]
+			continue
+		}
+		if len(opts) < 2 || len(opts) < 2+int(opts[1]) || opts[0]&0xc0 != 0 {
+			return false
+		}
+		opts = opts[2+int(opts[1]):]
+	}
+	return true
 }
 
 func (s *segment) parseTCP(b []byte, ipLen, total int) parseResult {
@@ -122,7 +173,7 @@ func (s *segment) dropPayload(pkt *stack.PacketBuffer) {
 	pkt.Data().CapLength(s.ipLen + len(s.tcp))
 	s.payload = 0
 	if s.v6 {
-		header.IPv6(s.ip).SetPayloadLength(uint16(len(s.tcp)))
+		header.IPv6(s.ip).SetPayloadLength(uint16(s.ipLen - header.IPv6MinimumSize + len(s.tcp)))
 		return
 	}
 	ip := header.IPv4(s.ip)

@@ -279,7 +279,7 @@ func (st *Step) parseWant(args, opts []string) error {
 
 func parseFlags(s string) (f uint8, err error) {
 	for _, c := range s {
-		i := strings.IndexRune("FSRP.", c)
+		i := strings.IndexRune(flagLetters, c)
 		if i < 0 {
 			return 0, fmt.Errorf("unknown flag %q", c)
 		}
@@ -336,6 +336,8 @@ func parseOpts(s string, sack *[][2]int64) (*Opts, error) {
 			o.WScale = int(num(1))
 		case "TS":
 			o.TS, o.TSVal, o.TSEcr = true, num(2), num(4)
+		case "ext":
+			o.Ext = true
 		case "none":
 		case "raw":
 			for _, h := range w[1:] {

@@ -16,7 +16,13 @@ const (
 	RST
 	PSH
 	ACK
+	URG
+	ECE
+	CWR
 )
+
+// flagLetters are tcpdump's, in the order of the bits.
+const flagLetters = "FSRP.UEW"
 
 // Opts are a segment's TCP options.
 type Opts struct {
@@ -25,6 +31,7 @@ type Opts struct {
 	SACKOK, TS   bool
 	TSVal, TSEcr uint32
 	SACK         [][2]uint32
+	Ext          bool   // behind IPv6 extension headers that say nothing
 	Raw          []byte // if set, these bytes instead (padded to a multiple of 4)
 }
 
@@ -143,6 +150,12 @@ func (s *Segment) Encode() []byte {
 	binary.BigEndian.PutUint16(tcp[14:], s.Win)
 	tcp = append(append(tcp, opts...), s.Payload...)
 	ip := ipHeader(s.Src.Addr(), s.Dst.Addr(), 6, len(tcp))
+	if s.Opts.Ext && s.Src.Addr().Is6() {
+		// Hop-by-hop options with an unknown one that is passed over, and padding as
+		// the destination's.
+		ip = ipHeader(s.Src.Addr(), s.Dst.Addr(), 0, len(tcp)+16)
+		ip = append(ip, 60, 0, 0x1e, 2, 1, 2, 0, 0, 6, 0, 1, 4, 0, 0, 0, 0)
+	}
 	binary.BigEndian.PutUint16(tcp[16:], ^sum(tcp, pseudo(s.Src.Addr(), s.Dst.Addr(), 6, len(tcp))))
 	return append(ip, tcp...)
 }
@@ -275,7 +288,7 @@ func (s *Segment) decodeTCP(vh *tun.VnetHeader, pkt []byte, ipLen int) error {
 // String is the segment in a log.
 func (s *Segment) String() string {
 	f := ""
-	for i, c := range "FSRP." {
+	for i, c := range flagLetters {
 		if s.Flags&(1<<i) != 0 {
 			f += string(c)
 		}
