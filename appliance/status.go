@@ -85,7 +85,6 @@ func (n *Node) statusPeer(s *control.Status) {
 	name := n.peerName()
 	ls := n.link.Stats()
 	s.Peer = control.Peer{Name: name, Address: n.cfg.Pair.Members[name].String(), Connected: ls.Connected}
-	s.Peer.Unfit = ls.Connected && !n.journal.peerFit()
 	if !ls.Connected {
 		s.Peer.Why = "not reached"
 		if ls.LastRefusal != "" {

@@ -28,7 +28,6 @@ type Status struct {
 	Epoch        uint64            `json:"epoch"`
 	Since        time.Time         `json:"since"` // when this role began
 	Peer         Peer              `json:"peer"`
-	Faults       []string          `json:"faults,omitempty"` // what keeps this appliance from serving, in words
 	Quorum       *Quorum           `json:"quorum,omitempty"` // nil: witness: none
 	InSync       bool              `json:"in_sync"`          // the standby could take over now without loss
 	WhyNotInSync string            `json:"why_not_in_sync"`  // empty when in sync
@@ -50,8 +49,7 @@ type Peer struct {
 	Name      string `json:"name"` // empty: configured alone
 	Connected bool   `json:"connected"`
 	Address   string `json:"address"`
-	Why       string `json:"why"`             // why not connected; empty when it is
-	Unfit     bool   `json:"unfit,omitempty"` // it says that it could not serve; its own Faults say why
+	Why       string `json:"why"` // why not connected; empty when it is
 }
 
 // Fitness is whether the two appliances could serve.

@@ -20,9 +20,7 @@ func render(s *control.Status, c palette, now time.Time, all bool) string {
 	row("node", "%s of pair %s, lockstep %s", c.strong(s.Node), s.Pair, s.Version)
 	row("role", "%s", renderRole(s, c, now))
 	row("peer", "%s", renderPeer(s, c))
-	for _, fault := range s.Faults {
-		row("fault", "%s", c.bad(fault))
-	}
+	renderFitness(s, c, row)
 	if q := s.Quorum; q != nil {
 		row("quorum", "%s", renderQuorum(q, c))
 	}
@@ -66,6 +64,20 @@ func renderRole(s *control.Status, c palette, now time.Time) string {
 	return fmt.Sprintf("%s for %s, epoch %d", role, age(now, s.Since), s.Epoch)
 }
 
+// renderFitness tells what keeps either appliance from serving, and what a standby would
+// not know; nothing where all is well.
+func renderFitness(s *control.Status, c palette, row rows) {
+	for _, fault := range s.Fitness.Faults {
+		row("fault", "%s", c.bad(fault))
+	}
+	for _, fault := range s.Fitness.PeerFaults {
+		row("fault", "at %s: %s", s.Peer.Name, c.bad(fault))
+	}
+	for _, what := range s.Fitness.Differences {
+		row("differs", "%s", c.warn(what))
+	}
+}
+
 func renderQuorum(q *control.Quorum, c palette) string {
 	witness, heard := c.good("witness connected"), c.good("majority heard")
 	if !q.Witness {
@@ -89,11 +101,7 @@ func renderPeer(s *control.Status, c palette) string {
 	case s.Peer.Name == "":
 		return c.warn("none configured")
 	case s.Peer.Connected:
-		fit := ""
-		if s.Peer.Unfit {
-			fit = ", " + c.bad("not fit to serve") + ": its own status says why"
-		}
-		return fmt.Sprintf("%s at %s, %s%s", s.Peer.Name, s.Peer.Address, c.good("connected"), fit)
+		return fmt.Sprintf("%s at %s, %s", s.Peer.Name, s.Peer.Address, c.good("connected"))
 	}
 	why := ""
 	if s.Peer.Why != "" {
