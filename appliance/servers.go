@@ -38,7 +38,8 @@ func (n *Node) makeServices() []*relay.Service {
 			Name: c.Name, Listen: c.Listen, Servers: c.Servers,
 			SourceGateway: c.Source == config.SourceGateway, Gateways: n.gateways(),
 			MaxConns: c.Limits.Connections, MaxHalfOpen: c.Limits.HalfOpen, MaxSource: c.Limits.HalfOpenSource,
-			Idle: c.Limits.Idle, DownFor: c.Health.Interval,
+			Keepalive: relay.Keepalive(c.Keepalive),
+			Idle:      c.Limits.Idle, DownFor: c.Health.Interval,
 		}
 		n.servers[i] = &servers{used: make(chan struct{}, 1)}
 		if c.Protection != config.ProtectGateway {

@@ -114,6 +114,7 @@ type Engine struct {
 	nextPort   uint16
 
 	lost lostFlows
+	tick atomic.Int64 // the janitor's now: good enough for how long a peer is silent
 
 	done chan struct{}
 	wg   sync.WaitGroup
@@ -334,6 +335,7 @@ func (e *Engine) newEndpoint(l *Leg) (tcpip.Endpoint, error) {
 		return nil, fmt.Errorf("make endpoint: %s", terr)
 	}
 	ep.SetOwner(l)
+	l.heardAt.Store(e.tick.Load())
 	so := ep.SocketOptions()
 	so.SetReuseAddress(true)
 	so.SetDelayOption(false) // no Nagle: the sender has decided already
@@ -405,6 +407,7 @@ func (e *Engine) janitor() {
 		case <-e.done:
 			return
 		case <-t.C:
+			e.tick.Store(int64(e.now()))
 			e.sweep(e.now())
 			e.sweepLost(e.now())
 		}

@@ -68,7 +68,12 @@ func (l *Leg) input(s *segment, pkt *stack.PacketBuffer, outHeld bool) verdict {
 // inputEndpoint takes a segment for the endpoint.
 func (l *Leg) inputEndpoint(s *segment, pkt *stack.PacketBuffer) (v verdict, reply answer) {
 	if v, reply = l.inputAttached(s); v == vDeliver {
-		v, reply = l.translateIn(s)
+		asks := l.asks(s)
+		if v, reply = l.translateIn(s); asks && v == vDeliver && reply == nil {
+			l.asked.Store(true)
+			defer l.events.Wake(l)
+			return vDrop, nil
+		}
 	}
 	// A peer may repeat its last segment as it first sent it, though all but the FIN is
 	// acknowledged (lwIP keeps whole segments). netstack takes a FIN only along with
@@ -213,8 +218,8 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 	}
 	ack := tcp.AckNumber()
 	if off, ok := near(l.txNxt, ack-(l.p.ISS+1)); ok && l.plausible(s) {
-		if l.restored && !l.located {
-			defer l.events.Wake(l) // somebody may wait for that, see PeerHas
+		if l.heard() || l.restored && !l.located {
+			defer l.events.Wake(l) // somebody may wait for that, see Probe and PeerHas
 		}
 		l.peerWnd, l.located = tcp.WindowSize(), true
 		if tcp.Flags()&header.TCPFlagFin != 0 {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -131,6 +132,11 @@ type Leg struct {
 	halfWay   bool                  // a server: the ACK that completes its handshake is kept back, see Complete
 	finHeld   bool                  // restore: the peer's FIN is held; replay it to the endpoint
 	pending   []*stack.PacketBuffer // stWaiting, stBuilding
+
+	passAsks bool         // see PassAsks
+	asked    atomic.Bool  // the peer has asked whether the other end is there
+	awaited  atomic.Bool  // see Probe
+	heardAt  atomic.Int64 // when the peer has said something, by Engine.tick
 
 	synAckAt    time.Duration // monotonic; for the round trip and retransmission
 	synAckTries int

@@ -139,8 +139,9 @@ func (d *draft) decodeServices(root *section) {
 func (d *draft) decodeService(s *section, name string) Service {
 	svc := Service{
 		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Patience: DefaultPatience,
-		Health: Health{Interval: DefaultHealthInterval, Timeout: DefaultHealthTimeout, Canary: true},
-		Limits: ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen, HalfOpenSource: DefaultHalfOpenSource},
+		Health:    Health{Interval: DefaultHealthInterval, Timeout: DefaultHealthTimeout, Canary: true},
+		Keepalive: Keepalive{Idle: DefaultKeepaliveIdle, Interval: DefaultKeepaliveInterval, Count: DefaultKeepaliveCount},
+		Limits:    ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen, HalfOpenSource: DefaultHalfOpenSource},
 	}
 	s.known = append(s.known, "name")
 	if v, ok := s.m["name"]; ok && name == "" {
@@ -165,6 +166,11 @@ func (d *draft) decodeService(s *section, name string) Service {
 		svc.Health.TCP = true // neither is named: a connection that opens is healthy
 	}
 	health.done()
+	alive := s.child("keepalive")
+	alive.duration("idle", &svc.Keepalive.Idle)
+	alive.duration("interval", &svc.Keepalive.Interval)
+	alive.count("count", &svc.Keepalive.Count)
+	alive.done()
 	limits := s.child("limits")
 	limits.count("connections", &svc.Limits.Connections)
 	limits.size("log", &svc.Limits.Log)

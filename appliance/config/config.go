@@ -77,7 +77,15 @@ type Service struct {
 	MinTTL     int           // of clients' packets (RFC 5082); 0: any
 	Patience   time.Duration // how long a connection waits for a server that continues it
 	Health     Health
+	Keepalive  Keepalive
 	Limits     ServiceLimits
+}
+
+// Keepalive says when a client or server that is silent is asked whether it is there.
+type Keepalive struct {
+	Idle     time.Duration // 0: never
+	Interval time.Duration // between two questions
+	Count    int           // so many without an answer: it is dead
 }
 
 // Health says how a server is probed. At most one of HTTP and TCP is set; with none
@@ -190,6 +198,11 @@ const (
 	DefaultMetrics         = "127.0.0.1:9464"
 	DefaultLogLevel        = "info"
 	DefaultLogFormat       = "text"
+
+	// RFC 1122, 4.2.3.6: two hours or more by default.
+	DefaultKeepaliveIdle     = 2 * time.Hour
+	DefaultKeepaliveInterval = 75 * time.Second
+	DefaultKeepaliveCount    = 9
 )
 
 // Peer returns the other appliance's name and address; ok is false when this

@@ -246,6 +246,7 @@ func (v *validator) services() {
 		v.servers(path, s)
 		v.families(path, s)
 		v.health(path+".health", &s.Health)
+		v.keepalive(path+".keepalive", &s.Keepalive)
 		v.keeping(path, s)
 		v.hops(path+".ttl", s.TTL)
 		v.hops(path+".min_ttl", s.MinTTL)
@@ -342,6 +343,21 @@ func (v *validator) health(path string, h *Health) {
 		v.add(path, "remove one", "has both http and tcp")
 	case h.HTTP != "" && (h.HTTP[0] != '/' || strings.ContainsAny(h.HTTP, " \r\n\t") || len(h.HTTP) > 1024):
 		v.add(path+".http", "a path without spaces, such as /healthz", "%q is not a path", clip(h.HTTP))
+	}
+}
+
+func (v *validator) keepalive(path string, k *Keepalive) {
+	if v.faulty(path) {
+		return
+	}
+	if k.Idle != 0 && (k.Idle < time.Second || k.Idle > 120*time.Hour) {
+		v.add(path+".idle", "1s to 120h; 0 for never", "%v is out of range", k.Idle)
+	}
+	if k.Interval < time.Second || k.Interval > time.Hour {
+		v.add(path+".interval", "1s to 1h", "%v is out of range", k.Interval)
+	}
+	if k.Count < 1 || k.Count > 100 {
+		v.add(path+".count", "1 to 100", "%d is out of range", k.Count)
 	}
 }
 

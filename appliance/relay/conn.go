@@ -34,6 +34,7 @@ type Conn struct {
 	serverIdx      int
 	born           time.Duration
 	stepAt         atomic.Int64 // Duration of the last step: activity
+	movedAt        atomic.Int64 // Duration of when bytes last came or were acknowledged
 	restored       bool
 	unproven       bool // the client has not shown yet that it is there, see prove
 
@@ -45,6 +46,7 @@ type Conn struct {
 	gauge    gauge // of a kept connection
 	lingerTo time.Duration
 
+	alive alive
 	drain draining // one leg has ended, what it has sent goes to the other first
 
 	opened    atomic.Bool // the journal holds the record
@@ -190,6 +192,7 @@ func (c *Conn) step() (again bool) {
 	case phaseAccepting:
 		c.stepAccepting()
 	case phaseOpen:
+		c.checkAlive()
 		if c.kept != nil {
 			return c.stepKept()
 		}
@@ -294,6 +297,7 @@ func (c *Conn) stepAccepting() {
 	c.attach()
 	if c.client.Established() && (c.kept != nil || c.server.Established()) {
 		c.phase = phaseOpen
+		c.passAsks()
 	}
 }
 

@@ -97,6 +97,7 @@ func (c *Conn) addReplica(r *replica) {
 	all := append(append([]*replica(nil), k.replicas()...), r)
 	k.all.Store(&all)
 	r.permit(c.streams[replication.Response].permit.Load())
+	r.leg.PassAsks()
 	if !c.protected.Load() && c.opened.Load() {
 		r.leg.Open()
 	}
@@ -226,6 +227,7 @@ func (c *Conn) takeSome(limit int) (n int) {
 	if n == 0 && !eof {
 		return 0
 	}
+	c.movedAt.Store(int64(c.r.now()))
 	c.tell(replication.Request, s, bufs, n, eof)
 	k.log.append(bufs)
 	if k.ad != nil {

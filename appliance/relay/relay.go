@@ -228,11 +228,11 @@ func (r *Relay) janitor() {
 		}
 		now := r.now()
 		r.Each(func(c *Conn) {
-			if c.drain.on.Load() {
+			due := time.Duration(c.alive.due.Load())
+			if c.drain.on.Load() || due != 0 && now >= due && c.svc.Keepalive.Idle > 0 {
 				r.sched.add(c, false) // has its time run out?
-				return
 			}
-			idle := now - time.Duration(c.stepAt.Load())
+			idle := now - max(time.Duration(c.movedAt.Load()), c.born)
 			if (c.svc.Idle > 0 && idle > c.svc.Idle) || (!c.opened.Load() && now-c.born > dialMax) {
 				c.kill(false)
 			}

@@ -198,6 +198,9 @@ func (c *Conn) checkpoint() {
 func (c *Conn) deliver(s replication.Stream, off uint64) {
 	// Raised first: a worker that adopts the connection has either seen it, or it is
 	// seen here that the journal is to be told.
+	if off > c.streams[s].delivered.Load() {
+		c.movedAt.Store(int64(c.r.now()))
+	}
 	raise(&c.streams[s].delivered, off)
 	if !c.protected.Load() {
 		return

@@ -36,6 +36,8 @@ type replica struct {
 	doubtAt  uint64
 	doubtSum [16]byte
 
+	alive askedLeg
+
 	acked    atomic.Uint64 // request offset that its server has acknowledged
 	recorded atomic.Bool   // the journal knows this leg as the connection's
 }

@@ -21,6 +21,7 @@ type Service struct {
 	MaxHalfOpen   int           // see stack.Engine.Listen
 	MaxSource     int           // 0: as MaxHalfOpen
 	Idle          time.Duration // 0: never
+	Keepalive     Keepalive
 	DownFor       time.Duration // a server that failed is asked again after this
 	// Drain is how long, after a reset, the other peer may acknowledge nothing of what
 	// was sent before it. 0: drainSilent.

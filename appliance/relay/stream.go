@@ -100,6 +100,7 @@ func (c *Conn) move(id replication.Stream) (again bool) {
 	if n == 0 && !eof {
 		return false
 	}
+	c.movedAt.Store(int64(c.r.now()))
 	c.tell(id, s, bufs, n, eof)
 	if n > 0 {
 		w, err := s.dst.Write(bufs, n)

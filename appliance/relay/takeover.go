@@ -109,6 +109,7 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 		return nil, fmt.Errorf("continue %s: server leg: %w", cp.Remote, err)
 	}
 	c.wire()
+	c.passAsks()
 	r.mu.Lock()
 	r.conns[c.ID] = c
 	r.mu.Unlock()

@@ -94,3 +94,75 @@ func TestLostConnectionsAreTold(t *testing.T) {
 		t.Errorf("direct connection: %q, %v", got, err)
 	}
 }
+
+// A client's machine vanishes. A server that asks (keepalive) learns it in its own time, as
+// without a gateway; of a server that does not, the gateway finds out by itself.
+func TestDeadPeers(t *testing.T) {
+	p := start(t, options{alone: true, extra: rawService + `
+  - name: asked
+    listen: ["203.0.113.10:82"]
+    servers: ["10.20.0.12:82"]
+    protection: gateway
+    keepalive: {idle: 1s, interval: 1s, count: 2}`})
+	read := make(chan error, 1)
+	p.listenRaw(func(c net.Conn) {
+		if n, _ := c.Read(make([]byte, 1)); n == 0 {
+			return // a probe
+		}
+		c.(*net.TCPConn).SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 3})
+		_, err := c.Read(make([]byte, 1))
+		read <- err
+	})
+	ln, err := p.Servers[1].Listen("tcp4", "10.20.0.12:82")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	silent := make(chan error, 1)
+	go func() {
+		for c, err := ln.Accept(); err == nil; c, err = ln.Accept() {
+			go func() {
+				c.(*net.TCPConn).SetKeepAlive(false)
+				if n, _ := c.Read(make([]byte, 1)); n > 0 {
+					_, err := c.Read(make([]byte, 1))
+					silent <- err
+				}
+			}()
+		}
+	}()
+	for _, addr := range []string{lab.VIP4 + ":81", lab.VIP4 + ":82"} {
+		c, err := p.dial(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.await("both stay while their client is there", func() bool { return p.status("a").Connections.Open == 2 })
+	select {
+	case err := <-read:
+		t.Fatalf("a server whose client is there: %v", err)
+	case err := <-silent:
+		t.Fatalf("a server whose client is there: %v", err)
+	case <-time.After(6 * time.Second): // longer than either needs to find a dead one
+	}
+	if err := p.Front.PortOf(p.Client).SetLink(false); err != nil {
+		t.Fatal(err)
+	}
+	for name, w := range map[string]struct {
+		got  chan error
+		want error
+	}{"that asks": {read, syscall.ETIMEDOUT}, "that does not ask": {silent, syscall.ECONNRESET}} {
+		select {
+		case err := <-w.got:
+			if !errors.Is(err, w.want) {
+				t.Errorf("server %s: %v, want %v", name, err, w.want)
+			}
+		case <-time.After(time.Minute):
+			t.Errorf("server %s does not learn of it", name)
+		}
+	}
+	p.gone()
+}
