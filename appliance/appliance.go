@@ -13,12 +13,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/appliance/metrics"
 	"lockstep/appliance/relay"
 	"lockstep/appliance/voter"
 	"lockstep/internal/clock"
+	"lockstep/internal/confine"
 	"lockstep/internal/loglimit"
 	"lockstep/replication"
 	"lockstep/replication/identity"
@@ -122,6 +125,7 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 	n.watchFitness(ctx, cancel)
 	n.wg.Add(1)
 	go n.dumpOnSignal(ctx)
+	n.confine()
 	n.log.Info("appliance started", "version", control.Version(), "tun", tunName, "mtu", n.dev.MTU())
 	if n.voter != nil {
 		n.quorumLoop(ctx)
@@ -167,6 +171,17 @@ func (n *Node) serve(undo *closers) error {
 	}
 	undo.add("metrics", func() error { scrape.Close(); return nil })
 	return nil
+}
+
+// confine gives up what only the start needed. What is left: CAP_NET_ADMIN for rules,
+// routes, sysctls and links, CAP_NET_RAW for ARP, neighbour discovery and pings.
+func (n *Node) confine() {
+	switch err := confine.Keep(unix.CAP_NET_ADMIN, unix.CAP_NET_RAW); {
+	case errors.Is(err, confine.ErrUnsupported):
+		n.log.Debug("all capabilities are kept", "err", err)
+	case err != nil:
+		n.log.Warn("capabilities are kept that are not needed", "err", err)
+	}
 }
 
 // closers ends what was made, last first.

@@ -15,6 +15,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -58,7 +60,8 @@ func ServeCollector(addr netip.AddrPort, c prometheus.Collector, log *slog.Logge
 	}
 	mux := http.NewServeMux()
 	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelDebug)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: errorLog, Timeout: scrapeTimeout}))
+	scrape := promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: errorLog, Timeout: scrapeTimeout})
+	mux.Handle("GET /metrics", hostChecked(scrape))
 	s := &Server{
 		listen: l, done: make(chan struct{}),
 		http: &http.Server{
@@ -73,6 +76,34 @@ func ServeCollector(addr netip.AddrPort, c prometheus.Collector, log *slog.Logge
 		}
 	}()
 	return s, nil
+}
+
+// hostChecked refuses requests that were addressed by a name that is not this machine's:
+// a web page whose name is made to point here (DNS rebinding) would let a browser of the
+// network read the metrics for it.
+func hostChecked(next http.Handler) http.Handler {
+	own, _ := os.Hostname() // empty: no name is ours
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !ownHost(r.Host, own) {
+			http.Error(w, "ask by the address that `metrics` is set to, by localhost or by this machine's own name", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ownHost: an address in place of a name cannot be made to point elsewhere.
+func ownHost(host, own string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
+	if _, err := netip.ParseAddr(name); err == nil {
+		return true
+	}
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	return name == "localhost" || own != "" && name == strings.ToLower(own)
 }
 
 // Addr is the address that the server listens on.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,40 @@ func TestScrape(t *testing.T) {
 		}
 		if !strings.Contains(string(body), "go_goroutines ") {
 			t.Error("the Go runtime's metrics are missing")
+		}
+	}
+}
+
+// A page whose name points here gets nothing; who asks by address, or by this machine's
+// name, does.
+func TestHost(t *testing.T) {
+	s, err := Serve(netip.MustParseAddrPort("127.0.0.1:0"), fixed{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	own, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for host, want := range map[string]int{
+		"": http.StatusOK, "localhost:9464": http.StatusOK, "LOCALHOST": http.StatusOK, "10.1.2.3": http.StatusOK, "[::1]:9464": http.StatusOK,
+		own + ":9464": http.StatusOK, own + ".": http.StatusOK,
+		"rebind.example": http.StatusForbidden, "127.0.0.1.example:9464": http.StatusForbidden, "localhost.example": http.StatusForbidden,
+	} {
+		req, err := http.NewRequest(http.MethodGet, "http://"+s.Addr().String()+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("Host %q: %s", host, resp.Status)
 		}
 	}
 }
