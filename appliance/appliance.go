@@ -123,7 +123,8 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 	n.engine.Run()
 	n.journal.run()
 	n.watchFitness(ctx, cancel)
-	n.wg.Add(1)
+	n.wg.Add(2)
+	go n.watchMemory(ctx)
 	go n.dumpOnSignal(ctx)
 	n.confine()
 	n.log.Info("appliance started", "version", control.Version(), "tun", tunName, "mtu", n.dev.MTU())
@@ -273,7 +274,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 	n.journal.relay = n.relay
 	var err error
 	n.engine, err = stack.New(stack.Options{
-		Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: int64(n.cfg.Limits.Memory), Clock: n.clock, Notice: n.notice,
+		Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: payloadLimit(n.cfg.Limits.Memory), Clock: n.clock, Notice: n.notice,
 		OnPressure: func(a netip.AddrPort) {
 			n.log.Warn("many clients do not finish their handshake (a SYN flood?): others get SYN cookies (services[].limits.half_open)", "address", a)
 		},

@@ -124,7 +124,7 @@ func (n *Node) statusQuorum(s *control.Status) {
 
 func (n *Node) statusConnections(s *control.Status, st *replication.Stats) {
 	open, _, _ := n.relay.Counts()
-	s.Memory = control.Memory{BufferedBytes: uint64(max(0, n.engine.Buffered())), Limit: uint64(n.cfg.Limits.Memory)}
+	s.Memory = control.Memory{BufferedBytes: memoryOf(n.engine.Buffered()), Limit: uint64(n.cfg.Limits.Memory)}
 	s.Connections = control.Connections{
 		Open: open, Protected: st.Protected, Unprotected: st.Unprotected,
 		HalfOpen: n.engine.HalfOpen(), Tombstones: n.engine.Tombstones(),

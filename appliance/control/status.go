@@ -171,7 +171,8 @@ type Backend struct {
 	Why     string `json:"why,omitempty"` // not healthy
 }
 
-// Memory is what connections have buffered.
+// Memory is what the bytes that connections have buffered take, copies and overhead
+// included; on a standby, what it holds.
 type Memory struct {
 	BufferedBytes uint64 `json:"buffered_bytes"`
 	Limit         uint64 `json:"limit"`
