@@ -14,6 +14,7 @@ import (
 	"lockstep/appliance/health"
 	"lockstep/appliance/relay"
 	"lockstep/internal/loglimit"
+	"lockstep/stack"
 )
 
 // The servers of the services: whether they live, and what became of connections
@@ -36,10 +37,14 @@ func (n *Node) makeServices() []*relay.Service {
 		c := &n.cfg.Services[i]
 		s := &relay.Service{
 			Name: c.Name, Listen: c.Listen, Servers: c.Servers,
-			SourceGateway: c.Source == config.SourceGateway, Gateways: n.gateways(),
+			SourceGateway: c.Source == config.SourceGateway, Gateways: n.cfg.Networks.Back.Gateway,
 			MaxConns: c.Limits.Connections, MaxHalfOpen: c.Limits.HalfOpen, MaxSource: c.Limits.HalfOpenSource,
 			Keepalive: relay.Keepalive(c.Keepalive),
 			Idle:      c.Limits.Idle, DownFor: c.Health.Interval,
+		}
+		s.OnNoPort = func(server netip.AddrPort) {
+			n.log.Warn("no port is left for one more connection with a server: clients are turned away (another address in networks.back.gateway gives as many again)",
+				"service", s.Name, "server", server, "ports", stack.PortsPerServer, loglimit.Per(s.Name))
 		}
 		n.servers[i] = &servers{used: make(chan struct{}, 1)}
 		if c.Protection != config.ProtectGateway {

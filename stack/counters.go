@@ -27,6 +27,7 @@ const (
 	DropLost                     // of a connection that nobody here knows: both its ends are told
 	DropSigned                   // a client that wants signed segments (TCP MD5, TCP-AO): refused
 	DropExtension                // IPv6 extension headers that are not passed over
+	DropNoPort                   // a client's SYN: no port is left for a connection with its server
 	numDrops
 )
 
@@ -34,7 +35,7 @@ var dropNames = [numDrops]string{
 	"malformed", "bad-checksum", "bad-options", "fragment", "not-active", "muted",
 	"pending-queue-full", "bad-cookie", "unknown-flow", "stale-segment",
 	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-error", "connection-lost",
-	"signed-segments", "ipv6-extension",
+	"signed-segments", "ipv6-extension", "no-port",
 }
 
 func (d Drop) String() string { return dropNames[d] }
@@ -69,6 +70,9 @@ func (c *Counters) Drops() map[string]uint64 {
 	}
 	return m
 }
+
+// CountNoPort counts a client for whose server no port was left.
+func (c *Counters) CountNoPort() { c.drop(DropNoPort) }
 
 // CountConnLimit counts a client turned away because its service is full.
 func (c *Counters) CountConnLimit() { c.drop(DropConnLimit) }

@@ -101,6 +101,7 @@ type Engine struct {
 	sendBuffer  int
 	secret      [32]byte
 	cookies     cookies
+	ports       ports
 
 	active   atomic.Bool
 	lease    atomic.Int64  // nanoseconds after clock.born: until when an active engine may emit
@@ -111,7 +112,6 @@ type Engine struct {
 	mu         sync.Mutex // leaf; guards what follows
 	listeners  map[netip.AddrPort]*listener
 	tombstones []*Leg // oldest first
-	nextPort   uint16
 
 	lost lostFlows
 	tick atomic.Int64 // the janitor's now: good enough for how long a peer is silent
@@ -145,7 +145,7 @@ func New(o Options) (*Engine, error) {
 	}
 	e.cookies.init(e.secret[:], o.OnPressure)
 	e.SetLease(Forever)
-	e.nextPort = 32768 + binary.LittleEndian.Uint16(e.secret[:])%28000
+	e.ports.of = make(map[portKey]*portPool)
 	// netstack announces half of the receive buffer (the rest is for its own
 	// overhead), and takes the scale from the whole.
 	rcvBuf := 2 * (o.Window + windowSlack)
@@ -344,26 +344,6 @@ func (e *Engine) newEndpoint(l *Leg) (tcpip.Endpoint, error) {
 		return nil, fmt.Errorf("bind %s: %w", l.p.Local, ErrAddrInUse)
 	}
 	return ep, nil
-}
-
-// pickPort gives l a free local port and puts it into the table.
-func (e *Engine) pickPort(l *Leg) bool {
-	const first, count = 32768, 28232
-	for range count {
-		e.mu.Lock()
-		e.nextPort++
-		if e.nextPort < first || e.nextPort >= first+count {
-			e.nextPort = first
-		}
-		port := e.nextPort
-		e.mu.Unlock()
-		l.p.Local = netip.AddrPortFrom(l.p.Local.Addr(), port)
-		l.flow.localPort = port
-		if e.table.add(l) {
-			return true
-		}
-	}
-	return false
 }
 
 func fullAddress(a netip.AddrPort) tcpip.FullAddress {

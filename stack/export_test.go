@@ -1,6 +1,9 @@
 package stack
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // SweepAfter lets the janitor do what it would do d from now.
 func (e *Engine) SweepAfter(d time.Duration) { e.sweep(e.now() + d) }
@@ -15,3 +18,6 @@ const TombstoneLife = tombstoneLife
 func (e *Engine) Endpoints() int {
 	return len(e.stack.RegisteredEndpoints()) + len(e.stack.CleanupEndpoints())
 }
+
+// TakeAllPorts leaves no port for a leg from one of our addresses to a server.
+func (e *Engine) TakeAllPorts(local netip.Addr, server netip.AddrPort) { e.takeAll(local, server) }

@@ -55,6 +55,7 @@ var (
 	ErrUnreachable = errors.New("stack: peer unreachable")
 	ErrTimeout     = errors.New("stack: peer does not answer")
 	ErrAddrInUse   = errors.New("stack: address and port in use")
+	ErrNoPort      = errors.New("stack: no port is free for another connection with this server")
 	ErrWouldBlock  = errors.New("stack: would block")
 )
 
@@ -129,6 +130,7 @@ type Leg struct {
 	quiet     bool                  // restore: the peer is not to be disturbed; the first pure ACK stays here
 	hurried   bool                  // restore: it is decided whether the peer is to be hurried
 	hurryTo   uint64                // peer's SND.NXT, if the next ACK of the wrap is to carry hurry's option; else 0
+	ownPort   bool                  // a server: the local port is from the engine's ports
 	halfWay   bool                  // a server: the ACK that completes its handshake is kept back, see Complete
 	finHeld   bool                  // restore: the peer's FIN is held; replay it to the endpoint
 	pending   []*stack.PacketBuffer // stWaiting, stBuilding
@@ -334,6 +336,9 @@ func (l *Leg) end(st legState, err error) {
 	l.mu.Unlock()
 	for _, p := range pend {
 		p.DecRef()
+	}
+	if l.ownPort {
+		l.engine.ports.give(l)
 	}
 	if st != stClosed {
 		l.engine.bury(l)

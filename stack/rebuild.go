@@ -53,6 +53,9 @@ func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 	if !e.table.add(l) && !e.replaceTombstone(l) {
 		return nil, ErrAddrInUse
 	}
+	if l.ownPort = e.ownPort(l); l.ownPort {
+		e.ports.claim(l)
+	}
 	if !l.confirmed {
 		e.halfOpenBegins(l) // nobody knows that its client was ever there
 	}
@@ -105,7 +108,7 @@ func (e *Engine) Dial(p Params, halfWay bool, ev Events) (*Leg, error) {
 			return nil, ErrAddrInUse
 		}
 	} else if !e.pickPort(l) {
-		return nil, ErrAddrInUse
+		return nil, ErrNoPort
 	}
 	if err := l.connect(); err != nil {
 		l.end(stClosed, err)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,6 +53,7 @@ func Check(c *Config) []Warning {
 		checkState(c.Pair.State, "pair.state", add)
 	}
 	checkGateway(c, add)
+	checkFirewall(conntrackCount, add)
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		add("", "load the module: `modprobe tun`", "no TUN device: %v", err)
 	}
@@ -59,6 +61,23 @@ func Check(c *Config) []Warning {
 		add("control", "create it, or choose another path", "neither %s nor the directory above it exists", dir)
 	}
 	return w
+}
+
+// conntrackCount says how many connections this network namespace's firewall tracks; it
+// is there once the kernel can.
+const conntrackCount = "/proc/sys/net/netfilter/nf_conntrack_count"
+
+// checkFirewall warns of a stateful firewall: the other appliance's does not know the
+// connections that are continued there.
+func checkFirewall(path string, add func(path, hint, format string, args ...any)) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return
+	}
+	if n := strings.TrimSpace(string(b)); n != "0" {
+		add("", "take them out with notrack, and accept what is untracked: README, Troubleshooting",
+			"a firewall here tracks connections (%s now): after a takeover the other appliance's does not know them, and may drop those that were idle", n)
+	}
 }
 
 // checkState looks whether a state directory can be written, or made.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"net/netip"
@@ -394,4 +395,26 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("not a list of 1 to %d faults: %v", maxErrors, err)
 		}
 	})
+}
+
+// A firewall that tracks connections is warned of, one that is not there is not.
+func TestFirewallIsWarnedOf(t *testing.T) {
+	for text, want := range map[string]int{"17\n": 1, "0\n": 0, "": 0} {
+		path := filepath.Join(t.TempDir(), "nf_conntrack_count")
+		if text != "" {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := 0
+		checkFirewall(path, func(_, hint, format string, args ...any) {
+			got++
+			if msg := fmt.Sprintf(format, args...); !strings.Contains(msg, "17 now") || !strings.Contains(hint, "notrack") {
+				t.Errorf("%s (%s)", msg, hint)
+			}
+		})
+		if got != want {
+			t.Errorf("%q: %d warnings", text, got)
+		}
+	}
 }

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -143,30 +142,6 @@ func (r *Relay) Incoming(l *stack.Leg) {
 
 // Protect is called by the journal within Open: the gates close for c.
 func (c *Conn) Protect() { c.protected.Store(true) }
-
-func (r *Relay) dialServer(c *Conn, i int, ev stack.Events) (*stack.Leg, error) {
-	remote := c.svc.Servers[i]
-	p := stack.Params{Remote: remote, Local: c.client.Params().Remote}
-	if c.svc.SourceGateway {
-		for _, g := range c.svc.Gateways {
-			if g.Is4() == remote.Addr().Is4() {
-				p.Local = netip.AddrPortFrom(g, 0)
-			}
-		}
-	}
-	l, err := r.engine.Dial(p, c.unproven, ev)
-	if err != nil && p.Local.Port() != 0 {
-		// Two virtual addresses, one server, one client port: the pair of
-		// addresses is taken. Another port of the same client keeps the two
-		// connections apart.
-		p.Local = netip.AddrPortFrom(p.Local.Addr(), 0)
-		l, err = r.engine.Dial(p, c.unproven, ev)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("dial server %s: %w", remote, err)
-	}
-	return l, nil
-}
 
 func (r *Relay) ended(c *Conn, aborted bool) {
 	if aborted {

@@ -15,12 +15,12 @@ type Service struct {
 	Name          string
 	Listen        []netip.AddrPort
 	Servers       []netip.AddrPort
-	SourceGateway bool          // dial from Gateways instead of the client's address
-	Gateways      []netip.Addr  // addresses of our own on the back network
-	MaxConns      int           // further clients' SYNs are dropped
-	MaxHalfOpen   int           // see stack.Engine.Listen
-	MaxSource     int           // 0: as MaxHalfOpen
-	Idle          time.Duration // 0: never
+	SourceGateway bool           // dial from Gateways instead of the client's address
+	Gateways      []netip.Prefix // addresses of our own on the back network, with its length
+	MaxConns      int            // further clients' SYNs are dropped
+	MaxHalfOpen   int            // see stack.Engine.Listen
+	MaxSource     int            // 0: as MaxHalfOpen
+	Idle          time.Duration  // 0: never
 	Keepalive     Keepalive
 	DownFor       time.Duration // a server that failed is asked again after this
 	// Drain is how long, after a reset, the other peer may acknowledge nothing of what
@@ -43,6 +43,9 @@ type Service struct {
 	// Alive and Doubt, if set, are told that a server has accepted a client's connection,
 	// and that it has refused one or not answered; they must not block.
 	Alive, Doubt func(server int)
+	// OnNoPort, if set, is told that no port is left for one more connection with a
+	// server; it must not block.
+	OnNoPort func(server netip.AddrPort)
 	// OnLoss, if set, is told of servers lost and replaced; it must not block.
 	OnLoss func(Loss)
 	// OnDivergence, if set, is told what differs; it must not block.

@@ -13,6 +13,7 @@ import (
 
 	"lockstep/appliance/config"
 	"lockstep/replication/identity"
+	"lockstep/stack"
 )
 
 func checkCommand() *cobra.Command {
@@ -70,6 +71,9 @@ func summarise(out io.Writer, c *config.Config) {
 	for _, s := range c.Services {
 		row("service "+s.Name, "%s -> %s", list(s.Listen), list(s.Servers))
 		row("", "protection %s, protocol %s, release %s, source %s", s.Protection, s.Protocol, s.Release, s.Source)
+		if s.Source == config.SourceGateway {
+			row("", "to each server at most %d connections from each gateway address", stack.PortsPerServer)
+		}
 		if s.TTL > 0 || s.MinTTL > 0 {
 			row("", "ttl %d, of clients at least %d", cmp.Or(s.TTL, 63), s.MinTTL)
 		}

@@ -121,7 +121,7 @@ func (r *Rig) build(active, standby *replication.Core) error {
 	g.dev = &monitored{PipeEnd: near, rig: r, j: g.journal, check: !r.o.Light}
 	svc := &relay.Service{
 		Name: "web", Listen: []netip.AddrPort{vip4, other4, vip6}, MaxConns: 1 << 20, MaxHalfOpen: 1 << 16,
-		SourceGateway: r.o.SourceGateway, Gateways: []netip.Addr{gateway4, gateway6}, DownFor: time.Nanosecond,
+		SourceGateway: r.o.SourceGateway, Gateways: []netip.Prefix{netip.PrefixFrom(gateway4, 24), netip.PrefixFrom(gateway6, 64)}, DownFor: time.Nanosecond,
 		Servers: []netip.AddrPort{server4},
 	}
 	if r.o.Cookies || r.o.HalfOpen > 0 {
