@@ -55,6 +55,7 @@ type Node struct {
 	filter      *tun.Guard // nil where the kernel has no packet filter
 	front, back *tun.Announcer
 	engine      *stack.Engine
+	onLink      onLink
 	relay       *relay.Relay
 	services    []*relay.Service
 	servers     []*servers      // by service
@@ -123,9 +124,10 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 	n.engine.Run()
 	n.journal.run()
 	n.watchFitness(ctx, cancel)
-	n.wg.Add(2)
+	n.wg.Add(3)
 	go n.watchMemory(ctx)
 	go n.dumpOnSignal(ctx)
+	go n.watchOnLink(ctx)
 	n.confine()
 	n.log.Info("appliance started", "version", control.Version(), "tun", tunName, "mtu", n.dev.MTU())
 	if n.voter != nil {
@@ -274,7 +276,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 	n.journal.relay = n.relay
 	var err error
 	n.engine, err = stack.New(stack.Options{
-		Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: payloadLimit(n.cfg.Limits.Memory), Clock: n.clock, Notice: n.notice,
+		Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: payloadLimit(n.cfg.Limits.Memory), Clock: n.clock, Notice: n.notice, OnLink: n.onLink.has,
 		OnPressure: func(a netip.AddrPort) {
 			n.log.Warn("many clients do not finish their handshake (a SYN flood?): others get SYN cookies (services[].limits.half_open)", "address", a)
 		},
@@ -285,6 +287,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 		return err
 	}
 	n.relay.SetEngine(n.engine)
+	n.onLink.engine.Store(n.engine)
 	n.watchServers(undo)
 	// Last made, first ended: the engine falls silent, then the workers end, then what
 	// they have asked about servers.
@@ -389,7 +392,7 @@ func (n *Node) mtu() (int, error) {
 func (n *Node) announcer(iface string, addrs []netip.Addr) (*tun.Announcer, error) {
 	return tun.NewAnnouncer(tun.AnnouncerConfig{
 		Interface: iface, Addrs: addrs, Log: n.log,
-		May: func() bool { return n.engine != nil && n.engine.Active() },
+		May: func() bool { return n.engine != nil && n.engine.Active() }, Heard: n.onLink.heard,
 	})
 }
 

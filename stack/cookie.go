@@ -190,6 +190,7 @@ func (e *Engine) fromCookie(s *segment) *Leg {
 	}
 	l.rxEdge = uint64(e.firstWindow(p.OurMSS))
 	l.cookieTS(s, key)
+	e.Heard(p.Remote.Addr())
 	return l
 }
 

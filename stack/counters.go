@@ -28,6 +28,7 @@ const (
 	DropSigned                   // a client that wants signed segments (TCP MD5, TCP-AO): refused
 	DropExtension                // IPv6 extension headers that are not passed over
 	DropNoPort                   // a client's SYN: no port is left for a connection with its server
+	DropStranger                 // from one of too many unknown sources of our own networks
 	numDrops
 )
 
@@ -35,7 +36,7 @@ var dropNames = [numDrops]string{
 	"malformed", "bad-checksum", "bad-options", "fragment", "not-active", "muted",
 	"pending-queue-full", "bad-cookie", "unknown-flow", "stale-segment",
 	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-error", "connection-lost",
-	"signed-segments", "ipv6-extension", "no-port",
+	"signed-segments", "ipv6-extension", "no-port", "unknown-neighbour",
 }
 
 func (d Drop) String() string { return dropNames[d] }

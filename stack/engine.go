@@ -76,6 +76,9 @@ type Options struct {
 	// Notice is told what a peer has asked for and does not get, each kind once a minute.
 	// It must not block.
 	Notice func(n Notice, peer netip.AddrPort)
+	// OnLink reports addresses of our own networks, which cost the kernel a neighbour
+	// entry each (see neighbours). nil: there are none.
+	OnLink func(netip.Addr) bool
 	// Clock is what the lease, TSvals and round trips are read from. nil: the system's.
 	Clock clock.Clock
 }
@@ -116,6 +119,8 @@ type Engine struct {
 	lost lostFlows
 	tick atomic.Int64 // the janitor's now: good enough for how long a peer is silent
 
+	neighbours neighbours
+
 	done chan struct{}
 	wg   sync.WaitGroup
 }
@@ -135,7 +140,7 @@ func New(o Options) (*Engine, error) {
 		o.Clock = clock.System{}
 	}
 	e := &Engine{
-		memory: o.Memory, onNotice: o.Notice,
+		memory: o.Memory, onNotice: o.Notice, neighbours: neighbours{onLink: o.OnLink, tokens: strangersBurst},
 		dev: o.Device, handler: o.Handler, clock: newNetClock(o.Clock), table: newTable(),
 		owned: make(map[[16]byte]bool), listeners: make(map[netip.AddrPort]*listener),
 		window: uint64(o.Window), sendBuffer: o.SendBuffer, done: make(chan struct{}),

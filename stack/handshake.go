@@ -164,6 +164,7 @@ func (l *Leg) inputHalfOpen(s *segment, pkt *stack.PacketBuffer) (v verdict, wak
 	l.confirmed = true
 	l.state = stWaiting
 	l.engine.halfOpenDone(l)
+	l.engine.Heard(l.p.Remote.Addr())
 	l.pending = append(l.pending, pkt.IncRef())
 	return vQueued, true, nil
 }

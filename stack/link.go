@@ -292,13 +292,15 @@ func (e *Engine) receiveUnknown(s *segment, hdr []byte, pkt *stack.PacketBuffer)
 		if !e.lostServer(s) {
 			e.bypass(hdr, pkt)
 		}
+	case e.answersCookie(s, pkt):
+	case !e.mayMeet(addrPort(s.flow.remote, 0).Addr()):
+		e.C.drop(DropStranger)
 	case s.tcp.Flags()&kind == header.TCPFlagSyn && e.listening(s):
 		if s.signed() {
 			e.refuseSigned(s)
 		} else {
 			e.incoming(s)
 		}
-	case e.answersCookie(s, pkt):
 	default:
 		e.lostPeer(s)
 		e.answerStranger(s)

@@ -58,6 +58,8 @@ func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 	}
 	if !l.confirmed {
 		e.halfOpenBegins(l) // nobody knows that its client was ever there
+	} else {
+		e.Heard(p.Remote.Addr())
 	}
 	return l, nil
 }

@@ -28,6 +28,9 @@ type AnnouncerConfig struct {
 	Interface string       // must exist and be Ethernet-like
 	Addrs     []netip.Addr // IPv4 and IPv6, without zones; repeated ones count once
 	Log       *slog.Logger // nil: silent
+	// Heard is told of each host that asks for one of the addresses, active or not. It
+	// must not block. nil: nobody is.
+	Heard func(netip.Addr)
 	// May is asked before each answer while active; nil: always. An appliance whose
 	// lease has ended must not draw anybody's packets to itself.
 	May func() bool
@@ -66,6 +69,7 @@ type Announcer struct {
 	kick   chan struct{} // capacity 1: start the burst anew
 	attack chan struct{} // capacity 1: somebody else has claimed an address
 	may    func() bool   // see AnnouncerConfig.May; immutable
+	heard  func(netip.Addr)
 
 	// mu makes "still active?" and the sending one step: after Deactivate
 	// returned not one frame leaves. It guards active, link and buf.
@@ -103,7 +107,7 @@ func NewAnnouncer(cfg AnnouncerConfig) (*Announcer, error) {
 		name: cfg.Interface, log: cfg.Log,
 		mine: make(map[netip.Addr]bool),
 		kick: make(chan struct{}, 1), attack: make(chan struct{}, 1),
-		conflicts: make(chan Conflict, 1), claimants: make(chan Conflict, 1), may: cfg.May,
+		conflicts: make(chan Conflict, 1), claimants: make(chan Conflict, 1), may: cfg.May, heard: cfg.Heard,
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -362,6 +366,9 @@ func (a *Announcer) handleARP(b []byte) {
 	if f.senderHW == mac || f.ethSrc == mac {
 		return
 	}
+	if f.op == arpRequest && a.mine[f.targetIP] && !a.mine[f.senderIP] {
+		a.met(f.senderIP)
+	}
 	if !a.answering() {
 		if a.mine[f.senderIP] {
 			a.claimed(f.senderIP, f.senderHW)
@@ -381,6 +388,14 @@ func (a *Announcer) handleARP(b []byte) {
 	a.count(&a.answered, a.socks.arp.send(a.link.index, a.buf))
 }
 
+// met tells of a host that asks for one of our addresses; a probe (RFC 5227, RFC 4862) has no
+// sender yet.
+func (a *Announcer) met(host netip.Addr) {
+	if a.heard != nil && usableUnicast(host) {
+		a.heard(host)
+	}
+}
+
 // handleND does the same for neighbour discovery. a.mu is held.
 func (a *Announcer) handleND(b []byte) {
 	f, err := parseND(b)
@@ -391,6 +406,9 @@ func (a *Announcer) handleND(b []byte) {
 	mac := a.link.mac
 	if !a.mine[f.target] || f.ethSrc == mac || f.hasLink && f.linkAddr == mac {
 		return
+	}
+	if f.typ == ndSolicit {
+		a.met(f.src)
 	}
 	if !a.answering() {
 		if f.typ == ndAdvertise {

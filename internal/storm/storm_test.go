@@ -7,15 +7,19 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -110,22 +114,7 @@ func TestStandstillIsFound(t *testing.T) {
 	labtest.RequireRoot(t)
 	o := small(t)
 	o.stopAtFirst, o.count = true, 1
-	ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer stop()
-	s := &storm{opts: o, view: newView(io.Discard), out: o.out, tallies: map[string]*tally{}, records: map[string]*lab.Recorder{}}
-	ctx, s.stop = context.WithCancel(ctx)
-	dir := t.TempDir()
-	if err := s.build(ctx, dir); err != nil {
-		t.Fatal(err)
-	}
-	defer s.pair.Close()
-	defer s.end()
-	if err := s.nodes.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if why := s.ready(ctx); why != "" {
-		t.Fatal(why)
-	}
+	ctx, s := begin(t, o)
 	// The fault is one of this test, and never ends.
 	if err := s.pair.Front.PortOf(s.pair.Client).SetFaults(lab.ToHost, lab.Faults{Loss: 1}); err != nil {
 		t.Fatal(err)
@@ -143,6 +132,60 @@ func TestStandstillIsFound(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, st, err)
 		}
 	}
+}
+
+// begin builds a storm whose pair is in sync, and nothing happens in it yet.
+func begin(t *testing.T, o options) (context.Context, *storm) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(context.Background(), 3*time.Minute)
+	s := &storm{opts: o, view: newView(io.Discard), out: o.out, tallies: map[string]*tally{}, records: map[string]*lab.Recorder{}, stop: stop}
+	if err := s.build(ctx, t.TempDir()); err != nil {
+		stop()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.end()
+		if err := s.pair.Close(); err != nil {
+			t.Error(err)
+		}
+		stop()
+	})
+	if err := s.nodes.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if why := s.ready(ctx); why != "" {
+		t.Fatal(why)
+	}
+	return ctx, s
+}
+
+// SYNs with forged sources of the front network leave room in the kernel's table of neighbours,
+// which all networks share: when it is full, connections that are established lose their entry.
+func TestFloodSparesNeighbours(t *testing.T) {
+	labtest.RequireRoot(t)
+	o := small(t)
+	o.only6 = true
+	ctx, s := begin(t, o)
+	const syns, most = 900, 300
+	if err := flood(ctx, s.stranger, rand.New(rand.NewPCG(1, 1)), syns, 2*time.Second, &o); err != nil {
+		t.Fatal(err)
+	}
+	drops := s.nodes.Active.Status(ctx).Drops
+	list, err := s.nodes.Active.Host.Netlink().NeighList(0, netlink.FAMILY_V6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What it asks for goes to a multicast address: those entries can be given up.
+	list = slices.DeleteFunc(list, func(n netlink.Neigh) bool { return n.State&netlink.NUD_NOARP != 0 })
+	if len(list) > most || drops["unknown-neighbour"] == 0 {
+		t.Errorf("%d entries after %d SYNs from unknown neighbours; drops %v", len(list), syns, drops)
+	}
+	// A host that asks for the address is answered at once, whatever goes on.
+	c, err := s.pair.Client.DialContext(ctx, "tcp", net.JoinHostPort(lab.VIP6, strconv.Itoa(clientPort)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }
 
 // The same seed gives the same faults, another one others, and each kind comes.
