@@ -34,6 +34,7 @@ type options struct {
 	source  string // client (default) or gateway
 	extra   string // YAML of further services
 	servers string // default: s1 on both families
+	listen  string // default: port4 and port6
 	pair    string // YAML added to pair:, indented by two
 	keys    string // more of it, not for the witness
 	alone   bool   // only a is started
@@ -123,13 +124,14 @@ func (o options) rig() rig.Options {
 	if o.servers == "" {
 		o.servers = `["10.20.0.11:80", "[fd20::11]:80"]`
 	}
+	o.listen = cmp.Or(o.listen, fmt.Sprintf("%q, %q", port4, port6))
 	o.PairOptions.Witness = o.witness
 	return rig.Options{PairOptions: o.PairOptions, Times: o.pair, Keys: o.keys, Clocks: o.clocks, Services: fmt.Sprintf(`  - name: web
-    listen: ["%s", "%s"]
+    listen: [%s]
     servers: %s
     protection: gateway
     source: %s
-%s`, port4, port6, o.servers, o.source, o.extra)}
+%s`, o.listen, o.servers, o.source, o.extra)}
 }
 
 func (p *pair) appliance(_ *lab.Host, node string, o options) *lab.Proc {
