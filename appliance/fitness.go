@@ -43,6 +43,7 @@ const (
 	faultsOfFront  = "front network"
 	faultsOfBack   = "back network"
 	faultsOfState  = "state"
+	faultsOfLoop   = "loop of "
 	faultsOfHosts  = "hosts on " // and an interface
 )
 
@@ -70,6 +71,8 @@ func (n *Node) watchFitness(ctx context.Context, end func(error)) {
 		n.log.Warn("links are not watched: a cable that is pulled does not cause a hand-over", "err", err)
 	}
 	n.tellFitness()
+	n.wg.Add(1)
+	go n.watchLoop(ctx)
 	if n.voter != nil {
 		n.wg.Add(1)
 		go n.watchState(ctx)

@@ -107,9 +107,11 @@ type Engine struct {
 	ports       ports
 
 	active   atomic.Bool
-	lease    atomic.Int64  // nanoseconds after clock.born: until when an active engine may emit
-	ipID     atomic.Uint32 // of IPv4 packets that may be fragmented
-	buffered atomic.Int64  // bytes in receive queues, by rxNxt-rxFreed of each leg
+	lease    atomic.Int64     // nanoseconds after clock.born: until when an active engine may emit
+	ipID     atomic.Uint32    // of IPv4 packets that may be fragmented
+	looped   [2]atomic.Uint64 // IPv4, IPv6: see LoopSeen
+	loopMark [16]byte         // random
+	buffered atomic.Int64     // bytes in receive queues, by rxNxt-rxFreed of each leg
 	memory   int64
 
 	mu         sync.Mutex // leaf; guards what follows
@@ -144,6 +146,9 @@ func New(o Options) (*Engine, error) {
 		dev: o.Device, handler: o.Handler, clock: newNetClock(o.Clock), table: newTable(),
 		owned: make(map[[16]byte]bool), listeners: make(map[netip.AddrPort]*listener),
 		window: uint64(o.Window), sendBuffer: o.SendBuffer, done: make(chan struct{}),
+	}
+	if _, err := rand.Read(e.loopMark[:]); err != nil {
+		return nil, fmt.Errorf("draw a mark: %w", err)
 	}
 	if _, err := rand.Read(e.secret[:]); err != nil {
 		return nil, fmt.Errorf("seed sequence numbers: %w", err)

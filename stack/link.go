@@ -227,12 +227,15 @@ func firstSlice(pkt *stack.PacketBuffer) []byte {
 
 // receive decides where one packet from the device goes.
 func (e *Engine) receive(hdr []byte, pkt *stack.PacketBuffer, n int) {
+	b := firstSlice(pkt)
+	if e.takeLoop(b) {
+		return
+	}
 	if !e.Active() {
 		e.C.drop(DropNotActive)
 		return
 	}
 	var s segment
-	b := firstSlice(pkt)
 	switch s.parse(b, n) {
 	case parsedTCP:
 		e.receiveTCP(&s, hdr, pkt)

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
 	"lockstep/appliance/control"
@@ -75,15 +76,41 @@ func TestDataPathTakenAway(t *testing.T) {
 	}
 	p.await("the pair is in sync", func() bool { return p.status("a").InSync && p.status("b").InSync })
 
+	// A firewall's forward chain on b: nothing is missing, and yet no packet comes.
+	filter, err := nftables.New(nftables.WithNetNSFd(p.B.NamespaceFD()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := filter.AddTable(&nftables.Table{Name: "firewall", Family: nftables.TableFamilyINet})
+	policy := nftables.ChainPolicyDrop
+	filter.AddChain(&nftables.Chain{Name: "forward", Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &policy})
 	during(func() {
-		if err := p.B.Netlink().LinkDel(link(p.B, "lockstep0")); err != nil {
+		if err := filter.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		p.await("a is active", func() bool { return p.status("a").Role == control.RoleActive })
-		<-p.b.Done()
+		p.await("a is active", func() bool {
+			return p.status("a").Role == control.RoleActive && p.status("b").Role == control.RoleStandby
+		})
 	}, traffic.Both(40*mib))
-	if p.b.Err() == nil || !strings.Contains(p.b.Output(), "lockstep0 was deleted") {
-		t.Errorf("b ended with %v:\n%s", p.b.Err(), p.b.Tail(5))
+	if s := p.status("a"); s.InSync || !strings.Contains(s.WhyNotInSync, "forward chain") {
+		t.Errorf("in sync %v, %q", s.InSync, s.WhyNotInSync)
+	}
+	filter.DelTable(table)
+	if err := filter.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	p.await("the pair is in sync", func() bool { return p.status("a").InSync && p.status("b").InSync })
+
+	during(func() {
+		if err := p.A.Netlink().LinkDel(link(p.A, "lockstep0")); err != nil {
+			t.Fatal(err)
+		}
+		p.await("b is active", func() bool { return p.status("b").Role == control.RoleActive })
+		<-p.a.Done()
+	}, traffic.Both(40*mib))
+	if p.a.Err() == nil || !strings.Contains(p.a.Output(), "lockstep0 was deleted") {
+		t.Errorf("a ended with %v:\n%s", p.a.Err(), p.a.Tail(5))
 	}
 }
 
