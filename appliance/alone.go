@@ -149,8 +149,8 @@ func (l *lone) claimed(c tun.Conflict) {
 func (l *lone) onSession(s *link.Session) {
 	n := l.n
 	l.rules.SessionLost(n.journal.now(), "superseded by a new session")
-	ours := roles.LoneSaid{Role: replication.Role(s.Ours.Role), Epoch: s.Ours.Epoch, InSync: s.Ours.InSync, Holds: s.Ours.Holds}
-	theirs := roles.LoneSaid{Role: replication.Role(s.Peer.Role), Epoch: s.Peer.Epoch, InSync: s.Peer.InSync, Holds: s.Peer.Holds}
+	ours := roles.LoneSaid{Role: replication.Role(s.Ours.Role), Epoch: s.Ours.Epoch, InSync: s.Ours.InSync, Holds: s.Ours.Holds, Boot: s.Ours.BootID}
+	theirs := roles.LoneSaid{Role: replication.Role(s.Peer.Role), Epoch: s.Peer.Epoch, InSync: s.Peer.InSync, Holds: s.Peer.Holds, Boot: s.Peer.BootID}
 	if l.rules.Session(n.journal.now(), ours, theirs) != roles.Begin {
 		s.Close()
 		return
@@ -174,7 +174,7 @@ func (l *lone) handOver(r switchRequest) {
 	n, h := l.n, &handOver{reply: r.reply}
 	err := n.maySwitchOver(r)
 	if err == nil {
-		err = l.rules.HandOver()
+		err = l.rules.HandOver(n.journal.now())
 	}
 	if err != nil {
 		h.done(err)
@@ -194,7 +194,7 @@ func (l *lone) end() {
 	l.stop()
 	n.engine.SetActive(false)
 	n.withdraw()
-	if l.rules.HandOver() == nil {
+	if l.rules.HandOver(n.journal.now()) == nil {
 		n.journal.drain(drainLimit)
 		n.handing.Store(true)
 		l.rules.HandedOver(n.journal.now())

@@ -37,8 +37,8 @@ func (l *lone) Heard() roles.Nanos { return l.n.journal.heard() }
 // Confirmed implements roles.LoneAppliance.
 func (l *lone) Confirmed() (at roles.Nanos, ok bool) { return l.n.journal.confirmed() }
 
-// LeaseOver implements roles.LoneAppliance.
-func (l *lone) LeaseOver() bool { return l.n.engine.LeaseOver() }
+// Lease implements roles.LoneAppliance.
+func (l *lone) Lease() roles.Nanos { return l.n.alone.until() }
 
 // CutOff implements roles.LoneAppliance.
 func (l *lone) CutOff() bool {
@@ -210,10 +210,10 @@ func (l *lone) prove(ctx context.Context, no int) {
 // answers while that may take over, else its own. The session's reader tells of
 // answers, the role loop of all else; mu is held while the engine is told.
 type aloneLease struct {
-	mu      sync.Mutex
-	tied    bool // to the standby's answers
-	ownedTo time.Time
-	heardTo time.Time
+	mu    sync.Mutex
+	tied  bool // to the standby's answers
+	owned roles.Nanos
+	bound roles.Nanos
 
 	journal *journal
 	failure time.Duration
@@ -226,8 +226,8 @@ func (a *aloneLease) heard() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.journal.replaceable() {
-		a.tied, a.heardTo = true, a.journal.leaseEnd(a.failure)
-		a.engine(a.heardTo)
+		a.tied, a.bound = true, a.journal.leaseEnd(a.failure)
+		a.tell()
 	}
 }
 
@@ -235,10 +235,8 @@ func (a *aloneLease) heard() {
 func (a *aloneLease) own(until roles.Nanos) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.ownedTo = a.journal.start.Add(time.Duration(until))
-	if !a.tied {
-		a.engine(a.ownedTo)
-	}
+	a.owned = until
+	a.tell()
 }
 
 // untie is called when the core has been told that the session is over.
@@ -247,3 +245,20 @@ func (a *aloneLease) untie() {
 	defer a.mu.Unlock()
 	a.tied = false
 }
+
+func (a *aloneLease) until() roles.Nanos {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.end()
+}
+
+// end is the lease's; mu is held.
+func (a *aloneLease) end() roles.Nanos {
+	if a.tied {
+		return a.bound
+	}
+	return a.owned
+}
+
+// tell tells the engine; mu is held.
+func (a *aloneLease) tell() { a.engine(a.journal.start.Add(time.Duration(a.end()))) }

@@ -14,6 +14,9 @@ import "lockstep/replication"
 //     nobody has answered for doubtTime does it go on alone, and acknowledges what
 //     nobody else holds. Earlier it does so only if the standby's own kernel says that
 //     its process is dead, or if the standby says that it has given up its store.
+//   - An active that looks late at the end of its lease (it was stopped, suspended,
+//     starved), or that was unplugged, may have had a successor that is gone by now. It
+//     goes on only if the standby that it had says itself that it has not taken over.
 //   - So a standby knows until when its store cannot be behind: it continues it only
 //     within takeTime of a heartbeat of its own that the active has answered. Whoever
 //     was not running (stopped, suspended, starved) is later than that when it wakes,
@@ -35,70 +38,6 @@ const millis Nanos = 1_000_000
 
 // Never is no point in time.
 const Never = replication.Never
-
-// LoneAppliance is what the rules of a pair without a witness act on. Each call has its
-// effect before it returns.
-type LoneAppliance interface {
-	Role() replication.Role
-	Epoch() uint64
-	// Whole reports, on a standby, whether its store could be continued.
-	Whole() bool
-	Connected() bool
-	// Replaceable reports, on an active, that the standby of this session was told that
-	// it holds everything: it may take over.
-	Replaceable() bool
-	// Heard is when the last frame of the newest session came, Confirmed when the newest
-	// of our heartbeats in it that the peer has answered was sent: not ok if none was.
-	Heard() Nanos
-	Confirmed() (at Nanos, ok bool)
-	// LeaseOver reports, on an active, that it is mute because its lease has ended.
-	LeaseOver() bool
-	// CutOff reports that neither network works here.
-	CutOff() bool
-
-	// CloseSession, Release, Follow, Continue: see Appliance.
-	CloseSession() bool
-	Release()
-	Follow(epoch uint64)
-	Continue(epoch uint64, why string) error
-	// StartEmpty makes us the active of that epoch with no connections. lost: somebody
-	// may have held some.
-	StartEmpty(epoch uint64, why string, lost bool)
-	// Raise moves an active without a session to a later epoch.
-	Raise(epoch uint64) error
-	// Mute lets nothing out any more until GoOn, Continue or StartEmpty.
-	Mute()
-	// StepDown mutes us, forgets all connections, and leaves us without a role.
-	StepDown(why string)
-	// GiveUp lets a standby forget its store, and leaves it without a role.
-	GiveUp(why string)
-	// GoOn is Release on an active that is alone from now on, mute or not: it speaks until
-	// then, unless OwnLease is called again.
-	GoOn(until Nanos)
-	// OwnLease lets an active speak until then. It has no effect while the active is
-	// Replaceable: then the standby's answers are the lease.
-	OwnLease(until Nanos)
-
-	// Ask asks both networks once who holds our addresses; the answers come by Claimed.
-	Ask()
-	// Prove asks the peer's kernel again and again whether its process is dead, while
-	// on; Refused tells that it is. Switching it on forgets what was found before.
-	Prove(on bool)
-	// Say tells the operator what has come to pass.
-	Say(what Event, why string)
-}
-
-// Event is something that an operator wants to know.
-type Event int
-
-const (
-	StandbyLost   Event = iota // the active finds out what has become of the standby
-	Silent                     // the active has fallen silent
-	GoesOnAlone                // the active goes on, unprotected
-	ActiveLost                 // the standby finds out what has become of the active
-	StaysBack                  // a candidate: somebody else holds the addresses
-	PeerStepsDown              // both were active
-)
 
 // AloneConfig are the times of a pair without a witness, equal on both.
 type AloneConfig struct {
@@ -123,8 +62,10 @@ func (c *AloneConfig) takeTime() Nanos { return c.FailureTimeout + c.DoubtTime()
 func (c *AloneConfig) ownLease() Nanos { return c.StartEmptyAfter / 2 }
 
 const (
-	// askEvery spaces questions to the networks, and answerIn is how long an answer may take.
+	// askEvery spaces questions to the networks when it matters, askIdle when one waits.
+	// answerIn is how long an answer may take.
 	askEvery = 100 * millis
+	askIdle  = 500 * millis
 	answerIn = 300 * millis
 	// claimWindow is how long after the beginning of going on alone somebody else's claim
 	// may be the peer's. A claim is not authenticated, so the window is short.
@@ -162,9 +103,12 @@ type Alone struct {
 	begun Nanos // when this stage began
 
 	dead    bool  // the peer's process is proved dead, since begun
+	standby Boot  // of leading, holding and doubting: who was our standby last
 	at      Nanos // of doubting: when it ends
+	deaf    bool  // of doubting: we were not running, or unplugged, while somebody could take over
 	askAt   Nanos // of candidate and doubting: the next question to the networks
-	askFrom Nanos // of candidate: when the first one of this series was asked; Never: none was
+	askFrom Nanos // of candidate: when the first one before the start was asked; Never: none was
+	askedAt Nanos // of candidate: the last question; Never: none was
 
 	knows  bool  // of candidate: somebody did hold connections
 	seen   Nanos // of candidate: the last sign of whoever may
@@ -197,9 +141,12 @@ func (r *Alone) Waits() (until Nanos, waits bool) {
 }
 
 func (r *Alone) enter(s stage, now Nanos) {
+	if s != holding && s != doubting {
+		r.standby = Boot{}
+	}
 	r.stage, r.begun = s, now
 	r.dead, r.handed, r.stays = false, false, false
-	r.askAt, r.askFrom, r.claimAt, r.claimant = now, Never, Never, ""
+	r.askAt, r.askFrom, r.askedAt, r.claimAt, r.claimant = now, Never, Never, Never, ""
 	r.a.Prove(s != following && s != leading)
 }
 
@@ -221,7 +168,7 @@ func (r *Alone) startAt() Nanos {
 func (r *Alone) Next() Nanos {
 	switch r.stage {
 	case candidate:
-		return max(r.startAt()-answerIn, r.askAt)
+		return r.askAt
 	case bereft:
 		return min(r.a.Heard()+r.cfg.FailureTimeout, r.freshUntil())
 	case doubting:
@@ -243,8 +190,8 @@ func (r *Alone) Tick(now Nanos) {
 			r.renew(now)
 		}
 	case holding:
-		if r.a.LeaseOver() {
-			r.doubt(now, "the standby has not come back")
+		if now >= r.a.Lease() {
+			r.doubt(now, "the standby has not come back", true)
 		}
 	case doubting:
 		r.tickDoubt(now)
@@ -255,21 +202,25 @@ func (r *Alone) Tick(now Nanos) {
 
 // renew is how an active that nobody may replace goes on, if it was running.
 func (r *Alone) renew(now Nanos) {
-	if r.a.LeaseOver() {
+	if now >= r.a.Lease() {
 		r.a.CloseSession()
-		r.doubt(now, "this process stood still")
+		r.doubt(now, "this process stood still", false)
 		return
 	}
 	r.a.OwnLease(now + r.cfg.ownLease())
 }
 
-// tickCandidate asks both networks before it starts.
+// tickCandidate asks both networks now and then, and often before it starts.
 func (r *Alone) tickCandidate(now Nanos) {
 	at := r.startAt()
-	if now >= at-answerIn && now >= r.askAt {
+	last := now >= at-answerIn
+	if now > r.askAt+answerIn {
+		r.askFrom = Never // we were not running, and have not heard the answers
+	}
+	if now >= r.askAt || last && r.askFrom == Never {
 		r.a.Ask()
-		r.askAt = now + askEvery
-		if r.askFrom == Never {
+		r.askedAt, r.askAt = now, min(now+askIdle, max(at-answerIn, now+askEvery))
+		if last && r.askFrom == Never {
 			r.askFrom = now
 		}
 	}
@@ -292,11 +243,12 @@ func (r *Alone) startEmpty(now Nanos, epoch uint64, why string, lost bool) {
 	r.enter(solitary, now)
 }
 
-// freshUntil is until when our store cannot be behind.
+// freshUntil is until when our store cannot be behind. The active that has just told
+// us everything was in the session when it began here, though perhaps without a lease.
 func (r *Alone) freshUntil() Nanos {
 	at, ok := r.a.Confirmed()
 	if !ok {
-		return 0
+		at -= r.cfg.FailureTimeout
 	}
 	return at + r.cfg.takeTime()
 }
@@ -329,24 +281,44 @@ func (r *Alone) giveUp(now Nanos, why string) {
 	r.knows, r.dead = true, dead
 }
 
-// doubt is where an active is whose lease has ended: somebody may have taken over.
-func (r *Alone) doubt(now Nanos, why string) {
+// doubt is where an active is whose lease has ended. If it is replaceable, its standby
+// may have taken over; else somebody may have started without its connections.
+func (r *Alone) doubt(now Nanos, why string, replaceable bool) {
 	r.a.Mute()
 	r.enter(doubting, now)
 	r.at = now + r.cfg.DoubtTime()
+	r.deaf = false
+	if replaceable && now > r.a.Lease()+r.cfg.DoubtTime()/2 {
+		r.wasDeaf(now)
+	}
 	r.a.Say(Silent, why)
 	r.tickDoubt(now)
 }
 
+// wasDeaf: nobody could be heard until now. Our standby, if we had one, has had the time
+// to take over, to serve, and to die.
+func (r *Alone) wasDeaf(now Nanos) {
+	r.deaf = !r.standby.None()
+	r.at = now + r.cfg.DoubtTime()
+	if r.deaf {
+		r.at = now + r.cfg.StartEmptyAfter
+	}
+}
+
 func (r *Alone) tickDoubt(now Nanos) {
-	if r.a.CutOff() {
-		r.at = now + r.cfg.DoubtTime() // nobody could be heard
+	if r.a.CutOff() || now > r.askAt+answerIn {
+		r.wasDeaf(now)
 	}
 	if now >= r.askAt {
 		r.a.Ask()
 		r.askAt = now + askEvery
 	}
-	if now >= r.at {
+	switch {
+	case now < r.at && !(r.deaf && r.dead):
+	case r.deaf:
+		r.stepDown(now, "the standby may have taken over while this process was not running, and cannot be asked")
+		r.seen = now - r.cfg.StartEmptyAfter // it was waited for
+	default:
 		r.goOn(now, "nobody has taken over")
 	}
 }
@@ -360,13 +332,15 @@ func (r *Alone) goOn(now Nanos, why string) {
 	r.a.Say(GoesOnAlone, why)
 }
 
-// stepDown is where an active is none any more, because another one is.
+// stepDown is where an active is none any more, because another one is, or may have
+// been.
 func (r *Alone) stepDown(now Nanos, why string) {
+	dead := r.dead
 	r.a.Mute()
 	r.a.CloseSession()
 	r.a.StepDown(why)
 	r.idle(now, now)
-	r.knows = true
+	r.knows, r.dead = true, dead
 }
 
 // SessionLost tells that the session has ended, or that the peer was silent in it for
@@ -385,8 +359,8 @@ func (r *Alone) SessionLost(now Nanos, why string) bool {
 		r.a.Say(ActiveLost, why)
 		r.tickBereft(now)
 	case r.stage != leading:
-	case r.a.LeaseOver():
-		r.doubt(now, why)
+	case now >= r.a.Lease():
+		r.doubt(now, why, replaceable)
 	case !replaceable:
 		r.goOn(now, why)
 	default:
@@ -412,8 +386,8 @@ func (r *Alone) Refused(now Nanos) {
 		}
 		r.takeOver(now, r.a.Epoch()+1, "the active's process is dead")
 	case holding:
-		if r.a.LeaseOver() {
-			r.doubt(now, "the standby's process is dead")
+		if now >= r.a.Lease() {
+			r.doubt(now, "the standby's process is dead", true)
 			return
 		}
 		r.goOn(now, "the standby's process is dead")
@@ -426,8 +400,8 @@ func (r *Alone) Refused(now Nanos) {
 func (r *Alone) Claimed(now Nanos, who string) {
 	switch r.stage {
 	case candidate:
-		if r.askFrom == Never {
-			return
+		if r.askedAt == Never || now-r.askedAt > answerIn {
+			return // we have not asked: an answer is worth more than an announcement
 		}
 		if !r.stays {
 			r.stays = true
@@ -444,7 +418,7 @@ func (r *Alone) Claimed(now Nanos, who string) {
 		// The claimant can be the peer only if that lives, and if neither could hear the
 		// other when we went on.
 		if !r.dead && now-r.begun <= claimWindow && r.contested(now, who, claimPause) {
-			r.doubt(now, "somebody else answers for our addresses")
+			r.doubt(now, "somebody else answers for our addresses", false)
 		}
 	}
 }

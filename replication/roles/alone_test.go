@@ -36,7 +36,7 @@ func (l *lone) Connected() bool          { return l.session }
 func (l *lone) Replaceable() bool        { return l.replaceable }
 func (l *lone) Heard() Nanos             { return l.heard }
 func (l *lone) Confirmed() (Nanos, bool) { return l.confirmed, l.confirmed > 0 }
-func (l *lone) LeaseOver() bool          { return l.now >= l.lease }
+func (l *lone) Lease() Nanos             { return l.lease }
 func (l *lone) CutOff() bool             { return l.cutOff }
 func (l *lone) CloseSession() bool {
 	was := l.session
@@ -96,6 +96,8 @@ type bench struct {
 
 const second = 1000 * millis
 
+var first, other = Boot{1}, Boot{2} // incarnations of the peer
+
 func newBench(t *testing.T, smaller bool) *bench {
 	b := &bench{t: t, lone: &lone{now: second}}
 	cfg := AloneConfig{Smaller: smaller, Heartbeat: 20 * millis, FailureTimeout: 100 * millis, StartEmptyAfter: 10 * second, Settle: 1500 * millis}
@@ -120,7 +122,7 @@ func (b *bench) standby() {
 func (b *bench) active() {
 	b.role, b.epoch = replication.RoleActive, 2
 	b.r.stage, b.r.begun = solitary, b.now
-	b.meets(Begin, LoneSaid{Epoch: 3})
+	b.meets(Begin, LoneSaid{Epoch: 3, Boot: first})
 	b.session, b.replaceable, b.lease = true, true, b.now+98*millis
 	b.did = nil
 }
@@ -372,6 +374,20 @@ func TestActiveWithoutStandby(t *testing.T) {
 		a.does("mute")
 		a.cutOff = false
 		a.run(600 * millis)
+		a.does() // the standby may have taken over, and may be dead by now
+		a.meets(Begin, LoneSaid{Epoch: 3, Boot: first})
+		a.does("go on")
+	})
+	t.Run("stopped while it asks", func(t *testing.T) {
+		a := newBench(t, true)
+		a.active()
+		a.run(105 * millis)
+		a.r.SessionLost(a.now, "heartbeats stopped")
+		a.run(100 * millis)
+		a.sleep(2 * second)
+		a.run(second)
+		a.does("mute") // it has heard nothing meanwhile
+		a.meets(Begin, LoneSaid{Epoch: 3, Boot: first})
 		a.does("go on")
 	})
 	t.Run("they meet while it is in doubt", func(t *testing.T) {
@@ -381,8 +397,54 @@ func TestActiveWithoutStandby(t *testing.T) {
 		a.r.SessionLost(a.now, "closed")
 		a.meets(Stale, LoneSaid{Role: replication.RoleStandby, Epoch: 3, InSync: true})
 		a.does("mute")
-		a.meets(Begin, LoneSaid{Epoch: 3})
+		a.meets(Begin, LoneSaid{Epoch: 3, Boot: first})
 		a.does("go on")
+	})
+}
+
+// An active that was not running for longer than its standby needs to take over knows
+// nothing either.
+func TestWokenActiveKnowsNothing(t *testing.T) {
+	asleep := func(t *testing.T) *bench {
+		a := newBench(t, true)
+		a.active()
+		a.sleep(2 * second)
+		a.r.SessionLost(a.now, "closed")
+		a.run(second)
+		a.does("mute") // whoever has taken over would have answered; but it may be dead
+		return a
+	}
+	t.Run("the standby has not taken over", func(t *testing.T) {
+		a := asleep(t)
+		a.meets(Stale, LoneSaid{Role: replication.RoleStandby, Epoch: 3, InSync: true, Boot: first})
+		a.does()
+		a.meets(Begin, LoneSaid{Epoch: 3, Boot: first})
+		a.does("go on")
+	})
+	t.Run("the standby is dead", func(t *testing.T) {
+		a := asleep(t)
+		a.r.Refused(a.now)
+		a.run(400 * millis)
+		a.does("mute", "step down", "start empty 3 lost=true")
+	})
+	t.Run("the standby has restarted", func(t *testing.T) {
+		a := asleep(t)
+		a.meets(Stale, LoneSaid{Boot: other})
+		a.does("mute", "step down")
+		a.meets(Begin, LoneSaid{Boot: other})
+		a.does("start empty 4 lost=true")
+	})
+	t.Run("the standby has taken over, and gave up", func(t *testing.T) {
+		a := asleep(t)
+		a.meets(Stale, LoneSaid{Epoch: 4, Boot: first})
+		a.does("mute", "step down")
+	})
+	t.Run("the standby is not heard of", func(t *testing.T) {
+		a := asleep(t)
+		a.run(8 * second)
+		a.does()
+		a.run(2 * second)
+		a.does("mute", "step down", "start empty 3 lost=true")
 	})
 }
 
@@ -455,7 +517,7 @@ func TestActiveAloneStandsStill(t *testing.T) {
 	a.run(10 * millis)
 	a.does() // nobody starts within that
 	a.sleep(6 * second)
-	if !a.LeaseOver() {
+	if a.now < a.Lease() {
 		t.Fatal("it may speak when it wakes")
 	}
 	a.run(600 * millis)
@@ -541,16 +603,16 @@ func TestTwoActivesMeet(t *testing.T) {
 
 func TestHandOverAlone(t *testing.T) {
 	a := newBench(t, true)
-	if a.r.HandOver() != ErrNotActive {
+	if a.r.HandOver(a.now) != ErrNotActive {
 		t.Error("without a role")
 	}
 	a.active()
 	a.replaceable = false
-	if a.r.HandOver() != ErrNotInSync {
+	if a.r.HandOver(a.now) != ErrNotInSync {
 		t.Error("without a standby in sync")
 	}
 	a.replaceable = true
-	if err := a.r.HandOver(); err != nil {
+	if err := a.r.HandOver(a.now); err != nil {
 		t.Fatal(err)
 	}
 	a.r.HandedOver(a.now)

@@ -4,6 +4,12 @@ import "lockstep/replication"
 
 // Two appliances of a pair without a witness meet.
 
+// Boot tells one incarnation of an appliance from another.
+type Boot [16]byte
+
+// None reports that it is nobody.
+func (b Boot) None() bool { return b == Boot{} }
+
 // LoneSaid is what one side said of itself when a session was made.
 type LoneSaid struct {
 	Role  replication.Role
@@ -13,13 +19,14 @@ type LoneSaid struct {
 	InSync bool
 	// Holds is how many connections it has.
 	Holds uint64
+	Boot  Boot // its incarnation
 }
 
 // Session decides about a new session from what both said last; the one before must be
 // lost by then. Begin: replicate over it, with the role and epoch that we have now.
 // Stale: close it, both dial again and say what they are then.
 func (r *Alone) Session(now Nanos, ours, theirs LoneSaid) Verdict {
-	said := LoneSaid{Role: r.a.Role(), Epoch: r.a.Epoch(), Holds: ours.Holds}
+	said := LoneSaid{Role: r.a.Role(), Epoch: r.a.Epoch(), Holds: ours.Holds, Boot: ours.Boot}
 	said.InSync = r.Handed() || said.Role == replication.RoleStandby && r.a.Whole()
 	ours.InSync = ours.InSync && said.Role != replication.RoleActive
 	if ours != said {
@@ -50,6 +57,15 @@ func (r *Alone) meetAsActive(now Nanos, ours, theirs LoneSaid) Verdict {
 		// store up, and comes again.
 		return Stale
 	}
+	if r.stage == doubting {
+		switch another := !r.standby.None() && theirs.Boot != r.standby; {
+		case theirs.Epoch > ours.Epoch || another && r.deaf:
+			r.stepDown(now, "the peer had taken over, or the one before it, and is active no more")
+			return Stale
+		case another:
+			return Stale // it says nothing of the one before it
+		}
+	}
 	// It is not active and holds nothing, so nobody has taken over.
 	epoch := max(ours.Epoch, theirs.Epoch)
 	if r.stage != solitary {
@@ -58,8 +74,13 @@ func (r *Alone) meetAsActive(now Nanos, ours, theirs LoneSaid) Verdict {
 	if epoch > ours.Epoch && r.a.Raise(epoch) != nil {
 		return Stale
 	}
-	r.enter(leading, now)
+	r.lead(now, theirs.Boot)
 	return Begin
+}
+
+func (r *Alone) lead(now Nanos, standby Boot) {
+	r.enter(leading, now)
+	r.standby = standby
 }
 
 // prevails: of two actives the one with the newer epoch goes on, which has continued
@@ -107,7 +128,7 @@ func (r *Alone) meetAsCandidate(now Nanos, theirs LoneSaid) Verdict {
 		return Stale // the peer was not told yet
 	case r.cfg.Smaller:
 		r.startEmpty(now, epoch+1, "neither appliance holds connections; the smaller name goes first", r.knows)
-		r.enter(leading, now)
+		r.lead(now, theirs.Boot)
 		return Begin
 	}
 	r.knows = false
@@ -118,11 +139,11 @@ func (r *Alone) meetAsCandidate(now Nanos, theirs LoneSaid) Verdict {
 
 // HandOver begins a hand-over: we are mute. Call HandedOver when the standby has
 // confirmed everything or has had its time. An error says why there is none.
-func (r *Alone) HandOver() error {
+func (r *Alone) HandOver(now Nanos) error {
 	switch {
 	case r.a.Role() != replication.RoleActive:
 		return ErrNotActive
-	case r.stage != leading || !r.a.Connected():
+	case r.stage != leading || !r.a.Connected() || now >= r.a.Lease(): // it may have taken over
 		return ErrNoStandby
 	case !r.a.Replaceable():
 		return ErrNotInSync

@@ -11,6 +11,7 @@ type session struct {
 	closed  bool
 	flipped bool // a bit was flipped: an error is expected
 	pipes   [2]*pipe
+	serves  *tenure // no witness: the active's
 	left    [2]bool // by node: it has closed its end, or knows that the other has
 }
 

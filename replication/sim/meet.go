@@ -22,6 +22,7 @@ type driver interface {
 type said struct {
 	roles.Said
 	holds uint64
+	boot  roles.Boot
 	self  arbiter.Member
 }
 

@@ -36,6 +36,7 @@ type table struct {
 	ordered []*gwConn                      // the same, in order of creation
 	core    *replication.Core
 	closed  bool // the core has forgotten them
+	astray  bool // no witness: two have gone on with them, after more faults than are survived
 }
 
 // gwConn is a connection at the relay.

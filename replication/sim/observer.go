@@ -26,6 +26,9 @@ type Sometimes struct {
 // observeAck checks an ACK as it leaves (invariant 2).
 func (w *world) observeAck(n *node, g *gwConn, s replication.Stream, off uint64) {
 	f := g.f
+	if n.table.astray {
+		return
+	}
 	if off < f.acked[s] {
 		w.failf("flow %d: ACK of %v goes back from %d to %d", f.n, s, f.acked[s], off)
 	}
@@ -75,6 +78,9 @@ func (w *world) inSnapshot(o *node, g *gwConn) bool {
 }
 
 func (w *world) mustBeHeld(n *node, g *gwConn, what string) {
+	if n.table.astray {
+		return
+	}
 	o := w.other(n)
 	if w.inSnapshot(o, g) {
 		return
@@ -118,7 +124,7 @@ func (w *world) observeContinue(old *table, g *gwConn, k *replication.Continue) 
 	for i, e := range ends {
 		st := &k.Streams[i]
 		s := replication.Stream(i)
-		live := !f.aborted && !f.lost && e.inc == serverInc(e, g)
+		live := !f.aborted && !f.lost && !old.astray && e.inc == serverInc(e, g)
 		if live && f.acked[i] > st.Held {
 			w.failf("flow %d: %v was acknowledged up to %d, only %d is held", f.n, s, f.acked[i], st.Held)
 		}
@@ -252,10 +258,11 @@ func (w *world) converged() bool {
 func (w *world) final(a *node, st, sb replication.Stats) bool {
 	left := 0
 	for _, g := range a.ordered {
-		if (g.f.lost || g.f.aborted) && g.dialled && !g.gone && !g.finished {
+		cut := g.f.lost || g.f.aborted || a.astray
+		if cut && g.dialled && !g.gone && !g.finished {
 			left++
 		}
-		if !g.f.lost && !g.f.aborted && !g.finished && !g.gone && g.dialled {
+		if !cut && !g.finished && !g.gone && g.dialled {
 			return false // its last segments are still under way
 		}
 	}

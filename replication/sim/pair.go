@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"container/heap"
 	"fmt"
 
 	"lockstep/replication"
@@ -121,8 +120,12 @@ func (m *machine) begins(d nanos) {
 			return // it has started already
 		}
 		m.dark = false
-		if m.id < 2 {
-			m.w.nodes[m.id].begin()
+		switch n := m.id; {
+		case m.w.duo != nil:
+			m.w.nodes[n].beginLone()
+			return
+		case n < 2:
+			m.w.nodes[n].begin()
 			return
 		}
 		if a := m.w.active(); a != nil && m.life > 0 {
@@ -151,9 +154,7 @@ func (w *world) runPair() {
 			w.failf("no convergence: %s%s", w.unfinished(), w.standing())
 			return
 		}
-		e := heap.Pop(&w.queue).(event)
-		w.now = e.at
-		e.do()
+		w.next()
 		w.check()
 		w.checkPair()
 		w.lookForSnapshot()

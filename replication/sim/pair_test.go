@@ -12,11 +12,14 @@ import (
 // defaultPairSeeds takes about a minute on two cores with the race detector.
 const defaultPairSeeds = 1000
 
-// playPair plays a world with voters, and again to see that nothing but the seed
+// playPair plays a world with voters or without a witness, and again to see that nothing but the seed
 // decides. It says what is wrong, and how to see it again.
 func playPair(cfg Config) (Result, error) {
-	cfg.Voters = true
-	repeat := fmt.Sprintf("repeat: go test ./replication/sim -run Pair -seed=%d -fault=%d -kind=%d", cfg.Seed, cfg.Fault, cfg.Kind)
+	kind := "Pair"
+	if cfg.Alone {
+		kind = "Lone"
+	}
+	repeat := fmt.Sprintf("repeat: go test ./replication/sim -run %s -seed=%d -fault=%d -kind=%d", kind, cfg.Seed, cfg.Fault, cfg.Kind)
 	r := Run(cfg)
 	if r.Err != nil {
 		return r, fmt.Errorf("%w\nlast steps:\n%s\n%s", r.Err, strings.Join(r.Tail, "\n"), repeat)
@@ -29,7 +32,7 @@ func playPair(cfg Config) (Result, error) {
 
 // playAll plays n worlds on all cores: each is a world of its own. The first one that
 // fails is reported.
-func playAll(t *testing.T, n int, config func(i int) Config) (steps int, seen Sometimes, pair PairSometimes) {
+func playAll(t *testing.T, n int, config func(i int) Config) (steps int, seen Sometimes, pair PairSometimes, lone LoneSometimes) {
 	t.Helper()
 	var mu sync.Mutex // guards all of these
 	next, failed := 0, n
@@ -54,6 +57,7 @@ func playAll(t *testing.T, n int, config func(i int) Config) (steps int, seen So
 				steps += r.Steps
 				seen.add(&r.Seen)
 				addUp(&pair, &r.Pair)
+				addUp(&lone, &r.Lone)
 				mu.Unlock()
 			}
 		})
@@ -62,14 +66,14 @@ func playAll(t *testing.T, n int, config func(i int) Config) (steps int, seen So
 	if failure != nil {
 		t.Fatal(failure)
 	}
-	return steps, seen, pair
+	return steps, seen, pair, lone
 }
 
 // TestPairSeeds plays many worlds in which both appliances and a witness decide by
 // Raft, over a network that fails.
 func TestPairSeeds(t *testing.T) {
 	if *oneSeed >= 0 {
-		r, err := playPair(Config{Seed: uint64(*oneSeed), Fault: *oneFault, Kind: FaultKind(*oneKind)})
+		r, err := playPair(Config{Seed: uint64(*oneSeed), Fault: *oneFault, Kind: FaultKind(*oneKind), Voters: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +81,7 @@ func TestPairSeeds(t *testing.T) {
 		return
 	}
 	n := numSeeds(t, defaultPairSeeds)
-	steps, seen, pair := playAll(t, n, func(i int) Config { return Config{Seed: uint64(i), Fault: -1, Kind: -1} })
+	steps, seen, pair, _ := playAll(t, n, func(i int) Config { return Config{Seed: uint64(i), Fault: -1, Kind: -1, Voters: true} })
 	t.Logf("%d seeds, %d steps: %+v %+v", n, steps, seen, pair)
 	if n < defaultPairSeeds {
 		return // too few to demand everything
@@ -109,9 +113,9 @@ func TestPairFaultAtEveryStep(t *testing.T) {
 		last = 340
 	}
 	n := 2 * (last - first)
-	_, seen, pair := playAll(t, n, func(i int) Config {
+	_, seen, pair, _ := playAll(t, n, func(i int) Config {
 		step := first + i/2
-		return Config{Seed: uint64(5001 + i%2), Fault: step, Kind: kinds[step%len(kinds)]}
+		return Config{Seed: uint64(5001 + i%2), Fault: step, Kind: kinds[step%len(kinds)], Voters: true}
 	})
 	t.Logf("%d faults: %+v %+v", n, seen, pair)
 	if pair.TakeoverWhole == 0 || pair.HandedOver == 0 || pair.LostProtected > 0 {

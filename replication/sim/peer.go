@@ -254,7 +254,7 @@ func (e *endpoint) accept(seg segment) {
 // it arrives.
 func (w *world) toGateway(e *endpoint, seg segment) {
 	w.overNetwork(func() {
-		if n := w.vip; n != nil {
+		if n := w.vip; n != nil && (w.duo == nil || w.unplugged[n.id] == 0) {
 			n.run(n.life, func() {
 				if n.silent() || n.core.Role() != replication.RoleActive {
 					return // as the engine does

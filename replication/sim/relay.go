@@ -180,7 +180,13 @@ func (n *node) send(client bool, g *gwConn, seg segment) {
 	if n.silent() {
 		return
 	}
-	if n.pair != nil {
+	switch {
+	case n.w.duo != nil:
+		n.w.observeAlone(n, g)
+		if n.w.unplugged[n.id] > 0 {
+			return
+		}
+	case n.pair != nil:
 		n.w.observeRelease(n, g)
 	}
 	n.w.toHost(client, seg)

@@ -200,7 +200,7 @@ func (s *shell) seek(m arbiter.Member, until nanos) {
 
 // fenced: somebody else has claimed since we did. What we do to our connections now
 // is seen by nobody.
-func (n *node) fenced() bool { return n.driver != nil && n.w.epoch > n.core.Epoch() }
+func (n *node) fenced() bool { return n.pair != nil && n.w.epoch > n.core.Epoch() }
 
 var (
 	_ roles.Appliance = (*shell)(nil)

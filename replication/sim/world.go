@@ -30,6 +30,8 @@ type Config struct {
 	SecondKind FaultKind
 	// Voters: three of them decide, over the same network, instead of an oracle.
 	Voters bool
+	// Alone: there is no witness, and no oracle either.
+	Alone bool
 }
 
 // FaultKind is what goes wrong.
@@ -50,6 +52,7 @@ type Result struct {
 	Tail  []string // the trace's last lines
 	Seen  Sometimes
 	Pair  PairSometimes // with Voters only
+	Lone  LoneSometimes // with Alone only
 	// Snapshots are the steps, from and to, during which the standby of a session was
 	// not in sync yet.
 	Snapshots [][2]int
@@ -82,6 +85,7 @@ type world struct {
 	inside    bool // of the last of them
 
 	*quorum  // nil in an oracle world
+	*duo     // nil unless the pair has no witness
 	pairSeen PairSometimes
 }
 
@@ -141,14 +145,22 @@ func Run(cfg Config) Result {
 		write: func(s string) { _, _ = h.Write([]byte(s)) },
 	}
 	w.choose(cfg)
-	if cfg.Voters {
+	switch {
+	case cfg.Voters:
 		w.startPair(cfg)
 		w.runPair()
-	} else {
+	case cfg.Alone:
+		w.startLone(cfg)
+		w.runLone()
+	default:
 		w.start()
 		w.run()
 	}
-	return Result{Err: w.err, Hash: w.hash.Sum64(), Steps: w.steps, Tail: w.tail, Seen: w.seen, Pair: w.pairSeen, Snapshots: w.snapshots}
+	r := Result{Err: w.err, Hash: w.hash.Sum64(), Steps: w.steps, Tail: w.tail, Seen: w.seen, Pair: w.pairSeen, Snapshots: w.snapshots}
+	if w.duo != nil {
+		r.Lone = w.loneSeen
+	}
+	return r
 }
 
 // choose draws the plan. Half of the choices are "ordinary", so that extremes
@@ -259,12 +271,17 @@ func (w *world) run() {
 			w.failf("no convergence: %s", w.unfinished())
 			return
 		}
-		e := heap.Pop(&w.queue).(event)
-		w.now = e.at
-		e.do()
+		w.next()
 		w.check()
 		w.lookForSnapshot()
 	}
+}
+
+// next lets happen what is due first.
+func (w *world) next() {
+	e := heap.Pop(&w.queue).(event)
+	w.now = e.at
+	e.do()
 }
 
 func (w *world) after(d nanos, do func()) {

@@ -1,0 +1,56 @@
+package sim
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// defaultLoneSeeds takes about as long as those with voters.
+const defaultLoneSeeds = 1000
+
+// TestLoneSeeds plays many worlds in which the pair has no witness. In half of them a
+// fault strikes only when the pair is whole again: then no connection may be lost.
+func TestLoneSeeds(t *testing.T) {
+	if *oneSeed >= 0 {
+		r, err := playPair(Config{Seed: uint64(*oneSeed), Fault: *oneFault, Kind: FaultKind(*oneKind), Alone: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d steps\n%s\n%+v\n%+v", r.Steps, strings.Join(r.Tail, "\n"), r.Seen, r.Lone)
+		return
+	}
+	n := numSeeds(t, defaultLoneSeeds)
+	steps, seen, _, lone := playAll(t, n, func(i int) Config { return Config{Seed: uint64(i), Fault: -1, Kind: -1, Alone: true} })
+	t.Logf("%d seeds, %d steps: %+v %+v", n, steps, seen, lone)
+	if n < defaultLoneSeeds {
+		return // too few to demand everything
+	}
+	v := reflect.ValueOf(lone)
+	for i := range v.NumField() {
+		if v.Field(i).Int() == 0 {
+			t.Errorf("%s never happened in %d seeds: the simulation does not test it", v.Type().Field(i).Name, n)
+		}
+	}
+}
+
+// TestLoneFaultAtEveryStep lets one fault strike before each step of two worlds, from
+// about when the pair comes in sync on.
+func TestLoneFaultAtEveryStep(t *testing.T) {
+	if *oneSeed >= 0 {
+		t.Skip("one seed only")
+	}
+	first, last := 300, 500
+	if testing.Short() {
+		last = 340
+	}
+	n := 2 * (last - first)
+	_, seen, _, lone := playAll(t, n, func(i int) Config {
+		step := first + i/2
+		return Config{Seed: uint64(6001 + i%2), Fault: step, Kind: FaultKind(step % int(numSingle)), Alone: true}
+	})
+	t.Logf("%d faults: %+v %+v", n, seen, lone)
+	if lone.TookOver == 0 || lone.HandOver == 0 || lone.WentOn == 0 || lone.Lost > 0 {
+		t.Errorf("not all that this test is for has happened, or too much: %+v", lone)
+	}
+}

@@ -1,0 +1,151 @@
+package sim
+
+import "lockstep/replication"
+
+// excused: more has gone wrong than a pair without a witness promises to survive.
+func (w *world) excused() bool {
+	return w.split || !w.single && w.faultsSince(w.now-w.startEmpty-2000*millis) > 1
+}
+
+// checkLone looks who might say something now, whether it does or not.
+func (w *world) checkLone() {
+	a, b := w.nodes[0], w.nodes[1]
+	if w.wholeNow() {
+		w.whole = w.now
+	}
+	if a.driver == nil || b.driver == nil || a.silent() || b.silent() {
+		return
+	}
+	if a.frozen || b.frozen { // it finds its lease over, or not, when it wakes
+		return
+	}
+	w.loneSeen.TwoSpoke++
+	if !w.excused() {
+		w.failf("two may speak: %s in epoch %d and %s in epoch %d (invariant 4)", a.name, a.core.Epoch(), b.name, b.core.Epoch())
+	}
+}
+
+// observeAlone sees a packet as it leaves n (invariant 4).
+func (w *world) observeAlone(n *node, g *gwConn) {
+	t := n.driver.(*lonely).ten
+	if n.table.astray {
+		return
+	}
+	if (w.tenure != t || t.epoch < w.spoken) && !w.excused() {
+		w.failf("%s says something on flow %d in epoch %d, %s serves in %d, %d has spoken (invariant 4)",
+			n.name, g.f.n, t.epoch, w.tenure.node.name, w.tenure.epoch, w.spoken)
+	}
+	w.spoken = max(w.spoken, t.epoch)
+	t.lastTS, t.spoke = n.clock(), true
+	if g.unprotected {
+		g.loose = true
+	}
+}
+
+// goesOnAlone: l's standby holds too little from now on.
+func (w *world) goesOnAlone(l *lonely) {
+	w.logf("%s goes on alone", l.name)
+	w.seen.Released++
+	w.loneSeen.WentOn++
+	l.ten.solo = true
+	if w.tenure == l.ten {
+		return
+	}
+	// Somebody has taken over meanwhile.
+	w.loneSeen.Astray++
+	if !w.excused() {
+		w.failf("%s goes on in epoch %d although %s has served in %d since", l.name, l.core.Epoch(), w.tenure.node.name, w.tenure.epoch)
+	}
+	w.loseAll()
+	w.tenure, l.table.astray = l.ten, true
+}
+
+// continuesAlone is a takeover of what the active of our last session has served.
+func (w *world) continuesAlone(l *lonely, epoch uint64) error {
+	t := l.followed.serves
+	if t.solo {
+		w.failf("%s continues connections although %s went on without it (invariant 5)", l.name, t.node.name)
+	}
+	clock, known := l.core.PeerClock(l.clock())
+	rtt := l.core.RTT()
+	l.astray = t.table.astray
+	if err := l.continueAll(epoch, t.table); err != nil {
+		w.failf("%s can take over, and can not: %v", l.name, err)
+		return err
+	}
+	// Invariant 7, with the margin of appliance/roles.go.
+	if shifted := clock + uint32(rtt/millis) + 20; t.spoke && (!known || int32(shifted-t.lastTS) < 0) {
+		w.failf("%s would let TSval go back: known %v, %d after %d", l.name, known, shifted, t.lastTS)
+	}
+	w.loneSeen.TookOver++
+	if !t.node.alive {
+		w.loneSeen.TookOverDead++
+	}
+	return nil
+}
+
+// startsAlone is a start of one that holds nothing.
+func (w *world) startsAlone(l *lonely, epoch uint64, why string) {
+	old := w.tenure
+	w.logf("%s starts empty in epoch %d: %s", l.name, epoch, why)
+	w.startedOver(old)
+	if err := l.core.SetRole(replication.RoleActive, epoch); err != nil {
+		w.failf("%s starts empty: %v", l.name, err)
+	}
+	w.loneSeen.StartedEmpty++
+	w.seen.StartedEmpty++
+	l.next, l.astray = 0, false
+	l.forget()
+	l.serveEpoch(epoch)
+	if old != nil {
+		w.forsake(old.table)
+	}
+	w.loseAll()
+}
+
+// startedOver: a holder of connections is passed over only if it has not been able to
+// say a word for StartEmptyAfter.
+func (w *world) startedOver(old *tenure) {
+	if old == nil || !old.node.alive || old.node.life != old.life || old.node.core.Role() != replication.RoleActive {
+		return
+	}
+	w.loneSeen.StartedOverHolder++
+	since := w.now
+	for _, x := range w.troubles {
+		if x.until >= w.now-1000*millis { // one that has just come to itself is mute, and asks
+			since = min(since, x.from)
+		}
+	}
+	// It is asked twice a second, and clocks may be off by one per cent.
+	if !w.split && w.now-since < w.startEmpty-w.startEmpty/40-800*millis {
+		w.failf("%s holds connections, and is passed over after %d ms", old.node.name, (w.now-since)/millis)
+	}
+}
+
+// dropped: l has stepped down. What the other active does not continue is lost; if there
+// is none, a standby may still continue it.
+func (w *world) dropped(l *lonely) {
+	if o := w.other(l.node); w.tenure == l.ten && o.alive && o.core.Role() == replication.RoleActive {
+		w.tenure, w.spoken = o.driver.(*lonely).ten, 0
+	}
+	if w.tenure != l.ten {
+		w.forsakeFor(l.table, w.tenure.table)
+	}
+}
+
+// forsake: nobody continues the connections of a table any more.
+func (w *world) forsake(t *table) { w.forsakeFor(t, nil) }
+
+func (w *world) forsakeFor(t, by *table) {
+	for _, g := range t.ordered {
+		f := g.f
+		if f.over() || g.gone || !f.said() || by != nil && by.byFlow[f] != nil {
+			continue
+		}
+		w.loneSeen.Lost++
+		if w.single && !w.plan.unequal && (by == nil || t.protected(g)) {
+			w.failf("flow %d is lost in a world of single faults", f.n)
+		}
+		w.loseFlow(f)
+	}
+}
