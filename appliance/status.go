@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"fmt"
 	"maps"
 	"time"
 
@@ -117,6 +118,8 @@ func (n *Node) statusQuorum(s *control.Status) {
 	switch {
 	case q.Silent:
 		s.InSync, s.WhyNotInSync = false, "silent: neither the witness nor the peer answers, so the lease is over"
+	case s.Role == control.RoleStarting && !st.Active.None():
+		s.WhyNotInSync = fmt.Sprintf("no role yet: %s may hold connections, and is waited for (pair.start_empty_after)", st.Active.Node)
 	case s.InSync && st.Standby.None():
 		s.InSync, s.WhyNotInSync = false, "the witness has not agreed yet that the standby may take over"
 	}

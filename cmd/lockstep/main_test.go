@@ -141,6 +141,7 @@ func sample() control.Status {
 		Connections:  control.Connections{Open: 7, Protected: 6, Unprotected: 1},
 		Takeovers:    1,
 		LastTakeover: &control.Takeover{At: time.Now().Add(-time.Hour), DurationMicros: 12_345, Legs: 4, Connections: 2, Why: "session closed"},
+		LastLoss:     &control.Loss{At: time.Now().Add(-time.Minute), Text: "3 when this appliance last knew (3 of web)", Why: "nobody else is heard"},
 		Drops:        map[string]uint64{"rare": 1, "frequent": 900, "never": 0},
 		Services:     []control.Service{{Name: "web", Listen: []string{"203.0.113.10:80"}, Protection: "gateway", Connections: 7, Servers: []control.Backend{{Addr: "10.20.0.11:80", Healthy: true, Checked: true}}}},
 	}
@@ -167,7 +168,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("in sync: exit %d, %s", status, errs)
 	}
 	expect(t, out, "a of pair edge", "active for 1m0s, epoch 2", "b at 10.30.0.2:7400, connected", "in sync", "yes",
-		"2.0 KiB in 1 batch, 120 us", "7 open: 6 protected, 1 unprotected", "4 legs in 12.3 ms (session closed)", "web  203.0.113.10:80 -> 10.20.0.11:80  gateway, 7 connections, healthy")
+		"2.0 KiB in 1 batch, 120 us", "7 open: 6 protected, 1 unprotected", "4 legs in 12.3 ms (session closed)", "1m0s ago this appliance started without connections: 3 when", "web  203.0.113.10:80 -> 10.20.0.11:80  gateway, 7 connections, healthy")
 	if strings.Index(out, "frequent") > strings.Index(out, "rare") || strings.Contains(out, "never") || strings.Contains(out, "\x1b") {
 		t.Errorf("drops out of order, or colours without a terminal:\n%s", out)
 	}

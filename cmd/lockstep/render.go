@@ -44,6 +44,9 @@ func render(s *control.Status, c palette, now time.Time, all bool) string {
 		row("SYN cookies", "%d sent, %d answered", s.Connections.CookiesSent, s.Connections.CookiesAccepted)
 	}
 	row("takeovers", "%s", renderTakeovers(s, c, now))
+	if l := s.LastLoss; l != nil {
+		row("lost", "%s ago this appliance started without connections: %s (%s)", age(now, l.At), c.bad(l.Text), l.Why)
+	}
 	row("memory", "%s buffered of %s", bytesText(s.Memory.BufferedBytes), bytesText(s.Memory.Limit))
 	renderServices(s, c, row, all)
 	renderDrops(s, row)

@@ -116,6 +116,7 @@ type Alone struct {
 	handed bool  // of candidate: our standby holds all that we had, and nothing was said since
 	stays  bool  // of candidate: said that somebody else holds the addresses
 
+	newest   bool   // of solitary: we have taken over, so no claimant is a newer active
 	claimAt  Nanos  // of solitary and doubting: the last claim that was asked about; Never: none was
 	claimant string // whose
 }
@@ -145,7 +146,7 @@ func (r *Alone) enter(s stage, now Nanos) {
 		r.standby = Boot{}
 	}
 	r.stage, r.begun = s, now
-	r.dead, r.handed, r.stays = false, false, false
+	r.dead, r.handed, r.stays, r.newest = false, false, false, false
 	r.askAt, r.askFrom, r.askedAt, r.claimAt, r.claimant = now, Never, Never, Never, ""
 	r.a.Prove(s != following && s != leading)
 }
@@ -270,6 +271,7 @@ func (r *Alone) takeOver(now Nanos, epoch uint64, why string) {
 		return
 	}
 	r.enter(solitary, now)
+	r.newest = true
 }
 
 // giveUp is where a standby's store is of no use any more. The former active may still
@@ -417,7 +419,7 @@ func (r *Alone) Claimed(now Nanos, who string) {
 	case solitary:
 		// The claimant can be the peer only if that lives, and if neither could hear the
 		// other when we went on.
-		if !r.dead && now-r.begun <= claimWindow && r.contested(now, who, claimPause) {
+		if !r.dead && !r.newest && now-r.begun <= claimWindow && r.contested(now, who, claimPause) {
 			r.doubt(now, "somebody else answers for our addresses", false)
 		}
 	}

@@ -20,9 +20,10 @@ type lonely struct {
 	astray   bool     // see table, of what is taken over
 	followed *session // in which we are the standby, or were last
 	claims   []string
-	refused  bool // the peer's kernel has refused, in the present search
-	proving  int  // number of the search; even: none
-	watches  int  // number of the look that counts
+	defended nanos // when we last announced again because of a claim
+	refused  bool  // the peer's kernel has refused, in the present search
+	proving  int   // number of the search; even: none
+	watches  int   // number of the look that counts
 }
 
 var (
@@ -53,8 +54,9 @@ func (l *lonely) turn() {
 		who := l.claims[0]
 		l.claims = l.claims[1:]
 		l.rules.Claimed(l.now(), who)
-		if l.speaks() {
-			l.hold() // defends it
+		if l.speaks() && l.now() >= l.defended+1000*millis {
+			l.defended = l.now()
+			l.hold()
 		}
 	}
 	if l.refused {
