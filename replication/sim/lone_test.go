@@ -40,17 +40,17 @@ func TestLoneFaultAtEveryStep(t *testing.T) {
 	if *oneSeed >= 0 {
 		t.Skip("one seed only")
 	}
-	first, last := 300, 500
+	first, last := 400, 500
 	if testing.Short() {
-		last = 340
+		last = 440
 	}
 	n := 2 * (last - first)
 	_, seen, _, lone := playAll(t, n, func(i int) Config {
 		step := first + i/2
-		return Config{Seed: uint64(6001 + i%2), Fault: step, Kind: FaultKind(step % int(numSingle)), Alone: true}
+		return Config{Seed: uint64(6004 + i%2), Fault: step, Kind: FaultKind(step % int(numSingle)), Alone: true}
 	})
 	t.Logf("%d faults: %+v %+v", n, seen, lone)
-	if lone.TookOver == 0 || lone.HandOver == 0 || lone.WentOn == 0 || lone.Lost > 0 {
+	if lone.TookOver == 0 || lone.HandOver == 0 || lone.WentOn == 0 || seen.HeldRequest+seen.HeldResponse == 0 || lone.Lost > 0 {
 		t.Errorf("not all that this test is for has happened, or too much: %+v", lone)
 	}
 }

@@ -67,14 +67,14 @@ func (w *world) continuesAlone(l *lonely, epoch uint64) error {
 		w.failf("%s continues connections although %s went on without it (invariant 5)", l.name, t.node.name)
 	}
 	clock, known := l.core.PeerClock(l.clock())
-	rtt := l.core.RTT()
+	rtt, live := l.core.RTT(), l.core.Stats().Connections
 	l.astray = t.table.astray
 	if err := l.continueAll(epoch, t.table); err != nil {
 		w.failf("%s can take over, and can not: %v", l.name, err)
 		return err
 	}
 	// Invariant 7, with the margin of appliance/roles.go.
-	if shifted := clock + uint32(rtt/millis) + 20; t.spoke && (!known || int32(shifted-t.lastTS) < 0) {
+	if shifted := clock + uint32(rtt/millis) + 20; live > 0 && t.spoke && (!known || int32(shifted-t.lastTS) < 0) {
 		w.failf("%s would let TSval go back: known %v, %d after %d", l.name, known, shifted, t.lastTS)
 	}
 	w.loneSeen.TookOver++

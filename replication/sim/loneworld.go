@@ -56,6 +56,9 @@ func (w *world) startLone(cfg Config) {
 	}
 	w.pausing = w.chance(0.5)
 	w.chaos = w.between(2000*millis, 6000*millis)
+	if cfg.Fault >= 0 {
+		w.chaos = 2000 * millis
+	}
 	p.span = w.chaos
 	switch {
 	case cfg.Fault >= 0 || w.chance(0.5):
@@ -96,7 +99,7 @@ func (w *world) aloneConfig(n *node) roles.AloneConfig {
 
 func (w *world) runLone() {
 	for w.err == nil {
-		if len(w.faults) > 0 && w.steps >= w.faults[0].step && !w.healed {
+		if len(w.faults) > 0 && w.steps >= w.faults[0].step && !w.healed && w.wholeNow() {
 			kind := w.faults[0].kind
 			w.faults = w.faults[1:]
 			w.strikeAlone(kind)

@@ -61,6 +61,9 @@ func (m *machine) wake() {
 	if m.id < 2 && m.w.nodes[m.id].fenced() && m.w.nodes[m.id].core.Role() == replication.RoleActive {
 		m.w.pairSeen.FencedZombie++
 	}
+	if m.w.duo != nil && m.id < 2 && m.w.nodes[m.id].silent() && m.w.nodes[m.id].core.Role() == replication.RoleActive {
+		m.w.loneSeen.WokeMute++
+	}
 	in := m.inbox
 	m.inbox = nil
 	if m.w.chance(0.5) {
