@@ -33,18 +33,19 @@ type bench struct {
 	legs chan *stack.Leg
 	wg   sync.WaitGroup
 
-	mu      sync.Mutex
-	cond    *sync.Cond
-	pkts    []script.Segment
-	pongs   int
-	allowed uint32 // offset that an ACK may cover at most
-	edge    uint32 // right edge that was announced, as an offset
-	scale   uint32 // of the engine's windows
-	tsval   uint32
-	stamped bool // tsval is valid
-	leg     *stack.Leg
-	seq     uint32 // next of the client's stream, offset
-	iss     uint32 // the engine's
+	mu         sync.Mutex
+	cond       *sync.Cond
+	pkts       []script.Segment
+	pongs      int
+	icmpErrors int
+	allowed    uint32 // offset that an ACK may cover at most
+	edge       uint32 // right edge that was announced, as an offset
+	scale      uint32 // of the engine's windows
+	tsval      uint32
+	stamped    bool // tsval is valid
+	leg        *stack.Leg
+	seq        uint32 // next of the client's stream, offset
+	iss        uint32 // the engine's
 }
 
 // Incoming implements stack.Handler.
@@ -97,7 +98,10 @@ func (b *bench) read() {
 		}
 		pkt := slices.Clone(buf[:n])
 		b.mu.Lock()
-		if pkt[9] == 1 {
+		if pkt[9] == 1 && pkt[20] != 0 {
+			b.icmpErrors++
+			b.checkError(pkt)
+		} else if pkt[9] == 1 {
 			b.pongs++
 		} else if s, err := script.Decode(hdr, pkt); err != nil {
 			b.t.Errorf("packet of the engine: %v", err)
@@ -107,6 +111,19 @@ func (b *bench) read() {
 		}
 		b.mu.Unlock()
 		b.cond.Broadcast()
+	}
+}
+
+// checkError: host unreachable, quoting the client's first segment that is not
+// acknowledged.
+func (b *bench) checkError(p []byte) {
+	in := p[28:]
+	if p[20] != 3 || p[21] != 1 || cksum(p[:20]) != 0 || cksum(p[20:]) != 0 || string(in[12:16]) != string(p[16:20]) ||
+		binary.BigEndian.Uint16(in[20:]) != benchClient.Port() || binary.BigEndian.Uint16(in[22:]) != benchVIP.Port() {
+		b.t.Errorf("ICMP error: %x", p)
+	}
+	if seq := binary.BigEndian.Uint32(in[24:]); seq != benchISN+1 {
+		b.t.Errorf("ICMP error quotes %d", seq-benchISN-1)
 	}
 }
 

@@ -191,6 +191,7 @@ func (e *Engine) fromCookie(s *segment) *Leg {
 	l.rxEdge = uint64(e.firstWindow(p.OurMSS))
 	l.cookieTS(s, key)
 	e.Heard(p.Remote.Addr())
+	l.tsKnown, l.tsAt, l.peerWndMax = true, e.now(), s.tcp.WindowSize()
 	return l
 }
 

@@ -29,6 +29,8 @@ const (
 	DropExtension                // IPv6 extension headers that are not passed over
 	DropNoPort                   // a client's SYN: no port is left for a connection with its server
 	DropStranger                 // from one of too many unknown sources of our own networks
+	DropTimestamp                // older than what came before (RFC 7323, section 5: PAWS)
+	DropAckRange                 // acknowledges what was never sent, or what is long gone (RFC 5961, section 5)
 	numDrops
 )
 
@@ -37,6 +39,7 @@ var dropNames = [numDrops]string{
 	"pending-queue-full", "bad-cookie", "unknown-flow", "stale-segment",
 	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-error", "connection-lost",
 	"signed-segments", "ipv6-extension", "no-port", "unknown-neighbour",
+	"old-timestamp", "ack-range",
 }
 
 func (d Drop) String() string { return dropNames[d] }
@@ -57,6 +60,7 @@ type Counters struct {
 	Rebuilt    atomic.Uint64 // private handshakes completed
 	// SYN cookies: SYN-ACKs of which nothing was remembered, and clients that answered.
 	CookiesSent, CookiesAccepted atomic.Uint64
+	Probes                       atomic.Uint64 // repeated questions where a rebuilt leg's peer is
 }
 
 func (c *Counters) drop(d Drop) { c.drops[d].Add(1) }

@@ -93,6 +93,7 @@ type Engine struct {
 	clock   netClock
 	link    *link
 	gro     gro.GRO // of readLoop
+	probes  prober
 	table   *table
 	owned   map[[16]byte]bool
 
@@ -156,6 +157,7 @@ func New(o Options) (*Engine, error) {
 	e.cookies.init(e.secret[:], o.OnPressure)
 	e.SetLease(Forever)
 	e.ports.of = make(map[portKey]*portPool)
+	e.probes.kick = make(chan struct{}, 1)
 	// netstack announces half of the receive buffer (the rest is for its own
 	// overhead), and takes the scale from the whole.
 	rcvBuf := 2 * (o.Window + windowSlack)
@@ -233,8 +235,9 @@ func (e *Engine) setOptions(o Options, rcvBuf int) error {
 
 // Run reads the device until Close.
 func (e *Engine) Run() {
-	e.wg.Add(2)
+	e.wg.Add(3)
 	go e.readLoop()
+	go e.probeLoop()
 	go e.janitor()
 }
 

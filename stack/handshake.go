@@ -27,6 +27,7 @@ func (e *Engine) newHalfOpen(s *segment) (*Leg, bool) {
 		e.C.drop(DropOptions)
 		return nil, false
 	}
+	l.tsKnown, l.tsAt, l.peerWndMax = true, e.now(), s.tcp.WindowSize()
 	l.p.ISS = e.isn(&s.flow)
 	l.p.OurMSS = e.mss(s.v6)
 	l.p.OurWS = -1
@@ -113,7 +114,7 @@ func (l *Leg) askForReset() {
 	l.mu.Lock()
 	ack := l.permitted(l.rxNxt)
 	m := made{flags: header.TCPFlagAck, seq: l.txSeq(l.txNxt) - 1, ack: l.rxSeq(ack), window: l.windowTo(ack, l.rxEdge)}
-	m.opts = l.ackOptions(l.p.PeerTS, nil)
+	m.opts = l.ackOptions(l.echo(), nil)
 	b := l.flow.build(make([]byte, maxMade), l.v6, false, m)
 	l.mu.Unlock()
 	l.engine.emitMade(b)

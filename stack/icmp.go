@@ -108,7 +108,7 @@ func (e *Engine) icmpAcceptable(q *icmpError) *Leg {
 		return l
 	}
 	off, ok := l.txOffset(q.seq)
-	if !ok || off < l.txUna || off > max(l.txNxt, l.peerAck) {
+	if !ok || off < l.txUna || off > l.ackLimit() {
 		return nil
 	}
 	return l

@@ -51,6 +51,7 @@ func (l *Leg) input(s *segment, pkt *stack.PacketBuffer, outHeld bool) verdict {
 		l.engine.C.drop(DropDetached)
 	}
 	una := max(l.txUna, l.peerAck)
+	l.headAcked()
 	l.mu.Unlock()
 
 	if reply != nil {
@@ -97,8 +98,12 @@ func (l *Leg) reply(a answer, outHeld bool) {
 		defer l.outMu.Unlock()
 	}
 	l.mu.Lock()
+	first := l.reviving()
 	b := a()
 	l.mu.Unlock()
+	for _, p := range first {
+		l.engine.emitMade(p)
+	}
 	if b != nil {
 		l.engine.emitMade(b)
 	}
@@ -121,6 +126,7 @@ func (l *Leg) inputDialing(s *segment) verdict {
 	} else {
 		l.p.PeerWS, l.p.OurWS = -1, -1
 	}
+	l.tsKnown, l.tsAt, l.peerWndMax = true, l.engine.now(), s.tcp.WindowSize()
 	if l.p.TS {
 		l.p.RTTMicros = (l.engine.ClockMillis() - (s.tsEcr() + 0 - l.p.TSOffset)) * 1000
 	}
@@ -180,14 +186,6 @@ func (l *Leg) inputAttached(s *segment) (verdict, answer) {
 		}
 		return vDeliver, nil // challenge ACK, RFC 5961 section 4
 	}
-	if !l.confirmed && f&(header.TCPFlagSyn|header.TCPFlagRst|header.TCPFlagAck) == header.TCPFlagAck && l.knows(s) {
-		l.confirmed = true
-		if l.restored {
-			l.engine.halfOpenDone(l)
-			// Data for the peer may have waited for this.
-			defer l.events.Wake(l)
-		}
-	}
 	return vDeliver, nil
 }
 
@@ -201,80 +199,77 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 		l.engine.C.drop(DropOptions)
 		return vDrop, nil
 	}
+	var tsVal uint32
 	if ts >= 0 {
-		// RFC 7323, 4.3 asks for SEG.SEQ <= Last.ACK.sent; close enough for a
-		// value that only must not be from the distant past.
-		if l.plausible(s) {
-			l.p.PeerTS = be32(opts[ts+2:])
-		}
-		if l.tsDelta != 0 {
-			if ecr := be32(opts[ts+6:]); ecr != 0 {
-				put32(opts[ts+6:], ecr-l.tsDelta)
-			}
+		tsVal = be32(opts[ts+2:])
+	}
+	if refused, reply := l.refuse(s, tsVal, ts >= 0); refused {
+		return vDrop, reply
+	}
+	var ecr uint32
+	if ts >= 0 {
+		if ecr = be32(opts[ts+6:]); ecr != 0 {
+			put32(opts[ts+6:], l.echoIn(ecr))
 		}
 	}
 	if tcp.Flags()&header.TCPFlagAck == 0 {
 		return vDeliver, nil
 	}
 	ack := tcp.AckNumber()
-	if off, ok := near(l.txNxt, ack-(l.p.ISS+1)); ok && l.plausible(s) {
+	off, ok := near(l.txNxt, ack-(l.p.ISS+1))
+	if ok && tcp.Flags()&(header.TCPFlagSyn|header.TCPFlagRst) == 0 && l.acceptable(s) {
+		l.learn(s, tsVal, ts >= 0)
 		if l.heard() || l.restored && !l.located {
 			defer l.events.Wake(l) // somebody may wait for that, see Probe and PeerHas
 		}
-		l.peerWnd, l.located = tcp.WindowSize(), true
-		if tcp.Flags()&header.TCPFlagFin != 0 {
-			if end, ok := l.rxOffset(tcp.SequenceNumber() + s.segLen()); ok {
-				l.rxFin = end
-			}
-		}
+		first := !l.located
+		l.located = true
+		l.settle(off)
 		if off > l.txNxt && l.restored {
 			// A peer that knows more of us than the new endpoint does (the
 			// former active sent it): netstack would ignore the ACK and the
 			// connection would hang. It is news; the rest counts when the
 			// endpoint has sent that far.
 			l.engine.C.Clamped.Add(1)
-			reply = l.learnPeerAck(s, off)
+			reply = l.learnPeerAck(s, off, ecr)
 			off = l.txNxt
 			ack = l.txSeq(off)
 		}
-		if l.restored && reply == nil && l.mayHurry(s) {
+		if l.restored && reply == nil && l.answered(s, ecr) {
 			reply = l.ackNow
 		}
-		// An ACK of what was never sent stays as it is: netstack answers it or
-		// not (RFC 9293, 3.10.7.4); it is no delivery.
-		if off <= l.txNxt && off > l.txUna {
+		if off > l.txUna {
 			l.txUna = off
 			if reply == nil && l.restored && off >= l.peerAck {
 				reply = l.payOwed // of a FIN, see gate
 			}
+		}
+		if first && l.restored {
+			l.locatedNow()
 		}
 	}
 	l.finishIn(tcp, opts, sack, ack)
 	return vDeliver, reply
 }
 
-// knows reports whether a segment can only be from somebody who has our SYN-ACK.
-func (l *Leg) knows(s *segment) bool {
-	_, ok := l.txOffset(s.tcp.AckNumber())
-	return ok && l.plausible(s)
-}
-
 // learnPeerAck notes that the peer has everything below off, which is beyond
 // txNxt. Whatever we said from a lower sequence number it has discarded unread,
 // the acknowledgement with it (RFC 9293, 3.10.7.4, first check): say it again
 // from where the peer is.
-func (l *Leg) learnPeerAck(s *segment, off uint64) answer {
+func (l *Leg) learnPeerAck(s *segment, off uint64, ecr uint32) answer {
 	if off <= l.peerAck {
 		return nil
 	}
 	l.peerAck = off
-	l.mayHurry(s)
-	return l.ackNow
+	if l.aheadSaid++; l.answered(s, ecr) || l.aheadSaid <= aheadAnswers {
+		return l.ackNow
+	}
+	return l.challenge()
 }
 
 // ackNow makes an ACK of what is permitted, from where the peer is.
 func (l *Leg) ackNow() []byte {
-	if l.state != stAttached {
+	if l.state != stAttached && l.state != stBuilding { // building: what waited is replayed
 		return nil
 	}
 	return l.ackTo(l.rxEdge, l.hurry())
@@ -285,7 +280,7 @@ func (l *Leg) ackTo(edge uint64, sack []byte) []byte {
 	ack := l.permitted(l.rxNxt)
 	edge = max(edge, ack)
 	m := made{flags: header.TCPFlagAck, seq: l.txSeq(max(l.txNxt, l.peerAck)), ack: l.rxSeq(ack), window: l.windowTo(ack, edge)}
-	m.opts = l.ackOptions(l.p.PeerTS, sack)
+	m.opts = l.ackOptions(l.echo(), sack)
 	l.left(ack, edge)
 	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
 }
@@ -306,19 +301,6 @@ func (l *Leg) finishIn(tcp header.TCP, opts []byte, sack int, ack uint32) {
 	}
 }
 
-// plausible keeps a forged or ancient segment's ACK from counting as delivery:
-// its sequence numbers must touch the window (RFC 9293, 3.10.7.4 first check;
-// netstack repeats it exactly, from its own state).
-func (l *Leg) plausible(s *segment) bool {
-	const behind = 16 << 20 // old duplicates of data are common; ACKs on them are honest
-	off, ok := l.rxOffset(s.tcp.SequenceNumber())
-	if !ok {
-		// Keepalive probes carry SEQ one below the stream's start.
-		return s.tcp.SequenceNumber() == l.p.IRS
-	}
-	return off <= max(l.rxEdge, l.rxNxt) && off+behind >= l.rxNxt
-}
-
 // inputTombstone answers for a connection that ended in order.
 func (l *Leg) inputTombstone(s *segment) (verdict, answer) {
 	f := s.tcp.Flags()
@@ -335,7 +317,7 @@ func (l *Leg) inputTombstone(s *segment) (verdict, answer) {
 	}
 	return vDrop, func() []byte {
 		m := made{flags: header.TCPFlagAck, seq: l.txSeq(l.txNxt), ack: l.rxSeq(l.rxNxt), window: 0xffff}
-		m.opts = l.ackOptions(l.p.PeerTS, nil)
+		m.opts = l.ackOptions(l.echo(), nil)
 		return l.flow.build(make([]byte, maxMade), l.v6, false, m)
 	}
 }

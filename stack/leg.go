@@ -100,7 +100,7 @@ type Leg struct {
 	rxNxt    uint64 // RCV.NXT as netstack last said it
 	rxAcked  uint64 // highest ACK that left
 	rxEdge   uint64 // highest right edge of the window that left
-	rxFin    uint64 // offset after the peer's FIN, once one was seen; 0 before
+	rxFin    uint64 // offset after the peer's FIN, once one was seen; 0 before. See learn
 	rxFreed  uint64 // discarded from the receive queue; rxNxt-rxFreed is buffered here
 	rxAhead  uint64 // bytes before rxFreed that wait elsewhere, see Resume.Ahead
 	rxWants  uint64 // right edge that netstack last wanted to announce
@@ -115,8 +115,11 @@ type Leg struct {
 
 	// peerAck is how far the peer says it is, where that is beyond txNxt: the
 	// former active had sent more than this endpoint has sent again so far.
-	peerAck uint64
-	peerWnd uint16 // newest window field of the peer
+	peerAck    uint64
+	peerWnd    uint16 // newest window field of the peer
+	peerWndMax uint16 // largest one
+	// txReach is the highest offset that a former active can have sent.
+	txReach uint64
 
 	// pathMTU is what the path to the peer takes, bytes, until pathUntil; 0: not known
 	// to be less than the device's.
@@ -125,11 +128,17 @@ type Leg struct {
 	fragment  bool // until then the path is narrower than minMTU4: routers may fragment
 
 	confirmed bool                  // the peer has shown that it knows the connection
-	located   bool                  // the peer has said where it is, by a plausible ACK
+	located   bool                  // the peer has said where it is, by an acceptable segment
+	settled   bool                  // restored: and nothing that the former active sent can change that
 	restored  bool                  // continued from another appliance: peers may be ahead of us
 	quiet     bool                  // restore: the peer is not to be disturbed; the first pure ACK stays here
-	hurried   bool                  // restore: it is decided whether the peer is to be hurried
-	hurryTo   uint64                // peer's SND.NXT, if the next ACK of the wrap is to carry hurry's option; else 0
+	probed    bool                  // restore: the peer's next pure ACK may tell what is in flight, see answered
+	rxProbed  uint64                // restore: rxNxt when it was asked
+	peerNxt   uint64                // restore: the peer's SND.NXT as it has said then
+	hurryTo   uint64                // the same, if the next ACK of the wrap is to carry hurry's option; else 0
+	hurries   int                   // such ACKs
+	revives   int                   // times that the peer's time-out was taken back
+	revive    bool                  // it is to be now, see reviving
 	ownPort   bool                  // a server: the local port is from the engine's ports
 	halfWay   bool                  // a server: the ACK that completes its handshake is kept back, see Complete
 	finHeld   bool                  // restore: the peer's FIN is held; replay it to the endpoint
@@ -139,6 +148,25 @@ type Leg struct {
 	asked    atomic.Bool  // the peer has asked whether the other end is there
 	awaited  atomic.Bool  // see Probe
 	heardAt  atomic.Int64 // when the peer has said something, by Engine.tick
+
+	// Timestamps (RFC 7323). p.PeerTS is TS.Recent if tsKnown: it was, at tsAt.
+	tsKnown bool
+	tsAt    time.Duration
+	staleTS uint32        // restored: the peer's stamp that netstack was given in place of TS.Recent
+	tsBorn  uint32        // restored: our stamp when the endpoint was made
+	bornAt  time.Duration // restored: and when that was
+	ownEcho bool          // restored: the peer has echoed a stamp of this endpoint
+
+	// Probing, of a continued leg: see probe.go.
+	probing    bool // the prober has it
+	probesSent int
+	head       *stack.PacketBuffer // first segment that the peer may lack, as it left
+	headEnd    uint64              // offset after it
+	headAt     time.Duration       // when it left last
+	headDone   bool                // the peer has acknowledged one of this endpoint's
+
+	challengeAt time.Duration // when the next refused segment may be answered
+	aheadSaid   int           // answers to acknowledgements from ahead of us
 
 	synAckAt    time.Duration // monotonic; for the round trip and retransmission
 	synAckTries int
@@ -330,6 +358,7 @@ func (l *Leg) end(st legState, err error) {
 	}
 	pend := l.pending
 	l.pending = nil
+	l.dropHead()
 	l.engine.buffered.Add(-int64(l.rxNxt - l.rxFreed))
 	l.rxFreed = l.rxNxt
 	l.tombUntil = l.engine.now() + tombstoneLife
@@ -378,6 +407,9 @@ func (l *Leg) received(off uint64) {
 	if off > l.rxNxt {
 		l.engine.buffered.Add(int64(off - l.rxNxt))
 		l.rxNxt = off
+		if off > l.rxFin {
+			l.rxFin = 0 // bytes came from beyond: it was none
+		}
 	}
 }
 

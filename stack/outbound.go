@@ -18,6 +18,7 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 
 	l.mu.Lock()
 	var emit, changed bool
+	var trim int
 	var inject func()
 	switch l.state {
 	case stDialing:
@@ -32,13 +33,20 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 			break
 		}
 		var known uint64
-		emit, changed, known = l.translateOut(tcp, payload)
+		emit, changed, known, trim = l.translateOut(tcp, payload)
 		if known > 0 {
 			inject = l.acknowledgeKnown(known, tcp, emit)
 			emit = false
 		}
 	default:
 		l.engine.C.drop(DropDetached)
+	}
+	if trim > 0 {
+		trimFront(pkt, trim)
+		changed = true
+	}
+	if emit {
+		l.keepHead(pkt, tcp, payload-trim)
 	}
 	piece, fragment := l.pieceSize(pkt.HeaderSize()), l.fragment
 	l.mu.Unlock()
@@ -82,29 +90,23 @@ func (l *Leg) learnOurSYN(tcp header.TCP) {
 // translateOut turns a segment of the attached endpoint into wire numbers and
 // applies the gate ("the one rule"). It reports whether the segment leaves and
 // whether its header was changed. known > 0: the peer has had everything below
-// known all along; the segment does not leave, it is to be acknowledged here.
-func (l *Leg) translateOut(tcp header.TCP, payload int) (emit, changed bool, known uint64) {
+// known all along; the segment does not leave, it is to be acknowledged here. trim:
+// the peer has that many bytes of the payload's front, they do not leave.
+func (l *Leg) translateOut(tcp header.TCP, payload int) (emit, changed bool, known uint64, trim int) {
 	flags := tcp.Flags()
 	opts := []byte(tcp[header.TCPMinimumSize:tcp.DataOffset()])
 	ts, sack, ok := locateOptions(opts)
 	if !ok {
 		l.engine.C.drop(DropOptions) // netstack does not do that
-		return false, false, 0
+		return false, false, 0, 0
 	}
 
 	if l.seqDelta != 0 {
 		tcp.SetSequenceNumber(tcp.SequenceNumber() + l.seqDelta)
 		changed = true
 	}
-	if ts >= 0 {
-		now, stamp := l.tsNow(), be32(opts[ts+2:])
-		if d := now - stamp; int32(d-l.tsDelta) < 0 {
-			l.tsDelta = d
-		}
-		if now != stamp {
-			put32(opts[ts+2:], now)
-			changed = true
-		}
+	if ts >= 0 && l.stampOut(opts[ts:]) {
+		changed = true
 	}
 	if flags&header.TCPFlagRst == 0 {
 		end := uint32(payload)
@@ -124,6 +126,12 @@ func (l *Leg) translateOut(tcp header.TCP, payload int) (emit, changed bool, kno
 				known = off
 				tcp.SetSequenceNumber(l.txSeq(l.peerAck))
 				changed = true
+			case off > l.peerAck && l.peerAck+uint64(end) > off:
+				// No sender goes below SND.UNA, so some receivers do not bear it.
+				trim = min(payload, int(l.peerAck+uint64(end)-off))
+				tcp.SetSequenceNumber(tcp.SequenceNumber() + uint32(trim))
+				payload -= trim
+				changed = true
 			case end == 0 && off < l.peerAck:
 				tcp.SetSequenceNumber(l.txSeq(l.peerAck))
 				changed = true
@@ -134,7 +142,7 @@ func (l *Leg) translateOut(tcp header.TCP, payload int) (emit, changed bool, kno
 		l.quiet = false
 		if ack, ok := l.rxOffset(tcp.AckNumber()); ok && payload == 0 && flags == header.TCPFlagAck && ack <= l.rxAcked {
 			l.engine.C.drop(DropOwnHandshake) // the answer to attached's segment, no news
-			return false, changed, 0
+			return false, changed, 0, 0
 		}
 	}
 	if flags&header.TCPFlagRst != 0 {
@@ -150,7 +158,24 @@ func (l *Leg) translateOut(tcp header.TCP, payload int) (emit, changed bool, kno
 		// Only an acknowledgement in it can matter; that leaves by itself.
 		emit = emit && (l.rxAcked > acked || l.rxEdge > edge)
 	}
-	return emit, changed || changed2, known
+	return emit, changed || changed2, known, trim
+}
+
+// stampOut makes the timestamps option o the wire's, and reports whether that changed it.
+func (l *Leg) stampOut(o []byte) (changed bool) {
+	now, stamp := l.tsNow(), be32(o[2:])
+	if d := now - stamp; int32(d-l.tsDelta) < 0 {
+		l.tsDelta = d
+	}
+	if now != stamp {
+		put32(o[2:], now)
+		changed = true
+	}
+	if l.restored && be32(o[6:]) == l.staleTS {
+		put32(o[6:], l.echo())
+		changed = true
+	}
+	return changed
 }
 
 // gateOut applies the gate to a segment that is otherwise in wire numbers.
@@ -426,6 +451,24 @@ func (l *Leg) ackOptions(tsEcr uint32, sack []byte) []byte {
 		b = append(b, header.TCPOptionNOP)
 	}
 	return b
+}
+
+// trimFront takes n bytes off the front of a segment's payload.
+func trimFront(pkt *stack.PacketBuffer, n int) {
+	pkt.Data().TrimFront(n)
+	tcp := header.TCP(pkt.TransportHeader().Slice())
+	size := uint16(len(tcp) + pkt.Data().Size())
+	switch net := pkt.Network().(type) {
+	case header.IPv4:
+		net.SetTotalLength(uint16(net.HeaderLength()) + size)
+		net.SetChecksum(0)
+		net.SetChecksum(^net.CalculateChecksum())
+	case header.IPv6:
+		net.SetPayloadLength(size)
+	}
+	// CHECKSUM_PARTIAL: the sum of the pseudo-header, the kernel adds the rest.
+	net := pkt.Network()
+	tcp.SetChecksum(header.PseudoHeaderChecksum(header.TCPProtocolNumber, net.SourceAddress(), net.DestinationAddress(), size))
 }
 
 // rewriteChecksum computes a whole TCP checksum after a header change.

@@ -14,6 +14,13 @@ type Resume struct {
 	// Sent is the first byte of our stream that the endpoint is to send:
 	// everything below is known to be acknowledged. Our FIN is not counted.
 	Sent uint64
+	// Held is the end of what is known to have arrived of our stream from its source,
+	// the source's FIN not counted; HeldFIN: that follows there. So the former active
+	// can have sent no more than the source's window beyond. ManySources: the stream's
+	// source may have changed.
+	Held        uint64
+	HeldFIN     bool
+	ManySources bool
 	// Ahead is how many bytes before Received wait elsewhere for their receiver. They
 	// count against the window if they are more than one: see Leg.edge.
 	Ahead uint64
@@ -35,7 +42,7 @@ func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 	l := &Leg{
 		engine: e, flow: flowOf(p.Local, p.Remote), v6: p.Local.Addr().Is6() && !p.Local.Addr().Is4In6(),
 		events: ev, state: stWaiting, p: p, gateOpen: true, restored: true,
-		confirmed: r.PeerKnows, finHeld: r.PeerFIN, halfWay: r.HalfWay, quiet: r.Quiet && r.PeerKnows && !r.PeerFIN,
+		confirmed: r.PeerKnows, probed: true, finHeld: r.PeerFIN, halfWay: r.HalfWay, quiet: r.Quiet && r.PeerKnows && !r.PeerFIN,
 		rxNxt: r.Received, rxFreed: r.Received, permit: r.Received,
 		rxAcked: r.Received, rxEdge: r.Received + e.window, txNxt: r.Sent, txUna: r.Sent,
 	}
@@ -43,6 +50,7 @@ func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 		// The peer may have been told that its FIN is here: an ACK must not go back.
 		l.permit, l.rxAcked = r.Received+1, r.Received+1
 	}
+	l.txReach = e.reach(&r)
 	l.rxAhead = r.Ahead
 	l.rxEdge = min(l.rxEdge, max(l.edgeLimit(), r.Received))
 	if p.OurWS >= 0 {
@@ -184,6 +192,7 @@ func (l *Leg) answerSYN(tcp header.TCP) func() {
 		case header.TCPOptionTS:
 			val := be32(o[2:])
 			l.tsDelta = l.engine.ClockMillis() + l.p.TSOffset - val
+			l.tsBorn, l.staleTS = l.tsNow(), l.p.PeerTS
 			// netstack takes its first round trip from the echo: tell it that
 			// of the real handshake, not that of this private one, or the
 			// first retransmission time-out would be far too short on a WAN.
@@ -220,6 +229,7 @@ func (l *Leg) attached() func() {
 		}))
 	}
 	var probe []byte
+	l.bornAt = l.engine.now()
 	if l.restored {
 		// A segment from before the window makes netstack announce RCV.NXT
 		// with its whole window: that acknowledges at once all that is held.
@@ -231,6 +241,7 @@ func (l *Leg) attached() func() {
 		}
 		if !l.quiet && !l.halfWay { // a server in SYN-RECEIVED may take a probe for an error
 			probe = l.probe()
+			l.startProbing()
 		}
 	}
 	return func() {
@@ -278,7 +289,8 @@ func (l *Leg) probe() []byte {
 	ack := l.permitted(l.rxNxt) // a held FIN was acknowledged by the former active, or is to be now
 	m := made{flags: header.TCPFlagAck, seq: l.txSeq(l.txNxt) - 1, ack: l.rxSeq(ack), window: l.windowTo(ack, l.rxEdge)}
 	l.left(ack, l.rxEdge)
-	m.opts = l.ackOptions(l.p.PeerTS, nil)
+	m.opts = l.ackOptions(l.echo(), nil)
+	l.probed, l.rxProbed = true, l.rxNxt
 	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
 }
 
@@ -291,55 +303,6 @@ func (l *Leg) AskPeer() {
 		}
 		return l.probe()
 	}, false)
-}
-
-// mayHurry decides, once per restored leg, whether hurry's option is of use: the
-// answer to the probe carries the peer's SND.NXT, which tells what is in flight.
-func (l *Leg) mayHurry(s *segment) bool {
-	if l.hurried || !l.p.SACK || s.payload > 0 || l.finHeld {
-		return false
-	}
-	l.hurried = true
-	if nxt, ok := l.rxOffset(s.tcp.SequenceNumber()); ok && l.twoMissing(nxt) {
-		l.hurryTo = nxt
-	}
-	return l.hurryTo > 0
-}
-
-// twoMissing reports whether the peer, who has sent everything below nxt, has at
-// least two full segments in flight.
-func (l *Leg) twoMissing(nxt uint64) bool { return nxt >= l.rxNxt+2*uint64(l.segmentSize()) }
-
-// segmentSize is the payload of the peer's full segments.
-func (l *Leg) segmentSize() uint32 {
-	mss := uint32(l.p.OurMSS)
-	if l.p.TS {
-		mss -= header.TCPOptionTSLength + 2
-	}
-	return mss
-}
-
-// hurry makes a SACK option that starts the peer's loss recovery. What was in
-// flight when the former active died is lost, and a peer whose tail loss probe
-// was lost with it would wait for its retransmission time-out (200 ms and more).
-// The option reports the second segment after RCV.NXT: the peer takes the first
-// for lost at once (RFC 8985, 6.2) and sends it again; when that is acknowledged
-// and the reported one turns out to be missing it sends everything again, as
-// RFC 2018 section 8 demands, since a receiver may discard what it has reported.
-// That is what happened: the pair has discarded what its dead half held.
-func (l *Leg) hurry() []byte {
-	nxt := l.hurryTo
-	l.hurryTo = 0
-	// Between the decision and this ACK the peer may have sent it all again. A block
-	// beyond its SND.NXT would be a lie that RFC 2018 does not cover.
-	if nxt == 0 || !l.twoMissing(nxt) {
-		return nil
-	}
-	b := make([]byte, 10)
-	b[0], b[1] = header.TCPOptionSACK, 10
-	put32(b[2:], l.rxSeq(l.rxNxt)+l.segmentSize())
-	put32(b[6:], l.rxSeq(l.rxNxt)+2*l.segmentSize())
-	return b
 }
 
 // replay gives a queued packet to the leg as if it arrived now.

@@ -157,6 +157,7 @@ func (c *Conn) restoreKept(rec *replication.Continue, server stack.Params) error
 	sr.HalfWay = c.unproven
 	sr.Received -= r.start[replication.Response]
 	sr.Sent -= r.start[replication.Request]
+	sr.Held -= r.start[replication.Request]
 	sr.PeerKnows, sr.Quiet = true, rec.Idle
 	var err error
 	if r.leg, err = c.r.engine.Restore(server, sr, r); err != nil {

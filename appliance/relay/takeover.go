@@ -75,6 +75,7 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 	sr.HalfWay = !cr.PeerKnows
 	keep := svc.Kept || k.Record.Start != [2]uint64{}
 	if keep {
+		cr.ManySources = true
 		cr.Ahead = 0 // what waits for the server is in the log, and bounded there
 	}
 	if over := req.FinDelivered && resp.FinDelivered; over || k.Finished {
@@ -129,6 +130,7 @@ func dataEnd(s *replication.StreamState) uint64 {
 func resume(rx, tx *replication.StreamState) stack.Resume {
 	return stack.Resume{
 		Received: dataEnd(rx), Sent: min(tx.Delivered, dataEnd(tx)), PeerFIN: rx.Fin,
+		Held: dataEnd(tx), HeldFIN: tx.Fin,
 		Ahead: dataEnd(rx) - min(rx.Delivered, dataEnd(rx)),
 	}
 }

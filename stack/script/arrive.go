@@ -193,8 +193,15 @@ func (p *Peer) checkTS(s *Segment) {
 		p.rig.violate("%s: TSval went back from %d to %d (%s)", p.name, p.tsMax, s.Opts.TSVal, s)
 	}
 	p.tsMax, p.tsSeen = s.Opts.TSVal, true
-	if s.Flags&ACK != 0 && (int32(s.Opts.TSEcr-p.tsSent) > 0 || s.Opts.TSEcr == 0) {
+	if s.Flags&ACK == 0 || p.moved && s.Opts.TSEcr == 0 {
+		return // after a takeover nobody knows the peer's newest stamp at first
+	}
+	if int32(s.Opts.TSEcr-p.tsSent) > 0 || s.Opts.TSEcr == 0 {
 		p.rig.violate("%s: TSecr %d was never sent (newest is %d)", p.name, s.Opts.TSEcr, p.tsSent)
+	}
+	// A peer that has sent again takes its round trip from the echo (RFC 7323, 4.3).
+	if p.moved && !p.tsLied && s.Flags&SYN == 0 && int32(s.Opts.TSEcr-p.tsMoved) <= 0 {
+		p.rig.violate("%s: TSecr %d is from before the takeover, at %d", p.name, s.Opts.TSEcr, p.tsMoved)
 	}
 }
 

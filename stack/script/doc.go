@@ -36,7 +36,9 @@
 //	c< . ack 1001               it is acknowledged; at once or later
 //	c< . ack 1001 again         by a packet that came after the last injection
 //	c= ack 1 rcv 1              when all is quiet, exactly this (plain runs only)
-//	forge c R 601               a segment in the client's name that it did not send
+//	forge c R 601               a segment in the client's name that it did not send;
+//	                            also: ack N, len N, ts N (its TSval, against the newest)
+//	dropped ack-range           it was dropped, and counted so (plain runs only)
 //	mute c                      until it sends, it does not even acknowledge what
 //	                            comes again (plain runs)
 //	sync hold|auto              nothing, or everything, goes to the standby

@@ -133,9 +133,27 @@ func (s *Script) step(st *Step, words, opts []string) error {
 		if err != nil {
 			return err
 		}
-		st.Out.Seq = n
-		st.Out.Flags, err = parseFlags(arg(1))
+		st.Out.Seq, st.Out.Ack = n, Next
+		if st.Out.Flags, err = parseFlags(arg(1)); err != nil {
+			return err
+		}
+		for i := 3; i+1 < len(args) && err == nil; i += 2 {
+			n, err = strconv.ParseInt(args[i+1], 10, 64)
+			switch args[i] {
+			case "ack":
+				st.Out.Ack = n
+			case "len":
+				st.Out.Len = int(n)
+			case "ts":
+				st.Out.Opts = &Opts{WScale: -1, TS: true, TSVal: uint32(n)}
+			default:
+				return fmt.Errorf("unknown word %q", args[i])
+			}
+		}
 		return err
+	case "dropped":
+		st.Verb, st.Arg = v, arg(0)
+		return nil
 	case "reopen":
 		st.Verb = v
 		n, err := strconv.ParseUint(arg(1), 10, 32)

@@ -87,10 +87,12 @@ type Peer struct {
 	mark     int // length of log at the last Send
 
 	// Set by a takeover.
-	moved   bool  // this connection was continued by another appliance
-	heldAt  int64 // what the standby held of the bytes that come here
-	relearn bool  // the dial that was seen will come again
-	await   bool  // a server: the next step concerns a dial that is still to come
+	tsLied  bool   // the script made it send stamps of its own
+	tsMoved uint32 // newest stamp that the former appliance can have seen
+	moved   bool   // this connection was continued by another appliance
+	heldAt  int64  // what the standby held of the bytes that come here
+	relearn bool   // the dial that was seen will come again
+	await   bool   // a server: the next step concerns a dial that is still to come
 }
 
 func (p *Peer) reset() {
@@ -192,6 +194,9 @@ func (p *Peer) send(o Out, fresh bool) {
 	case p.usesTS() && o.Flags&RST == 0:
 		s.Opts.TS = true
 	}
+	if !syn && s.Opts.TSVal != 0 {
+		p.tsLied = true
+	}
 	if s.Opts.TS && s.Opts.TSVal == 0 {
 		s.Opts.TSVal = p.tsNow()
 		if o.Flags&ACK != 0 && s.Opts.TSEcr == 0 {
@@ -272,6 +277,9 @@ func (p *Peer) retransmit() {
 			continue
 		}
 		o.Ack, o.Win, o.SACK = Next, Next, nil
+		if o.Flags&SYN == 0 && o.Opts != nil && o.Opts.TSVal != 0 {
+			o.Opts = nil // with the stamp of now (RFC 7323, 3.2)
+		}
 		if o.Flags&SYN != 0 {
 			if p.server && p.irs == 0 {
 				continue

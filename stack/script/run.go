@@ -20,9 +20,10 @@ type Run struct {
 
 // player carries a script out.
 type player struct {
-	rig  *Rig
-	conn *Conn
-	step *Step
+	rig   *Rig
+	conn  *Conn
+	step  *Step
+	plain bool
 	// alone: there is no standby any more, and no takeover.
 	alone bool
 	// joined: a fresh standby has joined since the takeover.
@@ -40,7 +41,7 @@ func (s *Script) Play(how Run) (err error) {
 	if err != nil {
 		return err
 	}
-	p := &player{rig: rig, conn: rig.Dial(40000, 4_294_967_000, 1000)}
+	p := &player{rig: rig, plain: how.Before < 0, conn: rig.Dial(40000, 4_294_967_000, 1000)}
 	defer func() {
 		if cerr := rig.Close(); err == nil {
 			err = cerr
@@ -198,6 +199,10 @@ func (p *player) play(st *Step) error {
 		p.rig.mu.Unlock()
 	case "forge":
 		p.forge(p.peer(st.Side), st.Out)
+	case "dropped":
+		if p.plain {
+			return p.wait(func() bool { return p.rig.Engine().C.Drops()[st.Arg] > 0 }, nil)
+		}
 	case "handshake":
 		return p.handshake(st)
 	case "reopen":
@@ -273,7 +278,19 @@ func (p *player) send(to *Peer, o Out) error {
 // forge injects a segment that somebody else makes in the peer's name. It is not
 // sent again; what must follow is provoked again by a keepalive probe.
 func (p *player) forge(as *Peer, o Out) {
-	s := as.Forged(o.Flags, o.Seq, as.State().Received, 1000, NoOpts, nil)
+	ack, opts := as.State().Received, NoOpts
+	if o.Ack != Next {
+		ack = o.Ack
+	}
+	p.rig.mu.Lock()
+	payload := as.payload(o.Seq, o.Len, true)
+	if o.Opts != nil && as.usesTS() {
+		opts = *o.Opts
+		opts.TSVal += as.tsSent
+		opts.TSEcr = as.tsMax
+	}
+	p.rig.mu.Unlock()
+	s := as.Forged(o.Flags, o.Seq, ack, 1000, opts, payload)
 	p.rig.mu.Lock()
 	as.mark = len(as.log)
 	p.rig.tracef("%s> (forged) %s", as.name, s)

@@ -36,7 +36,9 @@ func (r *Rig) Takeover() error {
 		r.tracef("    %d: request %+v, response %+v, finished %v", all[i].Record.ID, brief(&all[i].Streams[0]), brief(&all[i].Streams[1]), all[i].Finished)
 	}
 	for _, c := range r.conns {
-		c.Client.moved, c.Server.moved = true, true
+		for _, p := range []*Peer{c.Client, c.Server} {
+			p.moved, p.tsMoved = true, p.tsSent
+		}
 		c.Server.relearn = !known(all, c) && c.Server.state != peerFinished
 		if c.Server.relearn {
 			c.Server.await = true

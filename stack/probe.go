@@ -1,0 +1,239 @@
+package stack
+
+import (
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// A continued leg's peer is asked where it is (Leg.probe) until it has said so, and
+// is sent the first segment that it may lack until it has that: the network may be
+// away for some seconds, in which both ends double their time-outs. Then the first
+// probe that gets through ends the wait, not a timer.
+
+// probeDelays are the spans between probes. From one to the next is one step, and the
+// last two last: 10 seconds of quick ones, then two minutes of slow ones. After that
+// the peer's own timers, or its keepalives, are left.
+var probeDelays = [...]time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, time.Second}
+
+const (
+	probesQuick = 50
+	probesSlow  = 120
+	// probeBatch is how many legs are probed at a time, probePause what lies between:
+	// so many that a second is enough for ten thousand.
+	probeBatch = 200
+	probePause = 20 * time.Millisecond
+)
+
+// prober knows the legs that are to be probed. Its lock is a leaf.
+type prober struct {
+	mu     sync.Mutex
+	queues [len(probeDelays) + 1][]probeItem // each in the order of due times; the last is due at once
+	kick   chan struct{}
+}
+
+type probeItem struct {
+	leg *Leg
+	due time.Duration
+}
+
+const probeNow = len(probeDelays)
+
+func (p *prober) add(l *Leg, queue int, now time.Duration) {
+	it := probeItem{leg: l, due: now}
+	if queue != probeNow {
+		it.due += probeDelays[queue]
+	}
+	p.mu.Lock()
+	p.queues[queue] = append(p.queues[queue], it)
+	p.mu.Unlock()
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+// due takes up to probeBatch legs whose time has come, and tells how long it is until
+// the next one's; ok is false if there is none.
+func (p *prober) due(now time.Duration) (legs []*Leg, wait time.Duration, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := len(p.queues) - 1; i >= 0; i-- {
+		q := p.queues[i]
+		n := 0
+		for n < len(q) && q[n].due <= now && len(legs) < probeBatch {
+			legs = append(legs, q[n].leg)
+			q[n].leg = nil
+			n++
+		}
+		if p.queues[i] = q[n:]; len(q) == n {
+			p.queues[i] = nil
+			continue
+		}
+		if w := max(q[n].due-now, probePause); !ok || w < wait {
+			wait, ok = w, true
+		}
+	}
+	return legs, wait, ok
+}
+
+// probeLoop runs until Close.
+func (e *Engine) probeLoop() {
+	defer e.wg.Done()
+	t := time.NewTimer(time.Hour)
+	defer t.Stop()
+	for {
+		select {
+		case <-e.done:
+			return
+		case <-e.probes.kick:
+		case <-t.C:
+		}
+		legs, wait, ok := e.probes.due(e.now())
+		for _, l := range legs {
+			l.probeAgain()
+		}
+		if ok {
+			t.Reset(wait)
+		}
+	}
+}
+
+// startProbing makes the prober look after the leg, if its peer is past the handshake:
+// until then that is the janitor's. mu is held.
+func (l *Leg) startProbing() {
+	if l.probing || !l.restored || !l.confirmed || l.halfWay {
+		return
+	}
+	l.probing = true
+	l.engine.probes.add(l, l.probeQueue(), l.engine.now())
+}
+
+// probeQueue chooses the next delay: longer than a round trip.
+func (l *Leg) probeQueue() int {
+	if l.probesSent >= probesQuick {
+		return len(probeDelays) - 1
+	}
+	q := min(l.probesSent, len(probeDelays)-2)
+	for q < len(probeDelays)-2 && probeDelays[q] < 2*time.Duration(l.p.RTTMicros)*time.Microsecond {
+		q++
+	}
+	return q
+}
+
+// locatedNow is called when the peer has said for the first time where it is: what it
+// may lack, and has had time to acknowledge, leaves again at once. mu is held.
+func (l *Leg) locatedNow() {
+	if l.headAcked(); l.head == nil {
+		return
+	}
+	if age := l.engine.now() - l.headAt; age > max(probeDelays[0], 2*time.Duration(l.p.RTTMicros)*time.Microsecond) {
+		l.probing = true
+		l.engine.probes.add(l, probeNow, l.engine.now())
+	}
+}
+
+// probeAgain sends the next probe, if one is needed.
+func (l *Leg) probeAgain() {
+	l.outMu.Lock()
+	defer l.outMu.Unlock()
+	l.mu.Lock()
+	var b []byte
+	var head *stack.PacketBuffer
+	switch {
+	case l.state != stAttached || l.probesSent >= probesQuick+probesSlow || l.located && l.head == nil && !l.missing():
+		l.probing = false
+		l.dropHead()
+	default:
+		l.probesSent++
+		head = l.headAgain()
+		if !l.located && head == nil || l.missing() && l.rxNxt == l.rxProbed {
+			b = l.probe() // what is missing does not come
+		}
+		l.rxProbed = l.rxNxt
+		l.engine.C.Probes.Add(1)
+		l.engine.probes.add(l, l.probeQueue(), l.engine.now())
+	}
+	piece, fragment := uint16(0), l.fragment
+	if head != nil {
+		piece = l.pieceSize(head.HeaderSize())
+	}
+	l.mu.Unlock()
+	if head != nil {
+		if fragment {
+			l.engine.mayFragment(head, piece)
+		}
+		l.engine.emit(head, piece)
+		head.DecRef()
+	}
+	if b != nil {
+		l.engine.emitMade(b)
+	}
+}
+
+// keepHead keeps a segment that leaves, if a continued leg's peer may lack its first
+// byte as the next one. Its bytes are netstack's send queue, which keeps them anyway.
+// mu is held.
+func (l *Leg) keepHead(pkt *stack.PacketBuffer, tcp header.TCP, payload int) {
+	if !l.restored || l.headDone || payload == 0 {
+		return
+	}
+	start, ok := l.txOffset(tcp.SequenceNumber())
+	if !ok || start > max(l.txUna, l.peerAck) || start+uint64(payload) <= l.txUna {
+		return // not the next one, or a window probe
+	}
+	l.dropHead()
+	l.head, l.headEnd, l.headAt = pkt.Clone(), start+uint64(payload), l.engine.now()
+	l.startProbing()
+}
+
+// dropHead lets go of the kept segment. mu is held.
+func (l *Leg) dropHead() {
+	if l.head != nil {
+		l.head.DecRef()
+		l.head = nil
+	}
+}
+
+// headAcked lets go of the kept segment once the peer has it. The peer is with this
+// endpoint then, and the rest is netstack's. mu is held.
+func (l *Leg) headAcked() {
+	if has := max(l.txUna, l.peerAck); l.head != nil && has >= l.headEnd {
+		l.headDone = l.txUna >= l.headEnd && l.located
+		l.dropHead()
+	}
+}
+
+// headAgain makes the kept segment fit to leave again, with what is true now, and
+// returns a reference to it; nil if none is kept. outMu and mu are held.
+func (l *Leg) headAgain() *stack.PacketBuffer {
+	l.headAcked()
+	if l.head == nil {
+		return nil
+	}
+	pkt := l.head
+	tcp := header.TCP(pkt.TransportHeader().Slice())
+	if start, has := l.headEnd-uint64(pkt.Data().Size()), max(l.txUna, l.peerAck); has > start {
+		trimFront(pkt, int(has-start))
+		tcp.SetSequenceNumber(l.txSeq(has))
+	}
+	ack := l.permitted(l.rxNxt)
+	tcp.SetAckNumber(l.rxSeq(ack))
+	tcp.SetWindowSize(l.windowTo(ack, l.rxEdge))
+	l.left(ack, l.rxEdge)
+	opts := []byte(tcp[header.TCPMinimumSize:tcp.DataOffset()])
+	ts, sack, _ := locateOptions(opts)
+	if ts >= 0 {
+		put32(opts[ts+2:], l.tsNow())
+		put32(opts[ts+6:], l.echo())
+	}
+	if sack >= 0 { // of that moment
+		for i := range opts[sack : sack+int(opts[sack+1])] {
+			opts[sack+i] = header.TCPOptionNOP
+		}
+	}
+	l.headAt = l.engine.now()
+	return pkt.IncRef()
+}
