@@ -67,7 +67,9 @@ func TestSilentClientIsGivenUpAfterTakeover(t *testing.T) {
 	if !c.Await(func(_, s script.State) bool { return s.Dead }, nil) {
 		t.Fatalf("the server is not told: %v", c.Server)
 	}
-	if open, _, _ := r.Relay().Counts(); open != 0 || r.Engine().HalfOpen() != 0 {
+	over := func() bool { open, _, _ := r.Relay().Counts(); return open == 0 && r.Engine().HalfOpen() == 0 }
+	if !r.Wait(benchLimit, over, nil) {
+		open, _, _ := r.Relay().Counts()
 		t.Errorf("%d open, %d half-open", open, r.Engine().HalfOpen())
 	}
 }

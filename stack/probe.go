@@ -127,12 +127,16 @@ func (l *Leg) probeQueue() int {
 // may lack, and has had time to acknowledge, leaves again at once. mu is held.
 func (l *Leg) locatedNow() {
 	if l.headAcked(); l.head == nil {
-		return
-	}
-	if age := l.engine.now() - l.headAt; age > max(probeDelays[0], 2*time.Duration(l.p.RTTMicros)*time.Microsecond) {
+		l.headDone = true // what is sent from now on is sent to a peer that is there
+	} else if l.headDue() {
 		l.probing = true
 		l.engine.probes.add(l, probeNow, l.engine.now())
 	}
+}
+
+// headDue reports whether the kept segment has had time to be acknowledged.
+func (l *Leg) headDue() bool {
+	return l.engine.now()-l.headAt >= max(probeDelays[0], 2*time.Duration(l.p.RTTMicros)*time.Microsecond)
 }
 
 // probeAgain sends the next probe, if one is needed.
@@ -148,8 +152,10 @@ func (l *Leg) probeAgain() {
 		l.dropHead()
 	default:
 		l.probesSent++
-		head = l.headAgain()
-		if !l.located && head == nil || l.missing() && l.rxNxt == l.rxProbed {
+		if l.headAcked(); l.head != nil && l.headDue() {
+			head = l.headAgain()
+		}
+		if !l.located && l.head == nil || l.missing() && l.rxNxt == l.rxProbed {
 			b = l.probe() // what is missing does not come
 		}
 		l.rxProbed = l.rxNxt
@@ -207,12 +213,8 @@ func (l *Leg) headAcked() {
 }
 
 // headAgain makes the kept segment fit to leave again, with what is true now, and
-// returns a reference to it; nil if none is kept. outMu and mu are held.
+// returns a reference to it. outMu and mu are held.
 func (l *Leg) headAgain() *stack.PacketBuffer {
-	l.headAcked()
-	if l.head == nil {
-		return nil
-	}
 	pkt := l.head
 	tcp := header.TCP(pkt.TransportHeader().Slice())
 	if start, has := l.headEnd-uint64(pkt.Data().Size()), max(l.txUna, l.peerAck); has > start {
