@@ -98,7 +98,7 @@ func (b *bench) read() {
 		}
 		pkt := slices.Clone(buf[:n])
 		b.mu.Lock()
-		if pkt[9] == 1 && pkt[20] != 0 {
+		if pkt[9] == 1 && pkt[20] == 3 && pkt[21] == 1 {
 			b.icmpErrors++
 			b.checkError(pkt)
 		} else if pkt[9] == 1 {
