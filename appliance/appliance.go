@@ -273,6 +273,9 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 	n.journal.onPeerFitness = func() { nudge(n.fitness.peer) }
 	n.services = n.makeServices()
 	n.relay = relay.New(n.services, n.journal)
+	n.relay.OnStuck(func(text string, ended bool) {
+		n.log.Error("a connection waits for nothing that can come (a defect of Lockstep: please report this line)", "reset", ended, "connection", text)
+	})
 	n.journal.relay = n.relay
 	var err error
 	n.engine, err = stack.New(stack.Options{

@@ -159,6 +159,9 @@ func (n *Node) drops(st *replication.Stats) map[string]uint64 {
 			m["sync-"+r.String()] = c
 		}
 	}
+	if c := n.relay.Stuck(); c > 0 {
+		m["stuck"] = c
+	}
 	if n.filter != nil {
 		maps.Copy(m, n.filter.Refused())
 	}

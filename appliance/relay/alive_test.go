@@ -96,3 +96,36 @@ func TestDeadPeerIsFound(t *testing.T) {
 		})
 	}
 }
+
+// A connection that waits for nothing is said, run in case that an event was lost, and reset
+// when that has not helped.
+func TestWaitingForNothingEnds(t *testing.T) {
+	r := newRig(t, script.Options{})
+	c := quiet(t, r)
+	c.Client.MayReset()
+	c.Server.MayReset()
+	said := make(chan bool, 10)
+	r.Relay().OnStuck(func(_ string, ended bool) { said <- ended })
+	var conn *relay.Conn
+	r.Relay().Each(func(x *relay.Conn) { conn = x })
+	relay.Inspect(conn)
+	if n := r.Relay().Stuck(); n != 0 {
+		t.Fatalf("a sound connection is stuck: %v", r.Relay().WaitForNothing())
+	}
+	relay.Strand(conn)
+	if all := r.Relay().WaitForNothing(); len(all) != 1 {
+		t.Fatalf("found: %v", all)
+	}
+	for ended := false; !ended; {
+		relay.Inspect(conn) // a worker may have it just now
+		select {
+		case ended = <-said:
+		default:
+		}
+	}
+	if n := r.Relay().Stuck(); n != 2 {
+		t.Errorf("%d counted", n)
+	}
+	awaits(t, r, c, "the resets", func(cl, s script.State) bool { return cl.Dead && s.Dead })
+	await(t, r, "nothing is left", func() bool { open, _, _ := r.Relay().Counts(); return open == 0 && r.Engine().Legs() == 0 })
+}

@@ -46,6 +46,7 @@ type Conn struct {
 	gauge    gauge // of a kept connection
 	lingerTo time.Duration
 
+	stuck bool // it waited for nothing when it was last looked at
 	alive alive
 	drain draining // one leg has ended, what it has sent goes to the other first
 

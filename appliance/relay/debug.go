@@ -74,8 +74,8 @@ func (c *Conn) text() string {
 		s := &c.streams[id]
 		return fmt.Sprintf("base=%d next=%d delivered=%d permit=%d fin=%v", s.base, s.next, s.delivered.Load(), s.permit.Load(), s.finPassed)
 	}
-	return fmt.Sprintf("conn %d phase=%d last_step=%v_ago client{%v} server{%v} request{%s} response{%s}",
-		c.ID, c.phase, c.r.ago(time.Duration(c.stepAt.Load())), c.client, c.server, f(replication.Request), f(replication.Response))
+	return fmt.Sprintf("conn %d waits_for=%q phase=%d last_step=%v_ago client{%v} server{%v} request{%s} response{%s}",
+		c.ID, c.waitsFor(), c.phase, c.r.ago(time.Duration(c.stepAt.Load())), c.client, c.server, f(replication.Request), f(replication.Response))
 }
 
 func (c *Conn) keptText(k *kept) string {
@@ -84,9 +84,9 @@ func (c *Conn) keptText(k *kept) string {
 	if k.source == nil {
 		lost = fmt.Sprintf("%v_ago (%s)", c.r.ago(k.lostAt), k.lostWhy)
 	}
-	s := fmt.Sprintf("conn %d phase=%d last_step=%v_ago client{%v} request{base=%d next=%d delivered=%d permit=%d fin=%v} "+
+	s := fmt.Sprintf("conn %d waits_for=%q phase=%d last_step=%v_ago client{%v} request{base=%d next=%d delivered=%d permit=%d fin=%v} "+
 		"response{next=%d end=%d told=%d delivered=%d permit=%d fin=%v held=%d} log=%d..%d checkpoint=%v plain=%v source_lost=%s",
-		c.ID, c.phase, c.r.ago(time.Duration(c.stepAt.Load())), c.client, req.base, req.next, req.delivered.Load(), req.permit.Load(), req.finPassed,
+		c.ID, c.waitsFor(), c.phase, c.r.ago(time.Duration(c.stepAt.Load())), c.client, req.base, req.next, req.delivered.Load(), req.permit.Load(), req.finPassed,
 		resp.next, k.seen.end, k.told.Load(), resp.delivered.Load(), resp.permit.Load(), resp.finPassed, len(k.held),
 		k.log.base, k.log.end, k.ckpt, k.plain, lost)
 	for _, r := range k.replicas() {

@@ -193,14 +193,20 @@ const logAhead = 1 << 20
 
 // takeRequest moves request bytes from the client's receive queue into the log.
 func (c *Conn) takeRequest() (again bool) {
-	k, s := c.kept, &c.streams[replication.Request]
-	if s.finPassed || !c.client.Established() {
+	if c.streams[replication.Request].finPassed || !c.client.Established() {
 		return false
 	}
 	if c.protected.Load() && c.r.journal.Congested() {
 		c.paused.Store(true)
 		return false
 	}
+	room := c.requestRoom()
+	return room > 0 && c.takeSome(room) == room
+}
+
+// requestRoom is how much of the request the log may take now.
+func (c *Conn) requestRoom() int {
+	k := c.kept
 	room := uint64(logAhead)
 	written := k.log.base
 	if k.source != nil {
@@ -209,12 +215,12 @@ func (c *Conn) takeRequest() (again bool) {
 	if ahead := k.log.end - min(written, k.log.end); ahead < room {
 		room -= ahead
 	} else {
-		return false
+		return 0
 	}
 	if k.source == nil && !k.plain && k.log.size()+room > c.svc.LogLimit {
-		return false // without a server the log must not be given up
+		return 0 // without a server the log must not be given up
 	}
-	return c.takeSome(int(room)) == int(room)
+	return int(room)
 }
 
 // takeSome takes up to limit bytes, and tells how many.

@@ -60,7 +60,8 @@ type Relay struct {
 	epoch    uint64
 	seq      uint64
 
-	aborted, finishedN atomic.Uint64
+	aborted, finishedN, stuckN atomic.Uint64
+	onStuck                    atomic.Pointer[func(text string, ended bool)]
 
 	bufPool sync.Pool
 	done    chan struct{}
@@ -195,6 +196,7 @@ func (r *Relay) janitor() {
 	defer r.wg.Done()
 	t := time.NewTicker(janitorPeriod)
 	defer t.Stop()
+	var turn uint64
 	for {
 		select {
 		case <-r.done:
@@ -202,7 +204,11 @@ func (r *Relay) janitor() {
 		case <-t.C:
 		}
 		now := r.now()
+		turn++
 		r.Each(func(c *Conn) {
+			if (turn+uint64(c.ID))%inspectEvery == 0 {
+				c.inspect()
+			}
 			due := time.Duration(c.alive.due.Load())
 			if c.drain.on.Load() || due != 0 && now >= due && c.svc.Keepalive.Idle > 0 {
 				r.sched.add(c, false) // has its time run out?

@@ -23,6 +23,10 @@ func newRig(t *testing.T, o script.Options) *script.Rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		var idle []string
+		if !t.Failed() && !r.Wait(limit, func() bool { idle = r.Relay().WaitForNothing(); return len(idle) == 0 }, nil) {
+			t.Errorf("waits for nothing: %v", idle)
+		}
 		if err := r.Close(); err != nil {
 			t.Error(err)
 		}

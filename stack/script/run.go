@@ -100,6 +100,15 @@ func (s *Script) Play(how Run) (err error) {
 	}
 	rig.Settle()
 	rig.checkShipped()
+	return p.waits()
+}
+
+// waits checks that every connection that is left waits for something that comes.
+func (p *player) waits() error {
+	var idle []string
+	if !p.rig.Wait(waitLimit, func() bool { idle = p.rig.gen.relay.WaitForNothing(); return len(idle) == 0 }, nil) {
+		return p.fail("waits for nothing: %v", idle)
+	}
 	return nil
 }
 
