@@ -49,6 +49,7 @@ func TestKeepaliveIsPassedOn(t *testing.T) {
 					if err := r.Takeover(); err != nil {
 						t.Fatal(err)
 					}
+					await(t, r, "endpoints", func() bool { return r.Engine().C.Rebuilt.Load() == 2 })
 					if !r.Settle() {
 						t.Fatal("does not come to rest")
 					}
@@ -60,7 +61,7 @@ func TestKeepaliveIsPassedOn(t *testing.T) {
 					if !r.Settle() {
 						t.Fatal("does not come to rest")
 					}
-					if n := side.asks.State().Arrived; n != before {
+					if n := side.asks.State().Arrived; n != before && !moved { // a new endpoint says where it is, late maybe
 						t.Errorf("%d packets in answer, and the other end is dead\n%s", n-before, r.Trace())
 					}
 					side.other.Away(false)
