@@ -270,6 +270,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 		n.journal.onHeard, n.journal.onSynced = n.alone.heard, n.alone.heard
 	}
 	n.journal.onSilent = func() { nudge(n.silent) }
+	n.watchTiming()
 	n.journal.onPeerFitness = func() { nudge(n.fitness.peer) }
 	n.services = n.makeServices()
 	n.relay = relay.New(n.services, n.journal)
@@ -365,6 +366,7 @@ func (n *Node) startVoter(undo *closers, id *identity.Identity, port *transport.
 	if err != nil {
 		return fmt.Errorf("start voting with the witness: %w", err)
 	}
+	n.journal.timing.tell = func(bear replication.Nanos) { n.voter.SetPatience(time.Duration(bear)) }
 	undo.add("voter", func() error { n.voter.Close(); return nil })
 	return nil
 }

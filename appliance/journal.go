@@ -53,7 +53,8 @@ type journal struct {
 	onSilent func()
 	// syncChanged (cap 1) tells that the standby came in sync, or fell out of it.
 	syncChanged chan struct{}
-	wasInSync   bool // guarded by mu
+	wasInSync   bool   // guarded by mu
+	timing      timing // guarded by mu, but for what is set before run
 }
 
 func newJournal(lim replication.Limits, clk clock.Clock, millis func() uint32, sendErr func(error)) *journal {
@@ -196,7 +197,12 @@ func (j *journal) Congested() bool {
 // step takes a frame from the peer; it runs on the session's reader.
 func (j *journal) step(frame []byte) error {
 	j.mu.Lock()
-	err := j.core.Step(j.now(), frame)
+	before, now := j.core.Heard(), j.now()
+	err := j.core.Step(now, frame)
+	var late replication.Nanos
+	if err == nil {
+		late = j.timing.heardAfter(before, now)
+	}
 	in := j.core.InSync()
 	said := j.core.FitnessSaid()
 	changed := in != j.wasInSync
@@ -208,6 +214,7 @@ func (j *journal) step(frame []byte) error {
 	if err != nil {
 		return err
 	}
+	j.timing.warn(false, late)
 	if j.onHeard != nil {
 		j.onHeard()
 	}
@@ -329,10 +336,17 @@ func (j *journal) ticker() {
 		case <-t.C:
 			j.mu.Lock()
 			now := j.now()
+			late := j.timing.fired(now)
 			j.core.SetClock(now, j.millis())
 			j.core.Tick(now)
+			bear := j.timing.patience.Effective(now)
+			j.core.SetPatience(bear, j.timing.fresh)
 			silent := j.core.PeerSilent(now)
 			j.mu.Unlock()
+			j.timing.warn(true, late)
+			if j.timing.tell != nil {
+				j.timing.tell(bear)
+			}
 			if silence.judge(silent, time.Duration(now)) {
 				j.onSilent()
 			}
@@ -342,13 +356,14 @@ func (j *journal) ticker() {
 		j.mu.Lock()
 		now := j.now()
 		next := j.core.NextTick(now)
-		j.mu.Unlock()
 		wait := time.Hour
 		if silence.looks > 0 {
 			wait = silentPause
 		} else if next != replication.Never {
 			wait = max(time.Duration(next-now), silentPause)
 		}
+		j.timing.due = now + replication.Nanos(wait)
+		j.mu.Unlock()
 		t.Reset(wait)
 	}
 }

@@ -225,7 +225,10 @@ func (n *Node) guard(ctx context.Context) {
 func (n *Node) getRole() replication.Role { return replication.Role(n.role.Load()) }
 
 func (n *Node) setRole(r replication.Role) {
-	n.role.Store(uint32(r))
+	was := replication.Role(n.role.Swap(uint32(r)))
+	if was == replication.RoleActive && r != was || was == replication.RoleStandby && r == replication.RoleActive {
+		n.journal.tookOver()
+	}
 	n.probeServers(r == replication.RoleActive)
 	n.since.Store(time.Now().UnixNano())
 }

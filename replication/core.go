@@ -51,6 +51,8 @@ type Core struct {
 	act  active
 	sb   standby
 	beat heartbeat
+
+	patience, fresh Nanos // see SetPatience
 }
 
 // New returns a core in RoleNone, epoch 0.
@@ -188,7 +190,7 @@ func (c *Core) NextTick(now Nanos) Nanos {
 	at := Never
 	if c.joined {
 		at = c.beat.due
-		if silent := c.beat.heard + c.lim.FailureTimeout; silent > now {
+		if silent := c.silentAt(); silent > now {
 			at = min(at, silent) // later it is PeerSilent, and no reason to wake up
 		}
 		if c.role == RoleActive {
@@ -202,9 +204,23 @@ func (c *Core) NextTick(now Nanos) Nanos {
 }
 
 // PeerSilent reports whether a session is up and nothing has been heard of the
-// peer for Limits.FailureTimeout.
-func (c *Core) PeerSilent(now Nanos) bool {
-	return c.joined && now-c.beat.heard >= c.lim.FailureTimeout
+// peer for Limits.FailureTimeout, or for as long as SetPatience has said.
+func (c *Core) PeerSilent(now Nanos) bool { return c.joined && now >= c.silentAt() }
+
+// SetPatience tells how long the peer's silence is to be borne: never less than
+// Limits.FailureTimeout, which is what the lease of an active ends by. fresh, unless it is
+// 0, is how long after the newest heartbeat that the peer has answered (Confirmed)
+// silence is to be judged at the latest, though not before FailureTimeout either.
+func (c *Core) SetPatience(silence, fresh Nanos) { c.patience, c.fresh = silence, fresh }
+
+// silentAt is when the peer's silence will have lasted too long.
+func (c *Core) silentAt() Nanos {
+	least := c.beat.heard + c.lim.FailureTimeout
+	at := c.beat.heard + c.patience
+	if c.fresh > 0 {
+		at = min(at, c.beat.heardUs+c.fresh)
+	}
+	return max(at, least)
 }
 
 // Step takes one whole frame from the peer; nothing of msg is kept. After an error

@@ -32,6 +32,7 @@ type Status struct {
 	InSync       bool              `json:"in_sync"`          // the standby could take over now without loss
 	WhyNotInSync string            `json:"why_not_in_sync"`  // empty when in sync
 	Fitness      Fitness           `json:"fitness"`
+	Timing       Timing            `json:"timing"`
 	Snapshot     Snapshot          `json:"snapshot"`
 	Lag          Lag               `json:"lag"`
 	RTTMicros    int64             `json:"rtt_micros"` // of the sync link; 0: not known
@@ -50,6 +51,15 @@ type Peer struct {
 	Connected bool   `json:"connected"`
 	Address   string `json:"address"`
 	Why       string `json:"why"` // why not connected; empty when it is
+}
+
+// Timing is how long the peer's silence is borne. Delays are the longest of the last minute.
+type Timing struct {
+	FailureTimeoutMicros int64 `json:"failure_timeout_micros"`
+	EffectiveMicros      int64 `json:"effective_micros"` // failure_timeout, or longer because of what follows
+	OwnLateMicros        int64 `json:"own_late_micros"`  // by which a timer of this process was late
+	PeerLateMicros       int64 `json:"peer_late_micros"` // by which the peer's heartbeat was late
+	HoldDown             bool  `json:"hold_down"`        // a takeover was a moment ago
 }
 
 // Fitness is whether the two appliances could serve.

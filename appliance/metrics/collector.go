@@ -14,6 +14,7 @@ type collector struct {
 
 	info, role, roleSince, epoch, inSync, peer *prometheus.Desc
 	lagBytes, lagBatches, lagSeconds, rtt      *prometheus.Desc
+	timeout, late                              *prometheus.Desc
 	connections, takeovers, drops              *prometheus.Desc
 	takeoverAt, takeoverSeconds, takeoverLegs  *prometheus.Desc
 	takeoverLost, snapshotDone, snapshotTotal  *prometheus.Desc
@@ -38,6 +39,8 @@ func newCollector(p control.Provider) *collector {
 		lagBytes:           d("lag_bytes", "Stream bytes that the standby has not confirmed."),
 		lagBatches:         d("lag_batches", "Batches that the standby has not confirmed."),
 		lagSeconds:         d("lag_seconds", "Age of the oldest thing that the standby has not confirmed."),
+		timeout:            d("effective_timeout_seconds", "How long the peer's silence is borne: failure_timeout, or longer where something is late."),
+		late:               d("late_seconds", "Longest delay of the last minute, of timers of this process and of the peer's heartbeats.", "who"),
 		rtt:                d("sync_rtt_seconds", "Round trip on the sync link; 0 when not known."),
 		connections:        d("connections", "Connections by state.", "state"),
 		takeovers:          d("takeovers_total", "Takeovers done by this process."),
@@ -98,6 +101,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(c.lagBytes, float64(s.Lag.Bytes))
 	gauge(c.lagBatches, float64(s.Lag.Batches))
 	gauge(c.lagSeconds, float64(s.Lag.Micros)/1e6)
+	gauge(c.timeout, float64(s.Timing.EffectiveMicros)/1e6)
+	gauge(c.late, float64(s.Timing.OwnLateMicros)/1e6, "here")
+	gauge(c.late, float64(s.Timing.PeerLateMicros)/1e6, "peer")
 	gauge(c.rtt, float64(s.RTTMicros)/1e6)
 	for state, n := range map[string]int{
 		"open": s.Connections.Open, "protected": s.Connections.Protected, "unprotected": s.Connections.Unprotected,

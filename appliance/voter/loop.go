@@ -45,6 +45,7 @@ func (v *Voter) loop(before time.Duration) {
 		if !v.apply() {
 			return
 		}
+		v.core.SetDelay(replication.Nanos(v.delay.Load()))
 		// Any input can move the core's next deadline.
 		now := v.now()
 		timer.Reset(time.Duration(v.pace.next(now, v.core.NextTick(now)) - now))

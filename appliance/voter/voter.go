@@ -73,6 +73,7 @@ type Voter struct {
 	refused  atomic.Uint64
 	failures atomic.Uint64
 	stalls   atomic.Uint64
+	delay    atomic.Int64 // nanoseconds, see SetPatience
 }
 
 // letter is a message of another voter.
@@ -178,6 +179,10 @@ func (v *Voter) Close() {
 		}
 	})
 }
+
+// SetPatience is told how long this appliance bears silence, if that is longer than
+// FailureTimeout: the voter asks for votes that much later. It never blocks.
+func (v *Voter) SetPatience(d time.Duration) { v.delay.Store(int64(max(d-v.cfg.FailureTimeout, 0))) }
 
 // PeerGone is told proof that an incarnation is dead: its own host's kernel refuses
 // connections for it.

@@ -34,6 +34,9 @@ func render(s *control.Status, c palette, now time.Time, all bool) string {
 		row("in sync", "%s: %s", c.bad("no"), why)
 	}
 	row("lag", "%s in %s, %s; round trip %s", bytesText(s.Lag.Bytes), batches(s.Lag.Batches), micros(s.Lag.Micros), orUnknown(s.RTTMicros))
+	if t := &s.Timing; t.EffectiveMicros > t.FailureTimeoutMicros {
+		row("time-out", "%s", renderTiming(t, c))
+	}
 	unprotected := fmt.Sprintf("%d unprotected", s.Connections.Unprotected)
 	if s.Connections.Unprotected > 0 {
 		unprotected = c.warn(unprotected)
@@ -65,6 +68,15 @@ func renderRole(s *control.Status, c palette, now time.Time) string {
 		return fmt.Sprintf("%s, epoch %d", role, s.Epoch)
 	}
 	return fmt.Sprintf("%s for %s, epoch %d", role, age(now, s.Since), s.Epoch)
+}
+
+// renderTiming tells why silence is borne for longer than failure_timeout.
+func renderTiming(t *control.Timing, c palette) string {
+	why := fmt.Sprintf("timers here up to %s late, the peer's heartbeats up to %s, in the last minute", micros(t.OwnLateMicros), micros(t.PeerLateMicros))
+	if t.HoldDown {
+		why = "a takeover was a moment ago; " + why
+	}
+	return fmt.Sprintf("%s instead of %s: %s", c.warn(micros(t.EffectiveMicros)), micros(t.FailureTimeoutMicros), why)
 }
 
 // renderFitness tells what keeps either appliance from serving, and what a standby would

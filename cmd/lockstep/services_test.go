@@ -59,3 +59,16 @@ func TestManyServices(t *testing.T) {
 		t.Errorf("--all shows %d services", n)
 	}
 }
+
+// That silence is borne for longer than configured is shown with its reason.
+func TestTimeOutLine(t *testing.T) {
+	s := sample()
+	s.Timing = control.Timing{FailureTimeoutMicros: 100_000, EffectiveMicros: 100_000, OwnLateMicros: 1000}
+	if out := show(&s, false); strings.Contains(out, "time-out") {
+		t.Errorf("a time-out that is as configured is shown:\n%s", out)
+	}
+	s.Timing.EffectiveMicros, s.Timing.OwnLateMicros, s.Timing.PeerLateMicros = 240_000, 60_000, 15_000
+	expect(t, show(&s, false), "time-out     240.0 ms instead of 100.0 ms: timers here up to 60.0 ms late, the peer's heartbeats up to 15.0 ms, in the last minute")
+	s.Timing.HoldDown = true
+	expect(t, show(&s, false), "a takeover was a moment ago")
+}

@@ -121,6 +121,40 @@ func TestRestartedVoterKeepsQuiet(t *testing.T) {
 	}
 }
 
+// TestPatientStandby: a standby that bears silence for longer asks for votes that much
+// later, and an active that was only late goes on; proof of its death is not waited for.
+func TestPatientStandby(t *testing.T) {
+	begin := func() *trio {
+		x := newTrio(t)
+		x.core[1].SetAble(0, 1, true)
+		x.run(300 * millisecond)
+		x.core[0].AddStandby(x.now, x.core[1].self)
+		x.run(40 * millisecond)
+		return x
+	}
+	for _, patient := range []bool{false, true} {
+		x := begin()
+		if patient {
+			x.core[1].SetDelay(400 * millisecond)
+		}
+		x.down[0] = true
+		x.run(300 * millisecond)
+		x.down[0] = false
+		x.run(500 * millisecond)
+		if kept := x.core[0].state.Active == x.core[0].self; kept != patient {
+			t.Errorf("patient %v: the late active is still active: %v", patient, kept)
+		}
+	}
+	x := begin()
+	x.core[1].SetDelay(1000 * millisecond)
+	x.down[0] = true
+	x.core[1].PeerGone(x.now, x.core[0].self)
+	x.run(300 * millisecond)
+	if x.core[1].state.Active != x.core[1].self {
+		t.Error("a proof of death is waited out")
+	}
+}
+
 // TestLogOnlyAtTheWitness: what was committed last is held by the witness and a dead
 // appliance. The other one gets it through the witness, waits, and starts empty.
 func TestLogOnlyAtTheWitness(t *testing.T) {

@@ -13,6 +13,7 @@ type voting struct {
 	// quietUntil: until then this voter gives no vote (but a forced one) and asks for
 	// none. FailureTimeout after it last answered a leader or gave a vote.
 	quietUntil Nanos
+	delay      Nanos // see SetDelay
 	retryAt    Nanos // earliest next campaign after one without success
 	forceAt    Nanos // the same for a forced one
 	leader     Member
@@ -140,8 +141,13 @@ func (c *Core) canCampaign() bool {
 // have the same time; the first node comes first.
 func (c *Core) campaignAt() Nanos {
 	wait := [...]Nanos{1: c.heartbeat / 4, 2: c.heartbeat * 3 / 4, 3: 2 * c.heartbeat}[c.id]
-	return max(c.vote.quietUntil+wait, c.vote.retryAt)
+	return max(c.vote.quietUntil+c.vote.delay+wait, c.vote.retryAt)
 }
+
+// SetDelay tells how much longer than it must this voter waits before it asks for votes
+// because of silence: for a leader that may only be late. It delays no promise and no
+// forced vote, and never makes anything earlier.
+func (c *Core) SetDelay(d Nanos) { c.vote.delay = max(d, 0) }
 
 // maybeCampaign asks for votes if it is time, or if the active is dead for certain.
 func (c *Core) maybeCampaign() {
