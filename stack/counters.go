@@ -31,6 +31,7 @@ const (
 	DropStranger                 // from one of too many unknown sources of our own networks
 	DropTimestamp                // older than what came before (RFC 7323, section 5: PAWS)
 	DropAckRange                 // acknowledges what was never sent, or what is long gone (RFC 5961, section 5)
+	DropUrgent                   // an urgent mark that cannot be passed on; its bytes are
 	numDrops
 )
 
@@ -39,7 +40,7 @@ var dropNames = [numDrops]string{
 	"pending-queue-full", "bad-cookie", "unknown-flow", "stale-segment",
 	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-error", "connection-lost",
 	"signed-segments", "ipv6-extension", "no-port", "unknown-neighbour",
-	"old-timestamp", "ack-range",
+	"old-timestamp", "ack-range", "urgent-mark",
 }
 
 func (d Drop) String() string { return dropNames[d] }

@@ -225,6 +225,7 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 		first := !l.located
 		l.located = true
 		l.settle(off)
+		l.note(s)
 		if off > l.txNxt && l.restored {
 			// A peer that knows more of us than the new endpoint does (the
 			// former active sent it): netstack would ignore the ACK and the

@@ -127,6 +127,12 @@ type Leg struct {
 	pathUntil time.Duration
 	fragment  bool // until then the path is narrower than minMTU4: routers may fragment
 
+	// For and from the other leg, see Join.
+	mate     atomic.Pointer[Leg]
+	rxClass  atomic.Uint32 // DSCP of the peer's newest segment
+	rxUrgent atomic.Uint64 // offset after the peer's newest urgent data; 0: there was none
+	lone     atomic.Bool   // see Lone
+
 	confirmed bool                  // the peer has shown that it knows the connection
 	located   bool                  // the peer has said where it is, by an acceptable segment
 	settled   bool                  // restored: and nothing that the former active sent can change that

@@ -17,7 +17,7 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 	defer l.outMu.Unlock()
 
 	l.mu.Lock()
-	var emit, changed bool
+	var emit, changed, urgent bool
 	var trim int
 	var inject func()
 	switch l.state {
@@ -34,6 +34,7 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 		}
 		var known uint64
 		emit, changed, known, trim = l.translateOut(tcp, payload)
+		urgent = emit && l.urgent(tcp)
 		if known > 0 {
 			inject = l.acknowledgeKnown(known, tcp, emit)
 			emit = false
@@ -57,7 +58,8 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 	if !emit {
 		return
 	}
-	if changed && !(pkt.GSOOptions.Type != stack.GSONone && pkt.GSOOptions.NeedsCsum) {
+	l.setClass(pkt)
+	if (changed || urgent) && !(pkt.GSOOptions.Type != stack.GSONone && pkt.GSOOptions.NeedsCsum) {
 		// Rare: everything but SYNs leaves with a partial checksum, which does
 		// not cover the TCP header's fields.
 		rewriteChecksum(pkt, tcp)
@@ -65,7 +67,23 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 	if fragment {
 		l.engine.mayFragment(pkt, piece)
 	}
+	if mss := l.pieceOf(pkt, piece); urgent && pkt.Data().Size() > mss {
+		l.engine.emitPieces(pkt, mss)
+		return
+	}
 	l.engine.emit(pkt, piece)
+}
+
+// pieceOf is how much payload a segment of a packet carries, at most.
+func (l *Leg) pieceOf(pkt *stack.PacketBuffer, piece uint16) int {
+	mss := int(pkt.GSOOptions.MSS)
+	if piece > 0 {
+		mss = min(mss, int(piece))
+	}
+	if mss == 0 {
+		return pkt.Data().Size()
+	}
+	return mss
 }
 
 // learnOurSYN notes what netstack offers when it dials.

@@ -17,6 +17,8 @@ type Notice uint8
 const (
 	// NoticeSigned: signed segments (TCP MD5, RFC 2385; TCP-AO, RFC 5925).
 	NoticeSigned Notice = iota
+	// NoticeUrgent: urgent data on a connection whose bytes are not just passed on.
+	NoticeUrgent
 	numNotices
 )
 

@@ -288,6 +288,11 @@ func (c *Conn) wire() {
 	req, resp := &c.streams[replication.Request], &c.streams[replication.Response]
 	req.src, req.dst = c.client, c.server
 	resp.src, resp.dst = c.server, c.client
+	if c.kept != nil {
+		c.client.Lone()
+	} else {
+		stack.Join(c.client, c.server)
+	}
 }
 
 func (c *Conn) stepAccepting() {

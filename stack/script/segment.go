@@ -51,6 +51,7 @@ type Segment struct {
 	Pieces, Piece int
 	// Of the IPv4 header, set by Decode: whether routers may fragment it, and what
 	// its fragments would be known by.
+	Class       byte // DSCP and ECN; of IPv6 too
 	MayFragment bool
 	ID          uint16
 }
@@ -223,6 +224,7 @@ func Decode(hdr, pkt []byte) (s Segment, err error) {
 			return s, errors.New("IPv4 header checksum")
 		}
 		src, dst, proto = netip.AddrFrom4([4]byte(pkt[12:])), netip.AddrFrom4([4]byte(pkt[16:])), pkt[9]
+		s.Class = pkt[1]
 		s.MayFragment, s.ID = pkt[6]&0x40 == 0, binary.BigEndian.Uint16(pkt[4:])
 	case 6:
 		ipLen = 40
@@ -230,6 +232,7 @@ func Decode(hdr, pkt []byte) (s Segment, err error) {
 			return s, errors.New("IPv6 payload length")
 		}
 		src, dst, proto = netip.AddrFrom16([16]byte(pkt[8:])), netip.AddrFrom16([16]byte(pkt[24:])), pkt[6]
+		s.Class = pkt[0]<<4 | pkt[1]>>4
 	default:
 		return s, errors.New("IP version")
 	}
@@ -246,7 +249,7 @@ func (s *Segment) decodeTCP(vh *tun.VnetHeader, pkt []byte, ipLen int) error {
 		return errors.New("shorter than a TCP header")
 	}
 	off := int(tcp[12]>>4) * 4
-	if off < 20 || off > len(tcp) || tcp[12]&0xf != 0 || tcp[13]&^0x1f != 0 {
+	if off < 20 || off > len(tcp) || tcp[12]&0xf != 0 || tcp[13]&^(URG|0x1f) != 0 {
 		return fmt.Errorf("TCP data offset %d, flags %#x", off, tcp[13])
 	}
 	s.Src = netip.AddrPortFrom(s.Src.Addr(), binary.BigEndian.Uint16(tcp))
