@@ -23,33 +23,7 @@ func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "storm",
 		Short: "Break a pair at random, on this machine, for as long as you like, and see whether anything is lost",
-		Long: `Lays out a client, two appliances, a witness and a server in network namespaces of its own, keeps connections
-of many kinds running through them, of which every byte is checked at both ends, and lets faults happen at
-random, one after the other. After each it waits until the pair is in sync again, so that what happens next is
-one fault and not two (--quick does not wait).
-
-What can happen:
-
-` + kindHelp() + `
-What is demanded:
-
-  no wrong byte, ever
-  no connection lost, but those whose loss SAFETY.md states in advance, which are counted apart; and each
-  of those is told to both its ends
-  nothing stands still for 5 s after a fault's end (or two of its sender's retransmission time-outs, not
-  counting what they have doubled to, where the outage has made its kernel measure round trips of seconds)
-  the pair is in sync again within a minute
-  neighbour entries of the client and the server lead to the active within 3 s
-
-What does not come true is a finding. About each of the first of them a folder is written below --out: status,
-connections and logs of all nodes, neighbour tables, sockets, rules and routes, and what the networks have
-carried lately, as pcapng files.
-
-Kinds, order, targets and lengths of faults and the load are drawn from --seed; the kernel's timing is not. It
-needs what ` + "`lockstep demo`" + ` needs: Linux, and root or the right to create user namespaces. Nothing outside its
-namespaces is touched.
-
-The exit status is 0 if there was no finding, 1 otherwise, 2 for wrong flags.`,
+		Long:  long(),
 		Example: `  lockstep storm --duration 1h
   lockstep storm --seed 17 --faults kill,freeze --count 100
   lockstep storm --witness=false --only-v4 --duration 10m
@@ -84,26 +58,61 @@ The exit status is 0 if there was no finding, 1 otherwise, 2 for wrong flags.`,
 			return execute(ctx, opts, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	f := cmd.Flags()
-	f.Uint64Var(&opts.seed, "seed", 0, "what everything random is drawn from (default: a new one, which is printed)")
-	f.DurationVar(&opts.duration, "duration", 10*time.Minute, "how long faults go on")
-	f.IntVar(&opts.count, "count", 0, "end after so many faults (0: only by --duration)")
-	f.StringSliceVar(&opts.faults, "faults", nil, "only these kinds, separated by commas (default: all)")
-	f.BoolVar(&opts.witness, "witness", true, "a witness decides with the two; false: witness: none")
-	f.BoolVar(&opts.quick, "quick", false, "faults in quick succession, whether the pair is in sync or not")
-	f.IntVar(&opts.connections, "connections", 24, "connections at a time")
-	f.BoolVar(&opts.only4, "only-v4", false, "IPv4 only")
-	f.BoolVar(&opts.only6, "only-v6", false, "IPv6 only")
-	f.BoolVar(&opts.bridge, "bridge", false, "networks are the kernel's bridges: faster, but frames cannot be lost one way")
-	f.BoolVar(&opts.reach, "reach", true, "the appliances ping the client and the server (networks.*.reach)")
-	f.BoolVar(&opts.real, "real", true, "curl downloads from nginx beside the checked load, if both are installed")
-	f.BoolVar(&opts.clocks, "clocks", false, "each process gets a clock that is up to 1 % too fast or too slow")
-	f.DurationVar(&opts.timeout, "failure-timeout", 0, "pair.failure_timeout (default: the appliance's)")
-	f.BoolVar(&opts.stopAtFirst, "stop-at-first", false, "end with the first finding")
-	f.StringVar(&opts.out, "out", "", "write evidence below this `directory` (default: a new one in the temporary directory)")
-	f.BoolVar(&opts.debug, "debug", false, "the appliances log everything")
-	f.BoolVar(&opts.json, "json", false, "print the report as one JSON object; progress goes to standard error")
+	opts.flags(cmd)
 	return cmd
+}
+
+// long help.
+func long() string {
+	return `Lays out a client, two appliances, a witness and a server in network namespaces of its own, keeps connections
+of many kinds running through them, of which every byte is checked at both ends, and lets faults happen at
+random, one after the other. After each it waits until the pair is in sync again, so that what happens next is
+one fault and not two (--quick does not wait).
+
+What can happen:
+
+` + kindHelp() + `
+What is demanded:
+
+  no wrong byte, ever
+  no connection lost, but those whose loss SAFETY.md states in advance, which are counted apart; and each
+  of those is told to both its ends
+  nothing stands still for 5 s after a fault's end (or two of its sender's retransmission time-outs, not
+  counting what they have doubled to, where the outage has made its kernel measure round trips of seconds)
+  the pair is in sync again within a minute
+  neighbour entries of the client and the server lead to the active within 3 s
+
+What does not come true is a finding. About each of the first of them a folder is written below --out: status,
+connections and logs of all nodes, neighbour tables, sockets, rules and routes, and what the networks have
+carried lately, as pcapng files.
+
+Kinds, order, targets and lengths of faults and the load are drawn from --seed; the kernel's timing is not. It
+needs what ` + "`lockstep demo`" + ` needs: Linux, and root or the right to create user namespaces. Nothing outside its
+namespaces is touched.
+
+The exit status is 0 if there was no finding, 1 otherwise, 2 for wrong flags.`
+}
+
+func (o *options) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.Uint64Var(&o.seed, "seed", 0, "what everything random is drawn from (default: a new one, which is printed)")
+	f.DurationVar(&o.duration, "duration", 10*time.Minute, "how long faults go on")
+	f.IntVar(&o.count, "count", 0, "end after so many faults (0: only by --duration)")
+	f.StringSliceVar(&o.faults, "faults", nil, "only these kinds, separated by commas (default: all)")
+	f.BoolVar(&o.witness, "witness", true, "a witness decides with the two; false: witness: none")
+	f.BoolVar(&o.quick, "quick", false, "faults in quick succession, whether the pair is in sync or not")
+	f.IntVar(&o.connections, "connections", 24, "connections at a time")
+	f.BoolVar(&o.only4, "only-v4", false, "IPv4 only")
+	f.BoolVar(&o.only6, "only-v6", false, "IPv6 only")
+	f.BoolVar(&o.bridge, "bridge", false, "networks are the kernel's bridges: faster, but frames cannot be lost one way")
+	f.BoolVar(&o.reach, "reach", true, "the appliances ping the client and the server (networks.*.reach)")
+	f.BoolVar(&o.real, "real", true, "curl downloads from nginx beside the checked load, if both are installed")
+	f.BoolVar(&o.clocks, "clocks", false, "each process gets a clock that is up to 1 % too fast or too slow")
+	f.DurationVar(&o.timeout, "failure-timeout", 0, "pair.failure_timeout (default: the appliance's)")
+	f.BoolVar(&o.stopAtFirst, "stop-at-first", false, "end with the first finding")
+	f.StringVar(&o.out, "out", "", "write evidence below this `directory` (default: a new one in the temporary directory)")
+	f.BoolVar(&o.debug, "debug", false, "the appliances log everything")
+	f.BoolVar(&o.json, "json", false, "print the report as one JSON object; progress goes to standard error")
 }
 
 // UsageError is one of flags.

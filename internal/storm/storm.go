@@ -206,8 +206,8 @@ func (s *storm) faults(ctx context.Context, begin time.Time) error {
 		if err := s.await(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
-		s.looking.Lock()
-		s.looking.Unlock() //nolint:staticcheck // only to wait for the evidence of what was found before
+		s.looking.Lock() // only to wait for the evidence of what was found before
+		s.looking.Unlock()
 		if err := s.happen(ctx, n, f); err != nil {
 			if ctx.Err() != nil {
 				return nil

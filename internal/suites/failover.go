@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"lockstep/internal/lab"
@@ -15,6 +16,7 @@ import (
 const (
 	syncWithin = time.Minute
 	pollEvery  = 25 * time.Millisecond
+	dumpWait   = 300 * time.Millisecond
 )
 
 // runner has what one suite needs: networks, the pair, the server's host.
@@ -42,7 +44,7 @@ func newRunner(ctx context.Context, s suite, o options) (r *runner, err error) {
 			r.close()
 		}
 	}()
-	if r.pair, err = lab.Pair(ctx, lab.PairOptions{Witness: true, Servers: 2}); err != nil {
+	if r.pair, err = lab.Pair(ctx, lab.PairOptions{Options: lab.Options{LogDir: filepath.Join(r.dir, "logs")}, Witness: true, Servers: 2}); err != nil {
 		return nil, err
 	}
 	r.nodes, err = stage.New(ctx, r.pair, r.dir, stage.Options{Self: o.self, Times: []string{"heartbeat: 50ms", "failure_timeout: 1s"},
@@ -76,6 +78,10 @@ func (r *runner) subdir(name string) (string, error) {
 
 func (r *runner) close() {
 	if r.nodes != nil && r.nodes.A != nil && r.nodes.A.Process() != nil {
+		for _, n := range []*stage.Node{r.nodes.A, r.nodes.B} {
+			_ = n.Process().Signal(syscall.SIGUSR1) // which connections are left, into the log
+		}
+		time.Sleep(dumpWait)
 		r.nodes.End()
 	}
 	if r.pair != nil {
