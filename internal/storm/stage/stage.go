@@ -31,9 +31,9 @@ type Options struct {
 // Pair is two appliances and, if the topology has a host for it, their witness.
 type Pair struct {
 	A, B, W *Node // W may be nil
-	// Active and Standby as Look has seen them last, with the epoch; nil: it was not in sync.
+	// Active and Standby as Look has seen them last; nil: the pair was not in sync.
 	Active, Standby *Node
-	Epoch           uint64
+	Epoch           uint64 // the highest that Look has seen
 }
 
 const (
@@ -107,6 +107,7 @@ func (p *Pair) Other(n *Node) *Node {
 func (p *Pair) Look(ctx context.Context) (why string) {
 	p.Active, p.Standby = nil, nil
 	a, b := p.A.Status(ctx), p.B.Status(ctx)
+	p.Epoch = max(p.Epoch, a.Epoch, b.Epoch)
 	why = fmt.Sprintf("a is %s; b is %s", describe(a), describe(b))
 	active, standby := p.A, p.B
 	if b.Role == control.RoleActive && a.Role != control.RoleActive {
@@ -120,7 +121,7 @@ func (p *Pair) Look(ctx context.Context) (why string) {
 			return why + "; the witness is not connected"
 		}
 	}
-	p.Active, p.Standby, p.Epoch = active, standby, a.Epoch
+	p.Active, p.Standby = active, standby
 	return ""
 }
 
