@@ -194,7 +194,7 @@ func (l *load) dial(ctx context.Context, f *flight) (net.Conn, error) {
 			continue
 		}
 		if err == nil {
-			f.conn.Store(&c)
+			f.conn.CompareAndSwap(nil, &c) // a later one asks the server what it has seen
 		}
 		return c, err
 	}
