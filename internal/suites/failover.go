@@ -27,6 +27,7 @@ type runner struct {
 	pair      *lab.PairLab
 	nodes     *stage.Pair
 	version   string
+	daemon    *lab.Proc // of a suite whose server is started anew
 	failovers int
 }
 

@@ -43,6 +43,8 @@ type suite struct {
 	port     int
 	// prepare fetches what is needed and starts the server on the host; dir is the suite's own.
 	prepare func(ctx context.Context, r *runner, dir string) error
+	// fresh starts the server anew before each run, where a run changes it. nil: no run does.
+	fresh func(ctx context.Context, r *runner, dir string) error
 	// play runs the client on a host against address:port, once, and returns what came of each test.
 	play func(ctx context.Context, r *runner, host *lab.Host, address, dir string) (results, error)
 }
@@ -164,6 +166,11 @@ func runSuite(ctx context.Context, s suite, o options) outcome {
 		dir, err := r.subdir([]string{"direct", "pair"}[i])
 		if err != nil {
 			return fail(err)
+		}
+		if s.fresh != nil {
+			if err := s.fresh(ctx, r, dir); err != nil {
+				return fail(err)
+			}
 		}
 		begin := time.Now()
 		if i == 0 {

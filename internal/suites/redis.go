@@ -17,17 +17,24 @@ func redis() suite {
 	return suite{
 		name: "redis", says: "Redis' tests (tests/test_helper.tcl, external server)", port: 6379,
 		programs: []string{"redis-server:redis-server", "redis-cli:redis-tools", "tclsh:tcl", "dpkg-source:dpkg-dev"},
-		prepare:  prepareRedis, play: playRedis,
+		prepare:  prepareRedis, fresh: startRedis, play: playRedis,
 	}
 }
 
-func prepareRedis(ctx context.Context, r *runner, dir string) error {
+func prepareRedis(ctx context.Context, r *runner, _ string) error {
 	_, version, err := debianSource(ctx, r.opts.sources, "redis-server", "redis")
-	if err != nil {
-		return err
-	}
 	r.version = version
-	_, err = r.server().Start(lab.Command{Path: "redis-server", LogFile: filepath.Join(dir, "redis.log"), Dir: dir, Args: []string{
+	return err
+}
+
+// startRedis starts a server in the place of the one before: the suite leaves settings behind.
+func startRedis(ctx context.Context, r *runner, dir string) error {
+	if r.daemon != nil {
+		_ = r.daemon.Kill()
+		<-r.daemon.Done()
+	}
+	var err error
+	r.daemon, err = r.server().Start(lab.Command{Path: "redis-server", LogFile: filepath.Join(dir, "redis.log"), Dir: dir, Args: []string{
 		"--port", "6379", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--enable-debug-command", "yes", "--enable-protected-configs", "yes"}})
 	if err != nil {
 		return err
