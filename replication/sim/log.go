@@ -181,6 +181,9 @@ func (n *node) applyLog(r *replication.Ready) {
 				n.w.failf("flow %d: a leg is announced that was not told", g.f.n)
 			}
 			g.legWaits = false
+			if n.fenced() {
+				continue // released because it is deposed: mute, as with Unprotected
+			}
 			g.hist.legHeld = len(g.hist.legs) - 1
 			n.w.seen.LegHeld++
 			n.forward(g, replication.Request, g.s[replication.Request].una)

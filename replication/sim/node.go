@@ -345,6 +345,7 @@ func (n *node) schedule() {
 		}
 		n.tickAt = replication.Never
 		n.core.Tick(n.now())
+		n.bear()
 		if n.core.PeerSilent(n.now()) && n.session != nil {
 			n.w.logf("%s finds its peer silent", n.name)
 			n.w.seen.Silent++

@@ -87,6 +87,8 @@ type world struct {
 	*quorum  // nil in an oracle world
 	*duo     // nil unless the pair has no witness
 	pairSeen PairSometimes
+
+	patient *rand.Rand // see bear; nil in most worlds
 }
 
 // plan is what the seed chose for the whole run.
@@ -145,6 +147,7 @@ func Run(cfg Config) Result {
 		write: func(s string) { _, _ = h.Write([]byte(s)) },
 	}
 	w.choose(cfg)
+	w.choosePatience(cfg)
 	switch {
 	case cfg.Voters:
 		w.startPair(cfg)
