@@ -23,7 +23,7 @@ const targetPort = 40000
 // newReceiveTarget opens a connection whose numbers no input can know.
 func newReceiveTarget(t *testing.T) *receiveTarget {
 	t.Helper()
-	r, err := script.New(script.Options{Foreign: true, Window: 256 << 10})
+	r, err := script.New(script.Options{Foreign: true, Window: 256 << 10, HalfOpen: 4, Cookies: true})
 	if err != nil {
 		t.Fatal(err)
 	}
