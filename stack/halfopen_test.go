@@ -82,6 +82,13 @@ func TestClientThatAnswersAfterTakeoverStays(t *testing.T) {
 	if !r.Wait(benchLimit, func() bool { return r.Engine().HalfOpen() == 0 }, nil) {
 		t.Fatal("still half-open")
 	}
+	if !c.Await(func(_, s script.State) bool { return s.Open }, nil) {
+		t.Fatalf("the server's handshake is not completed: %v", c.Server)
+	}
+	c.Client.Send(script.Out{Flags: script.ACK | script.PSH, Seq: script.Next, Len: 700, Ack: 1, Win: script.Next})
+	if !c.Await(func(c, s script.State) bool { return s.Received == 701 && c.Acked == 701 }, nil) {
+		t.Fatalf("bytes do not arrive: %v %v", c.Client, c.Server)
+	}
 	for i := range 2 * stack.SynAckMax {
 		r.Engine().SweepAfter(time.Second << i)
 	}

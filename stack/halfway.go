@@ -30,6 +30,7 @@ func (l *Leg) Complete() {
 		if !was || l.state != stAttached {
 			return nil
 		}
+		l.startProbing() // a continued one may know more of us than we do
 		return l.ackTo(l.edge(l.permitted(l.rxNxt), l.rxWants), nil)
 	}, false)
 }
