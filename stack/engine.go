@@ -92,7 +92,8 @@ type Engine struct {
 	stack   *stack.Stack
 	clock   netClock
 	link    *link
-	gro     gro.GRO // of readLoop
+	gro     gro.GRO   // of readLoop
+	frags   fragments // of readLoop
 	probes  prober
 	table   *table
 	owned   map[[16]byte]bool

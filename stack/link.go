@@ -244,7 +244,9 @@ func (e *Engine) receive(hdr []byte, pkt *stack.PacketBuffer, n int) {
 	case parsedExtension:
 		e.C.drop(DropExtension)
 	case parsedFragment:
-		e.C.drop(DropFragment)
+		if whole := e.fragment(b, n); whole != nil {
+			e.receiveWhole(whole)
+		}
 	default:
 		e.C.drop(DropMalformed)
 	}
@@ -283,6 +285,20 @@ func (e *Engine) receiveTCP(s *segment, hdr []byte, pkt *stack.PacketBuffer) {
 		}
 	}
 	e.receiveUnknown(s, hdr, pkt)
+}
+
+// receiveWhole takes a packet that was put together.
+func (e *Engine) receiveWhole(b []byte) {
+	var s segment
+	if s.parse(b, len(b)) != parsedTCP {
+		e.C.drop(DropMalformed)
+		return
+	}
+	var hdr [tun.VnetHeaderLen]byte // nobody has verified its checksum
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
+	s.parse(firstSlice(pkt), len(b))
+	e.receiveTCP(&s, hdr[:], pkt)
+	pkt.DecRef()
 }
 
 // receiveUnknown takes a segment of no known connection.

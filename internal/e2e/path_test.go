@@ -115,6 +115,9 @@ func TestNarrowPaths(t *testing.T) {
 	c.Dial = func(ctx context.Context) (net.Conn, error) { return near.DialContext(ctx, "tcp", port4) }
 	c.Patience = 20 * time.Second
 	p.run(c, traffic.Download(1<<20))()
+	// The way there is as narrow: the client lets that router fragment.
+	p.narrow(p.Client, lab.FrontIf, "203.0.113.0/24", 400)
+	p.run(c, upload)()
 }
 
 // oneHop makes a socket's packets die at the first router.
