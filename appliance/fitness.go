@@ -32,6 +32,7 @@ type fitness struct {
 	services    []wire.ServiceDigest // what is configured; immutable
 	peer        chan struct{}        // cap 1: the peer has said something
 	logged      []string             // of the peer; of watchFitness's goroutine
+	staying     string               // why there is no hand-over, as logged; of the role loop
 
 	mu     sync.Mutex
 	faults map[string][]string // by source; sentences
@@ -203,7 +204,19 @@ const lookPeriod = 100 * time.Millisecond
 // shouldHandOver tells why an active should hand over, if it should.
 func (n *Node) shouldHandOver() (why string, should bool) {
 	faults := n.fitness.reasons()
-	if len(faults) == 0 || n.mayHandOver() != nil || !n.journal.peerFit() {
+	if len(faults) == 0 || n.getRole() != replication.RoleActive {
+		n.fitness.staying = ""
+		return "", false
+	}
+	err := n.mayHandOver()
+	if err == nil && !n.journal.peerFit() {
+		err = n.takeoverWorks()
+	}
+	if err != nil {
+		if why := err.Error(); n.fitness.staying != why {
+			n.fitness.staying = why
+			n.log.Warn("no hand-over although this appliance cannot serve", "why", why)
+		}
 		return "", false
 	}
 	return fmt.Sprintf("%s here, all is well at the standby", strings.Join(faults, ", ")), true

@@ -79,6 +79,9 @@ func (r *Routes) look(now time.Time) (faults []string) {
 	changed, err = r.repairRules()
 	done(repairRule, changed...)
 	fault(err)
+	lost, err := r.defaults.faults(r.nl, r.cfg.Front, now)
+	fault(err)
+	faults = append(faults, lost...)
 	return append(faults, r.upkeep.struggle(now)...)
 }
 

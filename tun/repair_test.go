@@ -3,6 +3,7 @@ package tun
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -151,6 +152,47 @@ func TestVirtualAddressOnKernel(t *testing.T) {
 		})
 		if got := next(); got != "" {
 			t.Fatalf("told %q after it was removed", got)
+		}
+	}
+}
+
+// TestDefaultRouteLost: it is not ours to put back, and a network manager that starts
+// anew is no fault.
+func TestDefaultRouteLost(t *testing.T) {
+	s := newSite(t)
+	s.gw.run(func() error { return errors.Join(s.gw.via("0.0.0.0/0", "10.1.0.1"), s.gw.via("::/0", "fd01::1")) })
+	d, r := s.install(t)
+	defer d.Close()
+	told := func() string {
+		t.Helper()
+		select {
+		case f := <-r.Faults():
+			return strings.Join(f, "; ")
+		case <-time.After(deadline):
+			t.Fatal("nothing was told")
+		}
+		return ""
+	}
+	eventually(t, "the routes are known", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.defaults.known[0].had && r.defaults.known[1].had
+	})
+	for _, c := range []struct{ gw, name string }{{"10.1.0.1", "IPv4"}, {"fd01::1", "IPv6"}} {
+		dst := "0.0.0.0/0"
+		if c.name == "IPv6" {
+			dst = "::/0"
+		}
+		route := &netlink.Route{Dst: ipNet(netip.MustParsePrefix(dst)), Gw: net.ParseIP(c.gw)}
+		s.gw.run(func() error {
+			return errors.Join(netlink.RouteDel(route), netlink.RouteAdd(route), netlink.RouteDel(route))
+		})
+		if got := told(); !strings.Contains(got, c.name+" default route through front is gone") {
+			t.Fatalf("told %q", got)
+		}
+		s.gw.run(func() error { return netlink.RouteAdd(route) })
+		if got := told(); got != "" {
+			t.Fatalf("told %q after it was back", got)
 		}
 	}
 }

@@ -102,6 +102,7 @@ type Routes struct {
 	faults   chan []string // cap 1, the newest
 	gone     chan struct{} // closed when the TUN device was deleted
 	upkeep   upkeep        // of watch's goroutine
+	defaults defaults      // the same, but for changed
 
 	mu      sync.Mutex // guards what follows, and the use of nl
 	desired desired

@@ -35,6 +35,7 @@ func (r *Routes) watchKernel(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch rules and routes: subscribe: %w", err)
 	}
+	r.defaults.changed.Store(true)
 	changed, urgent := make(chan struct{}, 1), make(chan struct{}, 1)
 	ended := make(chan struct{})
 	go func() {
@@ -137,6 +138,10 @@ func (r *Routes) concerns(m syscall.NetlinkMessage) bool {
 		return false
 	}
 	rt := nl.DeserializeRtMsg(m.Data)
+	if rt.Dst_len == 0 && rt.Table == unix.RT_TABLE_MAIN {
+		r.defaults.changed.Store(true)
+		return true
+	}
 	// Connected routes (of the kernel's) lead to the servers' networks.
 	return rt.Protocol == routeProtocol || rt.Protocol == unix.RTPROT_KERNEL
 }

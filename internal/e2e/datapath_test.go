@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -166,4 +167,21 @@ func TestStandbyCouldNotServe(t *testing.T) {
 	p.await("a is active", func() bool { return p.status("a").Role == control.RoleActive })
 	p.b = p.appliance(p.B, "b", options{servers: `["10.20.0.12:80", "[fd20::11]:80"]`})
 	p.await("a takeover would lose connections", both(`service "web" has other servers on the standby; service "more" is not configured on the standby`))
+
+	// It would take over all the same, and says what it could not continue.
+	conn, err := p.Client.DialContext(context.Background(), "tcp", lab.VIP4+":81")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	p.await("b holds the connection", func() bool { return p.status("b").Connections.Open == 1 })
+	p.kill(p.a)
+	<-p.a.Done()
+	p.await("b is active", func() bool { return p.status("b").LastTakeover != nil })
+	if l := p.status("b").LastTakeover; l.Lost != 1 || l.Connections != 0 {
+		t.Errorf("%+v", l)
+	}
+	if !strings.Contains(p.b.Output(), "lost_by_service=map[more:1]") {
+		t.Errorf("b does not say of which service:\n%s", p.b.Tail(10))
+	}
 }
