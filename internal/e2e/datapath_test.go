@@ -27,7 +27,7 @@ func TestDataPathTakenAway(t *testing.T) {
 		c.Finish = finish
 		wait := p.run(c, append(loads, idle...)...)
 		p.await("traffic flows", func() bool {
-			return c.Progress.Received.Load() >= 10*mib*int64(len(loads)) && p.status("a").Connections.Open+p.status("b").Connections.Open >= len(idle)
+			return c.Progress.Received.Load() >= 2*mib*int64(len(loads)) && p.status("a").Connections.Open+p.status("b").Connections.Open >= len(idle)
 		})
 		f()
 		close(finish)
@@ -54,7 +54,7 @@ func TestDataPathTakenAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.await(harm.kind+" is put back", func() bool { return p.status("a").Fitness.Repairs[harm.kind] > before })
-		}, traffic.Both(40*mib))
+		}, traffic.Both(12*mib))
 	}
 	if s := p.status("a"); s.Role != control.RoleActive || !s.InSync {
 		t.Errorf("a is %s, in sync %v %s", s.Role, s.InSync, s.WhyNotInSync)
@@ -67,7 +67,7 @@ func TestDataPathTakenAway(t *testing.T) {
 		p.await("b is active", func() bool {
 			return p.status("b").Role == control.RoleActive && p.status("a").Role == control.RoleStandby
 		})
-	}, traffic.Both(40*mib))
+	}, traffic.Both(12*mib))
 	p.await("both say why a takeover would not work", func() bool {
 		a, b := p.status("a"), p.status("b")
 		return !a.InSync && !b.InSync && strings.Contains(b.WhyNotInSync, lab.VIP4) && len(a.Fitness.Faults) == 1
@@ -93,7 +93,7 @@ func TestDataPathTakenAway(t *testing.T) {
 		p.await("a is active", func() bool {
 			return p.status("a").Role == control.RoleActive && p.status("b").Role == control.RoleStandby
 		})
-	}, traffic.Both(40*mib))
+	}, traffic.Both(12*mib))
 	if s := p.status("a"); s.InSync || !strings.Contains(s.WhyNotInSync, "forward chain") {
 		t.Errorf("in sync %v, %q", s.InSync, s.WhyNotInSync)
 	}
@@ -109,7 +109,7 @@ func TestDataPathTakenAway(t *testing.T) {
 		}
 		p.await("b is active", func() bool { return p.status("b").Role == control.RoleActive })
 		<-p.a.Done()
-	}, traffic.Both(40*mib))
+	}, traffic.Both(12*mib))
 	if p.a.Err() == nil || !strings.Contains(p.a.Output(), "lockstep0 was deleted") {
 		t.Errorf("a ended with %v:\n%s", p.a.Err(), p.a.Tail(5))
 	}
