@@ -622,6 +622,26 @@ func TestHandOverAlone(t *testing.T) {
 	a.does("follow 4")
 }
 
+// The standby dies before it has heard of the hand-over.
+func TestHandOverToNobody(t *testing.T) {
+	a := newBench(t, true)
+	a.active()
+	if err := a.r.HandOver(a.now); err != nil {
+		t.Fatal(err)
+	}
+	a.r.HandedOver(a.now)
+	a.does("mute", "step down")
+	b := newBench(t, false)
+	for range 2 {
+		ofA, ofB := a.said(), b.said()
+		if got, want := a.r.Session(a.now, ofA, ofB), b.r.Session(b.now, ofB, ofA); got != want {
+			t.Fatalf("a: %v, b: %v", got, want)
+		}
+	}
+	a.does("start empty 4 lost=true")
+	b.does("follow 4")
+}
+
 // What we have said of ourselves must still be true.
 func TestOldNewsAlone(t *testing.T) {
 	b := newBench(t, false)

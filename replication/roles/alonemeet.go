@@ -125,7 +125,8 @@ func (r *Alone) meetAsCandidate(now Nanos, theirs LoneSaid) Verdict {
 	case theirs.InSync:
 		return Stale // it decides first what becomes of what it holds, or of what we do
 	case r.handed:
-		return Stale // the peer was not told yet
+		r.handed = false // to nobody: the peer holds nothing any more
+		return Stale
 	case r.cfg.Smaller:
 		r.startEmpty(now, epoch+1, "neither appliance holds connections; the smaller name goes first", r.knows)
 		r.lead(now, theirs.Boot)

@@ -1,6 +1,10 @@
 package sim
 
-import "lockstep/replication"
+import (
+	"slices"
+
+	"lockstep/replication"
+)
 
 // excused: more has gone wrong than a pair without a witness promises to survive.
 func (w *world) excused() bool {
@@ -108,6 +112,9 @@ func (w *world) startsAlone(l *lonely, epoch uint64, why string) {
 func (w *world) startedOver(old *tenure) {
 	if old == nil || !old.node.alive || old.node.life != old.life || old.node.core.Role() != replication.RoleActive {
 		return
+	}
+	if !slices.ContainsFunc(old.table.ordered, func(g *gwConn) bool { return !g.gone && g.f.said() && !g.f.over() }) {
+		return // it has just started, too
 	}
 	w.loneSeen.StartedOverHolder++
 	since := w.now
