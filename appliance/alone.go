@@ -181,8 +181,8 @@ func (l *lone) handOver(r switchRequest) {
 		return
 	}
 	n.log.Info("handing over to the standby", "why", r.why)
-	n.journal.drain(drainLimit)
 	n.handing.Store(true)
+	n.journal.drain(drainLimit)
 	l.rules.HandedOver(n.journal.now())
 	n.handed = r.reply
 }
@@ -195,8 +195,8 @@ func (l *lone) end() {
 	n.engine.SetActive(false)
 	n.withdraw()
 	if l.rules.HandOver(n.journal.now()) == nil {
-		n.journal.drain(drainLimit)
 		n.handing.Store(true)
+		n.journal.drain(drainLimit)
 		l.rules.HandedOver(n.journal.now())
 	}
 	// What is said of us until the port is closed.

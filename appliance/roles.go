@@ -43,9 +43,12 @@ func (n *Node) acceptSessions(ctx context.Context, to chan<- *link.Session) {
 // hello says what this node is, for the link's handshake.
 func (n *Node) hello() wire.Hello {
 	role, inSync, epoch := n.journal.said()
+	if role != replication.RoleStandby && n.handing.Load() {
+		role, inSync = replication.RoleNone, true // see roles.Alone.Handed
+	}
 	h := wire.Hello{
 		MinVersion: wire.MinVersion, MaxVersion: wire.Version,
-		Role: wire.RoleState(role), InSync: inSync || role == replication.RoleNone && n.handing.Load(), Epoch: epoch, BootID: n.bootID,
+		Role: wire.RoleState(role), InSync: inSync, Epoch: epoch, BootID: n.bootID,
 	}
 	if role == replication.RoleActive {
 		open, _, _ := n.relay.Counts()

@@ -110,11 +110,12 @@ type Alone struct {
 	askFrom Nanos // of candidate: when the first one before the start was asked; Never: none was
 	askedAt Nanos // of candidate: the last question; Never: none was
 
-	knows  bool  // of candidate: somebody did hold connections
-	seen   Nanos // of candidate: the last sign of whoever may
-	due    Nanos // of candidate: not before
-	handed bool  // of candidate: our standby holds all that we had, and nothing was said since
-	stays  bool  // of candidate: said that somebody else holds the addresses
+	knows   bool  // of candidate: somebody did hold connections
+	seen    Nanos // of candidate: the last sign of whoever may
+	due     Nanos // of candidate: not before
+	handing bool  // of leading: a hand-over is under way, we are mute
+	handed  bool  // of candidate: our standby holds all that we had, and nothing was said since
+	stays   bool  // of candidate: said that somebody else holds the addresses
 
 	newest   bool   // of solitary: we have taken over, so no claimant is a newer active
 	claimAt  Nanos  // of solitary and doubting: the last claim that was asked about; Never: none was
@@ -131,9 +132,9 @@ func NewAlone(cfg AloneConfig, a LoneAppliance, now Nanos) *Alone {
 // Stage says in a word where this appliance stands.
 func (r *Alone) Stage() string { return r.stage.String() }
 
-// Handed reports that this appliance has no role because it has handed over: it says so
-// in its Hello (Said.InSync).
-func (r *Alone) Handed() bool { return r.stage == candidate && r.handed }
+// Handed reports that this appliance has handed over, or is about to: it says in its
+// Hello that it has no role, and LoneSaid.InSync.
+func (r *Alone) Handed() bool { return r.handed || r.handing }
 
 // Waits tells when a candidate will start without connections, if nothing is heard
 // before.
@@ -146,7 +147,7 @@ func (r *Alone) enter(s stage, now Nanos) {
 		r.standby = Boot{}
 	}
 	r.stage, r.begun = s, now
-	r.dead, r.handed, r.stays, r.newest = false, false, false, false
+	r.dead, r.handing, r.handed, r.stays, r.newest = false, false, false, false, false
 	r.askAt, r.askFrom, r.askedAt, r.claimAt, r.claimant = now, Never, Never, Never, ""
 	r.a.Prove(s != following && s != leading)
 }
@@ -348,6 +349,10 @@ func (r *Alone) stepDown(now Nanos, why string) {
 // SessionLost tells that the session has ended, or that the peer was silent in it for
 // FailureTimeout. It reports false if there was none.
 func (r *Alone) SessionLost(now Nanos, why string) bool {
+	if r.handing {
+		r.HandedOver(now)
+		return true
+	}
 	replaceable := r.a.Replaceable()
 	if !r.a.CloseSession() {
 		return false

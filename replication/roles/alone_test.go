@@ -107,7 +107,10 @@ func newBench(t *testing.T, smaller bool) *bench {
 
 // saidNow is what this appliance would say of itself.
 func (b *bench) said() LoneSaid {
-	return LoneSaid{Role: b.role, Epoch: b.epoch, InSync: b.Whole() || b.r.Handed()}
+	if b.r.Handed() {
+		return LoneSaid{Epoch: b.epoch, InSync: true}
+	}
+	return LoneSaid{Role: b.role, Epoch: b.epoch, InSync: b.Whole()}
 }
 
 // standby makes it a standby in sync in epoch 3, whose newest confirmed heartbeat is a
@@ -620,6 +623,21 @@ func TestHandOverAlone(t *testing.T) {
 	a.meets(Stale, LoneSaid{Role: replication.RoleStandby, Epoch: 3, InSync: true}) // was told, and takes over
 	a.meets(Begin, LoneSaid{Role: replication.RoleActive, Epoch: 4})
 	a.does("follow 4")
+}
+
+// The session ends while the standby still confirms: what it was not told, nobody was.
+func TestSessionLostInHandOver(t *testing.T) {
+	a := newBench(t, true)
+	a.active()
+	if err := a.r.HandOver(a.now); err != nil {
+		t.Fatal(err)
+	}
+	if !a.r.Handed() {
+		t.Error("the standby is told that this one is active")
+	}
+	a.r.SessionLost(a.now, "closed")
+	a.r.HandedOver(a.now)
+	a.does("mute", "step down")
 }
 
 // The standby dies before it has heard of the hand-over.

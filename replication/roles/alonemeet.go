@@ -33,7 +33,7 @@ func (r *Alone) Session(now Nanos, ours, theirs LoneSaid) Verdict {
 		return Stale // the peer decides on old news
 	}
 	switch said.Role {
-	case replication.RoleActive:
+	case replication.RoleActive: // and not handing over: then ours would differ
 		return r.meetAsActive(now, ours, theirs)
 	case replication.RoleStandby:
 		r.meetAsStandby(now, theirs)
@@ -150,11 +150,16 @@ func (r *Alone) HandOver(now Nanos) error {
 		return ErrNotInSync
 	}
 	r.a.Mute()
+	r.handing = true // from here on we say that we are not active
 	return nil
 }
 
 // HandedOver lets the standby take over: it hears from us that we are no longer active.
+// What it has not confirmed by then nobody was told.
 func (r *Alone) HandedOver(now Nanos) {
+	if !r.handing {
+		return // the session was lost meanwhile, which is the same
+	}
 	r.a.StepDown("handed over")
 	r.idle(now, now)
 	r.knows, r.handed = true, true

@@ -117,7 +117,9 @@ func (l *lonely) leave(*session) {}
 
 func (l *lonely) said() said {
 	s := said{Said: roles.Said{Role: l.core.Role(), Epoch: l.core.Epoch(), InSync: l.core.InSync()}}
-	s.InSync = s.InSync || l.rules.Handed()
+	if l.rules.Handed() {
+		s.Role, s.InSync = replication.RoleNone, true
+	}
 	s.boot = roles.Boot{byte(l.id), byte(l.life), byte(l.life >> 8), 1}
 	if s.Role == replication.RoleActive {
 		s.holds = uint64(l.core.Stats().Connections)
