@@ -151,7 +151,8 @@ func (l *lone) onSession(s *link.Session) {
 	l.rules.SessionLost(n.journal.now(), "superseded by a new session")
 	ours := roles.LoneSaid{Role: replication.Role(s.Ours.Role), Epoch: s.Ours.Epoch, InSync: s.Ours.InSync, Holds: s.Ours.Holds, Boot: s.Ours.BootID}
 	theirs := roles.LoneSaid{Role: replication.Role(s.Peer.Role), Epoch: s.Peer.Epoch, InSync: s.Peer.InSync, Holds: s.Peer.Holds, Boot: s.Peer.BootID}
-	if l.rules.Session(n.journal.now(), ours, theirs) != roles.Begin {
+	now := n.journal.now()
+	if l.rules.Session(now, now-roles.Nanos(time.Since(s.SaidAt)), ours, theirs) != roles.Begin {
 		s.Close()
 		return
 	}

@@ -154,7 +154,7 @@ func (c *Core) Heard() Nanos { return c.beat.heard }
 
 // Confirmed is when the newest heartbeat was sent that the peer has answered in this
 // session, or in the last one: since then, at least, the peer was in it. Not ok if none
-// was answered: then it is when the session began.
+// was answered.
 func (c *Core) Confirmed() (at Nanos, ok bool) { return c.beat.heardUs, c.beat.counted > 0 }
 
 // SetFitness tells what keeps this appliance from serving, if anything does, and what

@@ -66,6 +66,7 @@ func (l *Link) negotiate(c *transport.Conn, dialled bool) (*Session, *transport.
 // one.
 func (l *Link) consent(c *transport.Conn, s *Session) *transport.Error {
 	if !l.decides() {
+		s.SaidAt = time.Now()
 		ours, refusal := sayHello(c, l.cfg.Hello())
 		if refusal != nil {
 			return refusal
@@ -84,6 +85,7 @@ func (l *Link) consent(c *transport.Conn, s *Session) *transport.Error {
 		return c.Refuse(refusal)
 	}
 	if l.decides() {
+		s.SaidAt = time.Now()
 		ours, refusal := sayHello(c, l.cfg.Hello())
 		if refusal != nil {
 			s.end(refusal)

@@ -20,6 +20,7 @@ type Session struct {
 	Ours    wire.Hello // what this node said last: the peer decides by it
 	Version uint8      // the protocol version both speak
 	Dialled bool       // we dialled, the peer accepted
+	SaidAt  time.Time  // before Ours was said
 
 	conn         *transport.Conn
 	writeTimeout time.Duration

@@ -14,9 +14,10 @@ import "lockstep/replication"
 //     nobody has answered for doubtTime does it go on alone, and acknowledges what
 //     nobody else holds. Earlier it does so only if the standby's own kernel says that
 //     its process is dead, or if the standby says that it has given up its store.
-//   - An active that looks late at the end of its lease (it was stopped, suspended,
-//     starved), or that was unplugged, may have had a successor that is gone by now. It
-//     goes on only if the standby that it had says itself that it has not taken over.
+//   - An active that looks late at the end of its lease (it was stopped or starved) may
+//     have had a successor that is gone by now. That one has announced itself, and its
+//     frames wait in the sockets. If there are any the active goes on only if the
+//     standby that it had says itself that it has not taken over.
 //   - So a standby knows until when its store cannot be behind: it continues it only
 //     within takeTime of a heartbeat of its own that the active has answered. Whoever
 //     was not running (stopped, suspended, starved) is later than that when it wakes,
@@ -102,10 +103,12 @@ type Alone struct {
 	stage stage
 	begun Nanos // when this stage began
 
+	saidAt  Nanos // of following and bereft: when we last spoke before the session
 	dead    bool  // the peer's process is proved dead, since begun
 	standby Boot  // of leading, holding and doubting: who was our standby last
 	at      Nanos // of doubting: when it ends
-	deaf    bool  // of doubting: we were not running, or unplugged, while somebody could take over
+	late    bool  // of doubting: we were not running while our standby could take over, and die
+	told    bool  // of doubting: and somebody has claimed our addresses
 	askAt   Nanos // of candidate and doubting: the next question to the networks
 	askFrom Nanos // of candidate: when the first one before the start was asked; Never: none was
 	askedAt Nanos // of candidate: the last question; Never: none was
@@ -245,12 +248,11 @@ func (r *Alone) startEmpty(now Nanos, epoch uint64, why string, lost bool) {
 	r.enter(solitary, now)
 }
 
-// freshUntil is until when our store cannot be behind. The active that has just told
-// us everything was in the session when it began here, though perhaps without a lease.
+// freshUntil is until when our store cannot be behind.
 func (r *Alone) freshUntil() Nanos {
 	at, ok := r.a.Confirmed()
 	if !ok {
-		at -= r.cfg.FailureTimeout
+		at = r.saidAt // the active began the session later
 	}
 	return at + r.cfg.takeTime()
 }
@@ -290,36 +292,24 @@ func (r *Alone) doubt(now Nanos, why string, replaceable bool) {
 	r.a.Mute()
 	r.enter(doubting, now)
 	r.at = now + r.cfg.DoubtTime()
-	r.deaf = false
-	if replaceable && now > r.a.Lease()+r.cfg.DoubtTime()/2 {
-		r.wasDeaf(now)
-	}
+	r.late, r.told = replaceable && now > r.a.Lease()+r.cfg.DoubtTime()/2, false
 	r.a.Say(Silent, why)
 	r.tickDoubt(now)
 }
 
-// wasDeaf: nobody could be heard until now. Our standby, if we had one, has had the time
-// to take over, to serve, and to die.
-func (r *Alone) wasDeaf(now Nanos) {
-	r.deaf = !r.standby.None()
-	r.at = now + r.cfg.DoubtTime()
-	if r.deaf {
-		r.at = now + r.cfg.StartEmptyAfter
-	}
-}
-
 func (r *Alone) tickDoubt(now Nanos) {
-	if r.a.CutOff() || now > r.askAt+answerIn {
-		r.wasDeaf(now)
+	if stopped := now > r.askAt+answerIn; stopped || r.a.CutOff() { // nobody could be heard
+		r.late = r.late || stopped && !r.standby.None()
+		r.at = max(r.at, now+r.cfg.DoubtTime())
 	}
 	if now >= r.askAt {
 		r.a.Ask()
 		r.askAt = now + askEvery
 	}
 	switch {
-	case now < r.at && !(r.deaf && r.dead):
-	case r.deaf:
-		r.stepDown(now, "the standby may have taken over while this process was not running, and cannot be asked")
+	case now < r.at && !(r.told && r.dead):
+	case r.told:
+		r.stepDown(now, "somebody has taken over while this process was not running, and cannot be asked")
 		r.seen = now - r.cfg.StartEmptyAfter // it was waited for
 	default:
 		r.goOn(now, "nobody has taken over")
@@ -419,6 +409,9 @@ func (r *Alone) Claimed(now Nanos, who string) {
 		if r.contested(now, who, askEvery) {
 			r.stepDown(now, "the peer has taken over")
 			return
+		}
+		if r.late && !r.told {
+			r.told, r.at = true, now+r.cfg.StartEmptyAfter
 		}
 		r.at = max(r.at, min(now+answerIn, r.begun+2*r.cfg.DoubtTime()))
 	case solitary:

@@ -132,7 +132,7 @@ func (b *bench) active() {
 
 func (b *bench) meets(want Verdict, theirs LoneSaid) {
 	b.t.Helper()
-	if got := b.r.Session(b.now, b.said(), theirs); got != want {
+	if got := b.r.Session(b.now, b.now, b.said(), theirs); got != want {
 		b.t.Fatalf("a peer that says %+v: verdict %v, want %v (%s)", theirs, got, want, b.r.Stage())
 	}
 }
@@ -251,6 +251,15 @@ func TestWokenStandbyKnowsNothing(t *testing.T) {
 		b.does("give up")
 		b.run(400 * millis)
 		b.does("start empty 3 lost=true") // at once, and it says what is lost
+	})
+	t.Run("it slept between its word and the session", func(t *testing.T) {
+		b := newBench(t, false)
+		b.r.Session(b.now+2*second, b.now, b.said(), LoneSaid{Role: replication.RoleActive, Epoch: 3})
+		b.sleep(2 * second)
+		b.session, b.whole, b.heard = true, true, b.now // all that waited in its socket
+		b.did = nil
+		b.r.SessionLost(b.now, "closed")
+		b.does("give up")
 	})
 	t.Run("nobody is there", func(t *testing.T) {
 		b := asleep(t)
@@ -377,8 +386,6 @@ func TestActiveWithoutStandby(t *testing.T) {
 		a.does("mute")
 		a.cutOff = false
 		a.run(600 * millis)
-		a.does() // the standby may have taken over, and may be dead by now
-		a.meets(Begin, LoneSaid{Epoch: 3, Boot: first})
 		a.does("go on")
 	})
 	t.Run("stopped while it asks", func(t *testing.T) {
@@ -388,9 +395,9 @@ func TestActiveWithoutStandby(t *testing.T) {
 		a.r.SessionLost(a.now, "heartbeats stopped")
 		a.run(100 * millis)
 		a.sleep(2 * second)
-		a.run(second)
+		a.run(400 * millis)
 		a.does("mute") // it has heard nothing meanwhile
-		a.meets(Begin, LoneSaid{Epoch: 3, Boot: first})
+		a.run(200 * millis)
 		a.does("go on")
 	})
 	t.Run("they meet while it is in doubt", func(t *testing.T) {
@@ -413,10 +420,20 @@ func TestWokenActiveKnowsNothing(t *testing.T) {
 		a.active()
 		a.sleep(2 * second)
 		a.r.SessionLost(a.now, "closed")
+		a.r.Claimed(a.now, "b") // an announcement that waited in the socket
 		a.run(second)
 		a.does("mute") // whoever has taken over would have answered; but it may be dead
 		return a
 	}
+	t.Run("nobody has announced itself meanwhile", func(t *testing.T) {
+		a := newBench(t, true)
+		a.active()
+		a.sleep(2 * second)
+		a.r.SessionLost(a.now, "closed")
+		a.r.Refused(a.now) // the standby has died: nothing happens to connections
+		a.run(600 * millis)
+		a.does("mute", "go on")
+	})
 	t.Run("the standby has not taken over", func(t *testing.T) {
 		a := asleep(t)
 		a.meets(Stale, LoneSaid{Role: replication.RoleStandby, Epoch: 3, InSync: true, Boot: first})
@@ -562,7 +579,7 @@ func TestNewcomer(t *testing.T) {
 	t.Run("both are new", func(t *testing.T) {
 		a, b := newBench(t, true), newBench(t, false)
 		ofA, ofB := a.said(), b.said()
-		if a.r.Session(a.now, ofA, ofB) != Begin || b.r.Session(b.now, ofB, ofA) != Begin {
+		if a.r.Session(a.now, a.now, ofA, ofB) != Begin || b.r.Session(b.now, b.now, ofB, ofA) != Begin {
 			t.Fatal("no session")
 		}
 		a.does("start empty 1 lost=false")
@@ -594,7 +611,7 @@ func TestTwoActivesMeet(t *testing.T) {
 			ours, theirs LoneSaid
 		}{{a, c.a, c.b}, {b, c.b, c.a}} {
 			x.role, x.epoch, x.r.stage = replication.RoleActive, x.ours.Epoch, solitary
-			if x.r.Session(x.now, x.ours, x.theirs) != Stale {
+			if x.r.Session(x.now, x.now, x.ours, x.theirs) != Stale {
 				t.Fatal("a session between two actives")
 			}
 		}
@@ -652,7 +669,7 @@ func TestHandOverToNobody(t *testing.T) {
 	b := newBench(t, false)
 	for range 2 {
 		ofA, ofB := a.said(), b.said()
-		if got, want := a.r.Session(a.now, ofA, ofB), b.r.Session(b.now, ofB, ofA); got != want {
+		if got, want := a.r.Session(a.now, a.now, ofA, ofB), b.r.Session(b.now, b.now, ofB, ofA); got != want {
 			t.Fatalf("a: %v, b: %v", got, want)
 		}
 	}
@@ -666,7 +683,7 @@ func TestOldNewsAlone(t *testing.T) {
 	said := b.said()
 	b.standby()
 	b.r.SessionLost(b.now, "closed")
-	if b.r.Session(b.now, said, LoneSaid{Role: replication.RoleActive, Epoch: 3}) != Stale {
+	if b.r.Session(b.now, b.now, said, LoneSaid{Role: replication.RoleActive, Epoch: 3}) != Stale {
 		t.Error("it was a candidate when it said so")
 	}
 	b.does()

@@ -22,10 +22,18 @@ type LoneSaid struct {
 	Boot  Boot // its incarnation
 }
 
-// Session decides about a new session from what both said last; the one before must be
-// lost by then. Begin: replicate over it, with the role and epoch that we have now.
+// Session decides about a new session from what both said last, we at saidAt; the one
+// before must be lost by then. Begin: replicate over it, with the role and epoch that we have now.
 // Stale: close it, both dial again and say what they are then.
-func (r *Alone) Session(now Nanos, ours, theirs LoneSaid) Verdict {
+func (r *Alone) Session(now, saidAt Nanos, ours, theirs LoneSaid) Verdict {
+	if r.begins(now, ours, theirs) != Begin {
+		return Stale
+	}
+	r.saidAt = saidAt
+	return Begin
+}
+
+func (r *Alone) begins(now Nanos, ours, theirs LoneSaid) Verdict {
 	said := LoneSaid{Role: r.a.Role(), Epoch: r.a.Epoch(), Holds: ours.Holds, Boot: ours.Boot}
 	said.InSync = r.Handed() || said.Role == replication.RoleStandby && r.a.Whole()
 	ours.InSync = ours.InSync && said.Role != replication.RoleActive
@@ -59,7 +67,7 @@ func (r *Alone) meetAsActive(now Nanos, ours, theirs LoneSaid) Verdict {
 	}
 	if r.stage == doubting {
 		switch another := !r.standby.None() && theirs.Boot != r.standby; {
-		case theirs.Epoch > ours.Epoch || another && r.deaf:
+		case theirs.Epoch > ours.Epoch || another && r.told:
 			r.stepDown(now, "the peer had taken over, or the one before it, and is active no more")
 			return Stale
 		case another:

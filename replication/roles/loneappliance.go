@@ -14,8 +14,7 @@ type LoneAppliance interface {
 	// it holds everything: it may take over.
 	Replaceable() bool
 	// Heard is when the last frame of the newest session came, Confirmed when the newest
-	// of our heartbeats in it that the peer has answered was sent; not ok if none was: then
-	// when the session began here.
+	// of our heartbeats in it that the peer has answered was sent; not ok if none was.
 	Heard() Nanos
 	Confirmed() (at Nanos, ok bool)
 	// Lease is, on an active, until when it may speak.

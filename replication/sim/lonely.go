@@ -120,6 +120,7 @@ func (l *lonely) said() said {
 	if l.rules.Handed() {
 		s.Role, s.InSync = replication.RoleNone, true
 	}
+	s.at = l.now()
 	s.boot = roles.Boot{byte(l.id), byte(l.life), byte(l.life >> 8), 1}
 	if s.Role == replication.RoleActive {
 		s.holds = uint64(l.core.Stats().Connections)
@@ -137,7 +138,7 @@ func (l *lonely) meet(of *session, ours, theirs said) {
 	lone := func(s said) roles.LoneSaid {
 		return roles.LoneSaid{Role: s.Role, Epoch: s.Epoch, InSync: s.InSync, Holds: s.holds, Boot: s.boot}
 	}
-	if l.rules.Session(l.now(), lone(ours), lone(theirs)) != roles.Begin {
+	if l.rules.Session(l.now(), ours.at, lone(ours), lone(theirs)) != roles.Begin {
 		l.w.loneSeen.Refused++
 		of.close(l.node)
 		return

@@ -1,5 +1,7 @@
 package sim
 
+import "lockstep/replication"
+
 // Faults of a world without a witness.
 const (
 	Reset        = numFaults + iota // a middlebox ends the session while both live
@@ -198,6 +200,9 @@ func (n *node) crashAlone(dark bool) {
 		if w.inside {
 			w.seen.CrashInSnapshot++
 		}
+	}
+	if l := n.driver.(*lonely); l.ten != nil && w.tenure != l.ten && n.core.Role() == replication.RoleActive {
+		w.forsakeFor(l.table, w.tenure.table) // one of two that have gone on
 	}
 	n.stop()
 	n.dark = dark

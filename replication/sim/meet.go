@@ -23,6 +23,7 @@ type said struct {
 	roles.Said
 	holds uint64
 	boot  roles.Boot
+	at    nanos // when it said so
 	self  arbiter.Member
 }
 

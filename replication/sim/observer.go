@@ -27,6 +27,7 @@ type Sometimes struct {
 func (w *world) observeAck(n *node, g *gwConn, s replication.Stream, off uint64) {
 	f := g.f
 	if n.table.astray {
+		g.s[s].told = max(g.s[s].told, off)
 		return
 	}
 	if off < f.acked[s] {

@@ -291,6 +291,10 @@ func (f *flow) accept(inc uint32) {
 		return
 	}
 	if inc > old.inc {
+		if w.duo != nil && w.excused() && (old.rcv > 0 || old.una > 0) {
+			w.loseFlow(f) // two that have gone on have both got its SYN
+			return
+		}
 		if old.rcv > 0 || old.una > 0 {
 			w.failf("flow %d: connection %d to the server, %d bytes in and %d bytes acknowledged, is replaced", f.n, old.inc, old.rcv, old.una)
 		}
