@@ -201,8 +201,8 @@ func (n *node) crashAlone(dark bool) {
 			w.seen.CrashInSnapshot++
 		}
 	}
-	if l := n.driver.(*lonely); l.ten != nil && w.tenure != l.ten && n.core.Role() == replication.RoleActive {
-		w.forsakeFor(l.table, w.tenure.table) // one of two that have gone on
+	if n.core.Role() == replication.RoleActive {
+		w.dropped(n.driver.(*lonely)) // it may be one of two that have gone on
 	}
 	n.stop()
 	n.dark = dark
