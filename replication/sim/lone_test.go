@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// defaultLoneSeeds takes about as long as those with voters.
-const defaultLoneSeeds = 1000
+// defaultLoneSeeds takes half a minute on two cores with the race detector.
+const defaultLoneSeeds = 500
 
 // TestLoneSeeds plays many worlds in which the pair has no witness. In half of them a
 // fault strikes only when the pair is whole again: then no connection may be lost.

@@ -201,7 +201,7 @@ func (n *node) crashAlone(dark bool) {
 			w.seen.CrashInSnapshot++
 		}
 	}
-	if n.core.Role() == replication.RoleActive {
+	if o := w.other(n); n.core.Role() == replication.RoleActive && o.alive && o.driver.(*lonely).speaks() {
 		w.dropped(n.driver.(*lonely)) // it may be one of two that have gone on
 	}
 	n.stop()

@@ -13,7 +13,7 @@ var (
 	oneSeed  = flag.Int64("seed", -1, "run this seed only, and print its trace")
 	oneFault = flag.Int("fault", -1, "with -seed: the step of the first fault")
 	oneKind  = flag.Int("kind", -1, "with -seed: the kind of the first fault")
-	seeds    = flag.Int("seeds", 0, "number of seeds (also SIM_SEEDS; default 300 with an oracle, 1000 with voters)")
+	seeds    = flag.Int("seeds", 0, "number of seeds (also SIM_SEEDS; default 300 with an oracle, 1000 with voters, 500 without a witness)")
 )
 
 const defaultSeeds = 300
