@@ -334,9 +334,10 @@ func (j *journal) ticker() {
 			return
 		case <-j.ticked:
 		case <-t.C:
+			fired := j.now() // before the lock, which is not what a CPU is missed for
 			j.mu.Lock()
 			now := j.now()
-			late := j.timing.fired(now)
+			late := j.timing.fired(fired)
 			j.core.SetClock(now, j.millis())
 			j.core.Tick(now)
 			bear := j.timing.patience.Effective(now)
