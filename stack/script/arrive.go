@@ -19,7 +19,7 @@ func (p *Peer) arrive(s *Segment) {
 		p.answerReset(s)
 		return
 	}
-	if p.rcv > 0 {
+	if p.rcv > 0 && !p.isAsked(s) {
 		p.checkOptions(s)
 	}
 	p.logSegment(s)
@@ -36,6 +36,13 @@ func (p *Peer) arrive(s *Segment) {
 	}
 	p.arriveData(s)
 	p.settleEnd()
+}
+
+// isAsked reports whether the appliance, which remembers nothing of a connection that is
+// over, asks whether we do: an octet or none from anywhere, with a stamp that is none (the
+// engine's askClient, askServer). Of a connection that lives it is not to be asked.
+func (p *Peer) isAsked(s *Segment) bool {
+	return p.state == peerFinished && len(s.Payload) <= 1 && s.Opts.TSVal == 1 && s.Opts.TSEcr == 0
 }
 
 // theirs makes a number of the appliance's relative.
