@@ -125,8 +125,8 @@ func (n *node) advance(g *gwConn, s replication.Stream) {
 // forward sends a stream's bytes from an offset on to its receiver.
 func (n *node) forward(g *gwConn, s replication.Stream, from uint64) {
 	st := &g.s[s]
-	if !g.opened || n.silent() {
-		return // invariant 3, and the client's side is not open
+	if !g.opened || g.gone || n.silent() {
+		return // invariant 3, and the client's side is not open, or was reset
 	}
 	if s == replication.Request && g.legWaits {
 		return // invariant 3, for another leg
