@@ -171,7 +171,8 @@ func (l *Leg) inputAttached(s *segment) (verdict, answer) {
 	if l.halfWay && f&(header.TCPFlagSyn|header.TCPFlagRst) == 0 && s.segLen() > 0 {
 		l.halfWay = false // a server that speaks is past its handshake
 	}
-	if f&header.TCPFlagRst != 0 && l.restored && l.rxFin > 0 && l.rxNxt >= l.rxFin && l.txNxt <= max(l.txUna, l.peerAck) {
+	finIn := l.finHeld || l.rxFin > 0 && l.rxNxt >= l.rxFin // netstack may not have taken a held one yet
+	if f&header.TCPFlagRst != 0 && l.restored && finIn && l.txNxt <= max(l.txUna, l.peerAck) {
 		// The peer has sent its FIN and has everything we sent: it is closed, and
 		// says of a repetition of ours what a closed port says. That ends nothing;
 		// should there be more to send, it will say it again.

@@ -49,6 +49,7 @@ func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 	if r.PeerFIN {
 		// The peer may have been told that its FIN is here: an ACK must not go back.
 		l.permit, l.rxAcked = r.Received+1, r.Received+1
+		l.rxFin = r.Received + 1
 	}
 	l.txReach = e.reach(&r)
 	l.rxAhead = r.Ahead

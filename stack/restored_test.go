@@ -187,3 +187,19 @@ func (b *bench) errors() int {
 	defer b.mu.Unlock()
 	return b.icmpErrors
 }
+
+// A peer whose FIN the former active has acknowledged is closed, and answers the probe
+// with a RST. That ends nothing, though this appliance never saw the FIN itself.
+func TestClosedPeerAnswersWithReset(t *testing.T) {
+	b := newBench(t, stack.Options{})
+	l := b.restore(stack.Resume{PeerFIN: true})
+	b.barrier()
+	b.inject(script.Segment{Flags: script.RST, Seq: benchISN + 2})
+	b.barrier()
+	if err := l.Err(); err != nil {
+		t.Fatalf("the leg has ended: %v", err)
+	}
+	if n := b.eng.C.Drops()["stale-segment"]; n != 1 {
+		t.Errorf("%d segments dropped as stale, want 1: %v", n, b.eng.C.Drops())
+	}
+}
