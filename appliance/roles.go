@@ -57,14 +57,6 @@ func (n *Node) hello() wire.Hello {
 	return h
 }
 
-// endSession closes the session and tells the core that it is lost: on an active
-// every gate opens, on a standby the store stays for the takeover.
-func (n *Node) endSession() {
-	if n.closeSession() {
-		n.journal.with(func(c *replication.Core, _ replication.Nanos) { c.PeerLost() })
-	}
-}
-
 // closeSession closes the session, if there is one, and leaves the core's gates as
 // they are.
 func (n *Node) closeSession() bool {

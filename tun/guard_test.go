@@ -60,13 +60,6 @@ func segment(src, dst string, hops byte) []byte {
 	return b
 }
 
-func hopsOf(p []byte) byte {
-	if p[0]>>4 == 6 {
-		return p[7]
-	}
-	return p[8]
-}
-
 // Packets for a virtual address, and servers' segments, may have a hop limit of 1.
 func TestLastHop(t *testing.T) {
 	s := newSite(t)

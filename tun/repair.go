@@ -228,13 +228,12 @@ const (
 
 // upkeep bounds what is said about repairs.
 type upkeep struct {
-	recent     [struggleCount]time.Time // the newest looks that repaired something
-	next       int
-	last       time.Time // of those looks
-	what       string    // repaired then
-	said       time.Time // when the log was told
-	unsaid     int
-	struggling bool
+	recent [struggleCount]time.Time // the newest looks that repaired something
+	next   int
+	last   time.Time // of those looks
+	what   string    // repaired then
+	said   time.Time // when the log was told
+	unsaid int
 }
 
 // noteRepair counts one repair and logs it, at most one line a second.

@@ -39,10 +39,9 @@ const (
 
 // flags as given.
 type flags struct {
-	quick             bool
-	only, offload     string
-	gateways, rest    []string
-	busy, connections int
+	quick          bool
+	only, offload  string
+	gateways, rest []string
 }
 
 // Command is `lockstep bench`. The program must pass Roles to lab.Main.

@@ -73,18 +73,6 @@ func New(t testing.TB, o lab.PairOptions) *Pair {
 	return p
 }
 
-// StartPair lays the topology, starts a, then b, without a witness, and waits until they are in
-// sync: a is active.
-func StartPair(t testing.TB, o Options) (p *Pair, a, b *lab.Proc) {
-	t.Helper()
-	p = New(t, o.PairOptions)
-	a = p.Appliance("a", o)
-	p.Await("a is active", func() bool { return p.Status("a").Role == control.RoleActive })
-	b = p.Appliance("b", o)
-	p.AwaitInSync()
-	return p, a, b
-}
-
 // AwaitInSync waits until b is the standby of a and holds everything.
 func (p *Pair) AwaitInSync() { p.T.Helper(); p.AwaitInSyncAs("b") }
 
