@@ -69,6 +69,7 @@ func (s *session) send(from *node, b []byte) {
 		b[at] ^= 1 << s.w.rng.IntN(8)
 		s.flipped = true
 		s.w.seen.Flipped++
+		s.w.felt(0) // it ends the session as a cut does
 	}
 	p.inFlight = append(p.inFlight, b...)
 	// It arrives in up to two pieces.
