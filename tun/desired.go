@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -46,8 +47,8 @@ func (r *Routes) want(v6 bool) error {
 	if err != nil {
 		return err
 	}
-	r.desired.sysctls.wanted = append(r.tunSysctls(v6), forwarding...)
-	r.desired.routes = append(r.throwRoutes(), r.tableRoutes(v6)...)
+	r.desired.sysctls.wanted = slices.Concat(r.tunSysctls(v6), forwarding, r.redirectSysctls())
+	r.desired.routes = slices.Concat(r.throwRoutes(), r.nowhereRoutes(), r.tableRoutes(v6))
 	r.desired.prefixes = r.gatewayPrefixes()
 	r.desired.rules = r.wantedRules()
 	return nil
@@ -137,6 +138,18 @@ func (r *Routes) forwarding6() ([]*wantedSysctl, error) {
 	return append(listeners, list...), nil
 }
 
+// redirectSysctls keep the kernel from telling IPv4 clients of a better next hop to a
+// virtual address (RFC 1812, 5.2.7.2), which could be the standby. An interface sends
+// redirects if its own setting or all's says so. IPv6 has no such setting: of that, and
+// of what cannot be set here, the Guard takes care.
+func (r *Routes) redirectSysctls() []*wantedSysctl {
+	list := []*wantedSysctl{{key: "ipv4/conf/all/send_redirects", value: "0", optional: true}}
+	for _, name := range []string{r.cfg.TUN, r.cfg.Front, r.cfg.Back} {
+		list = append(list, &wantedSysctl{key: ifaceKey("ipv4", name, "send_redirects"), value: "0", optional: true, stays: name == r.cfg.TUN})
+	}
+	return list
+}
+
 // tableRoutes fill the policy table: everything to the TUN device, and to nowhere
 // once that is gone. A blackhole route drops without ICMP in both families;
 // unreachable or prohibit would answer.
@@ -162,13 +175,37 @@ func (r *Routes) tableRoutes(v6 bool) []wantedRoute {
 // disown.)
 func (r *Routes) throwRoutes() []wantedRoute {
 	var list []wantedRoute
-	seen := make(map[netip.Addr]bool)
-	for _, a := range r.cfg.Virtual {
-		if a = a.Unmap(); a.Is4() && !seen[a] {
-			seen[a] = true
+	for _, a := range r.virtual() {
+		if a.Is4() {
 			list = append(list, wantedRoute{Route: &netlink.Route{
 				Dst: hostNet(a), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_THROW, Protocol: routeProtocol,
 			}})
+		}
+	}
+	return list
+}
+
+// nowhereRoutes are what the main table has for virtual addresses. The rules come
+// before it, so nothing gets here while they are there. Between somebody's flushing
+// them and our putting them back the kernel would else send a client's packets back to
+// the front network, with a redirect to whoever answers there for the address.
+func (r *Routes) nowhereRoutes() []wantedRoute {
+	var list []wantedRoute
+	for _, a := range r.virtual() {
+		list = append(list, wantedRoute{Route: &netlink.Route{
+			Dst: hostNet(a), Table: unix.RT_TABLE_MAIN, Type: unix.RTN_BLACKHOLE,
+			Priority: blackholeMetric, Protocol: routeProtocol,
+		}})
+	}
+	return list
+}
+
+// virtual are the virtual addresses, each once.
+func (r *Routes) virtual() []netip.Addr {
+	var list []netip.Addr
+	for _, a := range r.cfg.Virtual {
+		if a = a.Unmap(); !slices.Contains(list, a) {
+			list = append(list, a)
 		}
 	}
 	return list
@@ -198,13 +235,7 @@ func (r *Routes) gatewayPrefixes() []wantedPrefix {
 // address, and what the servers' service ports answer.
 func (r *Routes) wantedRules() []*netlink.Rule {
 	var list []*netlink.Rule
-	seen := make(map[netip.Addr]bool)
-	for _, a := range r.cfg.Virtual {
-		a = a.Unmap()
-		if seen[a] {
-			continue
-		}
-		seen[a] = true
+	for _, a := range r.virtual() {
 		rule := r.newRule(a)
 		rule.Dst = hostNet(a)
 		list = append(list, rule)

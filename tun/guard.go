@@ -49,9 +49,10 @@ const (
 	refusedFromFront = "server-from-front"
 	refusedSync      = "sync-from-elsewhere"
 	refusedHops      = "hop-limit"
+	refusedRedirect  = "redirect" // one of this host's own kernel
 )
 
-var guardReasons = []string{refusedFromBack, refusedFromFront, refusedSync, refusedHops}
+var guardReasons = []string{refusedFromBack, refusedFromFront, refusedSync, refusedHops, refusedRedirect}
 
 // guardTable is our table of the kernel's packet filter, of both families.
 const guardTable = "lockstep"
@@ -159,7 +160,7 @@ func (g *Guard) read(objs []nftables.Obj) {
 			continue
 		}
 		if c.Packets > g.now[c.Name] {
-			g.log.Warn("refused packets by where they came from", "reason", c.Name, "packets", c.Packets+g.before[c.Name], loglimit.Per(c.Name))
+			g.log.Warn("refused packets", "reason", c.Name, "packets", c.Packets+g.before[c.Name], loglimit.Per(c.Name))
 		}
 		g.now[c.Name] = c.Packets
 	}

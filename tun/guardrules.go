@@ -66,6 +66,13 @@ func (r *guardRules) add() error {
 			r.rule(arriving, fromIf(r.cfg.Back), f.is(), f.fromServer(servers), f.hops(expr.CmpOpEq, 1), f.setHops(2))
 		}
 	}
+	// A redirect (RFC 792; RFC 4861, 4.5) tells a client of a shorter way than by us. Of
+	// IPv6 no other setting keeps the kernel from it.
+	speaking := r.chain("speaking", nftables.ChainHookOutput, nftables.ChainPriorityFilter)
+	for _, name := range []string{r.cfg.Front, r.cfg.Back} {
+		r.rule(speaking, toIf(name), family4.is(), icmpIs(unix.IPPROTO_ICMP, 5), drop(refusedRedirect))
+		r.rule(speaking, toIf(name), family6.is(), icmpIs(unix.IPPROTO_ICMPV6, 137), drop(refusedRedirect))
+	}
 	if slices.ContainsFunc(r.cfg.HopLimits, func(h HopLimit) bool { return h.Send > 0 }) {
 		// After routing, which takes one off.
 		leaving := r.chain("leaving", nftables.ChainHookPostrouting, nftables.ChainPriorityMangle)
@@ -161,10 +168,14 @@ func load(base expr.PayloadBase, reg, off, n uint32) expr.Any {
 	return &expr.Payload{DestRegister: reg, Base: base, Offset: off, Len: n}
 }
 
-func fromIf(name string) []expr.Any {
+func fromIf(name string) []expr.Any { return ifIs(expr.MetaKeyIIFNAME, name) }
+
+func toIf(name string) []expr.Any { return ifIs(expr.MetaKeyOIFNAME, name) }
+
+func ifIs(key expr.MetaKey, name string) []expr.Any {
 	b := make([]byte, unix.IFNAMSIZ)
 	copy(b, name)
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}, cmp(expr.CmpOpEq, b...)}
+	return []expr.Any{&expr.Meta{Key: key, Register: register}, cmp(expr.CmpOpEq, b...)}
 }
 
 func (f *family) is() []expr.Any {
@@ -184,6 +195,13 @@ func (f *family) in(off uint32, s *nftables.Set) []expr.Any {
 
 func isTCP() []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, cmp(expr.CmpOpEq, unix.IPPROTO_TCP)}
+}
+
+func icmpIs(proto, kind byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, cmp(expr.CmpOpEq, proto),
+		load(expr.PayloadBaseTransportHeader, register, 0, 1), cmp(expr.CmpOpEq, kind),
+	}
 }
 
 // portIs compares a TCP port: the source's at offset 0, the destination's at 2.

@@ -64,6 +64,8 @@ func TestTakenAwayIsPutBack(t *testing.T) {
 	}{
 		{"rules flushed", repairRule, flushRules},
 		{"table flushed", repairRoute, flushTable},
+		{"main table's blackhole gone", repairRoute, func() error { return netlink.RouteDel(r.nowhereRoutes()[1].Route) }},
+		{"redirects on", repairSysctl, func() error { return sysctl("ipv4/conf/front/send_redirects", "1") }},
 		{"ip_forward off", repairSysctl, func() error { return sysctl("ipv4/ip_forward", "0") }},
 		{"forwarding of one interface off", repairSysctl, func() error { return sysctl("ipv4/conf/front/forwarding", "0") }},
 		{"IPv6 forwarding off", repairSysctl, func() error { return sysctl("ipv6/conf/all/forwarding", "0") }},

@@ -45,6 +45,7 @@ func (s *site) state(t testing.TB) []string {
 			"ipv4/ip_forward", "ipv4/conf/all/rp_filter", "ipv4/conf/front/rp_filter",
 			"ipv6/conf/all/forwarding", "ipv6/conf/front/accept_ra", "ipv6/conf/back/accept_ra",
 			"ipv6/conf/front/forwarding", "ipv6/conf/back/forwarding",
+			"ipv4/conf/all/send_redirects", "ipv4/conf/front/send_redirects", "ipv4/conf/back/send_redirects",
 		} {
 			v, err := os.ReadFile(procSysNet + "/" + k)
 			if err != nil {

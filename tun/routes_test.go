@@ -292,7 +292,7 @@ func (s *site) ping(t *testing.T, n *testNS, ip string, before func()) (others [
 		switch {
 		case k >= 8 && buf[0] == reply && bytes.Equal(buf[4:8], msg[4:8]):
 			return others
-		case request == 128 && buf[0] >= 130: // MLD and neighbour discovery
+		case request == 128 && buf[0] >= 130 && buf[0] != 137: // MLD and neighbour discovery, but for redirects
 		case buf[0] != request:
 			others = append(others, bytes.Clone(buf[:k]))
 		}

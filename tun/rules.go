@@ -38,10 +38,12 @@ func (r *Routes) removeLeftovers(backIndex int) error {
 		if err != nil {
 			return err
 		}
-		n, err = r.removeLeftoverThrows(family, rules, tables)
-		removed += n
-		if err != nil {
-			return err
+		for table, kind := range map[int]int{unix.RT_TABLE_LOCAL: unix.RTN_THROW, unix.RT_TABLE_MAIN: unix.RTN_BLACKHOLE} {
+			n, err = r.removeLeftoverHosts(family, table, kind, rules, tables)
+			removed += n
+			if err != nil {
+				return err
+			}
 		}
 	}
 	if removed > 0 {
@@ -138,17 +140,17 @@ func (r *Routes) removeLeftoverRoutes(family int, tables map[int]bool, backIndex
 	return n, nil
 }
 
-// removeLeftoverThrows deletes those whose address no rule sends to a gateway that is
-// alive.
-func (r *Routes) removeLeftoverThrows(family int, rules []netlink.Rule, dead map[int]bool) (int, error) {
-	routes, err := r.listTable(family, unix.RT_TABLE_LOCAL)
+// removeLeftoverHosts deletes a table's entries for virtual addresses that no rule sends
+// to a gateway that is alive.
+func (r *Routes) removeLeftoverHosts(family, table, kind int, rules []netlink.Rule, dead map[int]bool) (int, error) {
+	routes, err := r.listTable(family, table)
 	if err != nil {
 		return 0, err
 	}
 	n := 0
 	for i := range routes {
 		rt := &routes[i]
-		if rt.Protocol != routeProtocol || rt.Type != unix.RTN_THROW {
+		if rt.Protocol != routeProtocol || rt.Type != kind {
 			continue
 		}
 		if slices.ContainsFunc(rules, func(rule netlink.Rule) bool {

@@ -27,9 +27,12 @@ type wantedSysctl struct {
 	key   string // below net/, as in "ipv4/ip_forward"
 	value string
 	stays bool // is not put back at the end: it goes with its interface
+	// optional: where it cannot be written it is left as it is.
+	optional bool
 
 	// file is kept open, because the thread that looks at it or restores it may be in
-	// another namespace than the one that set it. nil: not writable, but right.
+	// another namespace than the one that set it. nil: not writable, but right or
+	// optional.
 	file *os.File
 	old  string // what it was; empty: as it must be
 }
@@ -73,7 +76,7 @@ func (w *wantedSysctl) begin() error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil && sysctlReadOnly(err) {
 		// Not writable, but perhaps somebody already set what we need.
-		if cur, rerr := os.ReadFile(path); rerr == nil && strings.TrimSpace(string(cur)) == w.value {
+		if cur, rerr := os.ReadFile(path); rerr == nil && (w.optional || strings.TrimSpace(string(cur)) == w.value) {
 			return nil
 		}
 	}
