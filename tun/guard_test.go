@@ -242,7 +242,11 @@ func TestGuardComesBack(t *testing.T) {
 		}
 		return len(list)
 	}
-	eventually(t, "the table again", func() bool { return tables() == 1 })
+	eventually(t, "the table again", func() bool {
+		g.mu.Lock() // the kernel lists a table a moment before its rules are in force
+		defer g.mu.Unlock()
+		return tables() == 1
+	})
 	rawSend(t, s.client, segment("10.20.0.11:80", "10.20.0.1:40000", 64))
 	eventually(t, "a second refusal", func() bool { return g.Refused()[refusedFromFront] == 2 })
 	if err := g.Close(); err != nil {
