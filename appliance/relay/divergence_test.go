@@ -44,7 +44,10 @@ func TestDivergenceIsTold(t *testing.T) {
 	l.ask(r)
 	send(r.Server, script.Next, 99, asked)
 	goOn(r, gone-covered-99, true)
-	l.until("the divergence", c, func(_, _ script.State) bool { return l.svc.Counts().Diverged == 1 })
+	l.until("the divergence is told", c, func(_, _ script.State) bool {
+		_, n := x.last() // after it was counted
+		return n > 0 && l.svc.Counts().Diverged == 1
+	})
 	d, n := x.last()
 	// Positions of the script count the SYN.
 	if want := uint64(covered - 1 + 99); n != 1 || d.Server != 1 || !d.Exact || d.Offset != want {
@@ -73,7 +76,10 @@ func TestRefusedReplayIsTold(t *testing.T) {
 	r.Server.Send(script.Out{Flags: script.SYN | script.ACK, Ack: 1, Win: 65535, Opts: &script.DefaultOpts})
 	l.until("the request at another server", r, func(_, s script.State) bool { return s.Received == asked })
 	r.Server.Send(script.Out{Flags: script.ACK | script.FIN, Seq: script.Next, Len: 100, Ack: asked, Win: 65535, Alt: true})
-	l.until("the refusal", c, func(_, _ script.State) bool { return l.svc.Counts().Refused >= 1 })
+	l.until("the refusal is told", c, func(_, _ script.State) bool {
+		_, n := x.last() // after it was counted
+		return n > 0 && l.svc.Counts().Refused >= 1
+	})
 	d, n := x.last()
 	if n != 1 || d.Server != 1 || d.Ended != "ended" || d.Offset != 100 || d.Sent == "" {
 		t.Fatalf("told %d times, %+v", n, d)

@@ -74,6 +74,9 @@ func TestRequestBeforeReset(t *testing.T) {
 			r, c, _ := asks(t, func(s *relay.Service) { s.Kept = kept })
 			c.Server.MayReset()
 			c.Server.Send(script.Out{Flags: script.ACK, Seq: script.Next, Ack: 101, Win: 1})
+			if !r.Settle() { // nothing orders the two legs' segments but this
+				t.Fatal("does not come to rest")
+			}
 			send(c.Client, script.Next, 2000, 1)
 			c.Client.Send(script.Out{Flags: script.RST, Seq: 2101})
 			if !r.Settle() {
