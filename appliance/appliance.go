@@ -128,7 +128,9 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 	go n.watchMemory(ctx)
 	go n.dumpOnSignal(ctx)
 	go n.watchOnLink(ctx)
-	n.confine()
+	if err := n.confine(); err != nil {
+		return err
+	}
 	n.log.Info("appliance started", "version", control.Version(), "tun", tunName, "mtu", n.dev.MTU())
 	if n.voter != nil {
 		n.quorumLoop(ctx)
@@ -178,13 +180,23 @@ func (n *Node) serve(undo *closers) error {
 
 // confine gives up what only the start needed. What is left: CAP_NET_ADMIN for rules,
 // routes, sysctls and links, CAP_NET_RAW for ARP, neighbour discovery and pings.
-func (n *Node) confine() {
+//
+// Root has given up to write other users' files by then: a state directory that only
+// such a root could write to is found now, not at the first promise.
+func (n *Node) confine() error {
 	switch err := confine.Keep(unix.CAP_NET_ADMIN, unix.CAP_NET_RAW); {
 	case errors.Is(err, confine.ErrUnsupported):
 		n.log.Debug("all capabilities are kept", "err", err)
 	case err != nil:
 		n.log.Warn("capabilities are kept that are not needed", "err", err)
 	}
+	if n.voter == nil {
+		return nil
+	}
+	if err := n.voter.CheckState(); err != nil {
+		return fmt.Errorf("write the state without root's rights over other users' files (hint: whose is %s? chown it): %w", n.cfg.Pair.State, err)
+	}
+	return nil
 }
 
 // closers ends what was made, last first.

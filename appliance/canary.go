@@ -23,8 +23,10 @@ const (
 	// letGoFor is how long the canaries are let go of then: a server that had waited for
 	// the end of one answers the next connection within moments.
 	letGoFor = 200 * time.Millisecond
-	// starvedTries is how many tries in a row have to help.
-	starvedTries = 2
+	// starvedTries is how many tries in a row have to help, each within starvedWindow looks
+	// of the one before: an answer that was due anyway looks like help.
+	starvedTries  = 5
+	starvedWindow = 120
 	// starvedPause is the pause after one that has not, in looks.
 	starvedPause = 60
 )
@@ -32,12 +34,16 @@ const (
 // starved finds out whether canaries keep clients from being served.
 type starved struct {
 	looks, helped int
+	since         int  // looks since the last try that helped
 	off           bool // they do: none is held any more
 }
 
 // look is told what the service's connections are, once per canaryLook, while canaries
 // are held. It reports whether to try without.
 func (s *starved) look(g relay.Gauge) (try bool) {
+	if s.since++; s.since > starvedWindow {
+		s.helped = 0
+	}
 	switch {
 	case s.off:
 		return false
@@ -51,11 +57,15 @@ func (s *starved) look(g relay.Gauge) (try bool) {
 
 // tried is told what they are letGoFor after the canaries have ended.
 func (s *starved) tried(g relay.Gauge) {
-	if g.Unanswered == g.Connections && g.Connections > 0 {
+	switch {
+	case g.Connections == 0: // they have gone, which tells nothing
+		s.looks = 0
+		return
+	case g.Unanswered == g.Connections:
 		s.looks, s.helped = -starvedPause, 0
 		return
 	}
-	s.looks, s.helped = 0, s.helped+1
+	s.looks, s.since, s.helped = 0, 0, s.helped+1
 	s.off = s.helped >= starvedTries
 }
 

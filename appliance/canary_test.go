@@ -29,14 +29,25 @@ func TestStarved(t *testing.T) {
 	if n := after(1000, all); n != starvedPause+starvedLooks {
 		t.Fatalf("it is tried again after %d looks, want %d", n, starvedPause+starvedLooks)
 	}
-	s.tried(some)
-	if s.off {
-		t.Fatal("off after one try")
+	for range 2 { // the second time without so long a pause
+		for range starvedTries - 1 {
+			s.tried(some)
+			if s.off {
+				t.Fatal("off before as many tries as it takes")
+			}
+			if n := after(100, all); n != starvedLooks {
+				t.Fatalf("it is tried after %d looks, want %d", n, starvedLooks)
+			}
+		}
+		s.tried(nobody) // that tells nothing
+		after(starvedWindow, some)
 	}
 	if n := after(100, all); n != starvedLooks {
 		t.Fatalf("it is tried after %d looks, want %d", n, starvedLooks)
 	}
-	s.tried(some)
+	for range starvedTries {
+		s.tried(some)
+	}
 	if !s.off || after(1000, all) != 0 {
 		t.Error("canaries are held although they keep clients from being served")
 	}

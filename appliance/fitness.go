@@ -34,6 +34,8 @@ type fitness struct {
 	logged      []string             // of the peer; of watchFitness's goroutine
 	staying     string               // why there is no hand-over, as logged; of the role loop
 
+	telling sync.Mutex // outside mu: what is told last is what was found last
+
 	mu     sync.Mutex
 	faults map[string][]string // by source; sentences
 }
@@ -194,6 +196,8 @@ func (n *Node) found(source string, faults []string) {
 
 // tellFitness tells the peer what this appliance could do.
 func (n *Node) tellFitness() {
+	n.fitness.telling.Lock()
+	defer n.fitness.telling.Unlock()
 	say := wire.Fitness{Faults: n.fitness.reasons(), Services: n.fitness.services}
 	n.journal.with(func(c *replication.Core, _ replication.Nanos) { c.SetFitness(say) })
 }

@@ -132,7 +132,7 @@ func (r *Routes) forwarding6() ([]*wantedSysctl, error) {
 			return nil, fmt.Errorf("read sysctl %s: %w", dotted(key), err)
 		}
 		if strings.TrimSpace(string(cur)) == "1" {
-			listeners = append(listeners, &wantedSysctl{key: key, value: "2"})
+			listeners = append(listeners, &wantedSysctl{key: key, value: "2", only: "1"})
 		}
 	}
 	return append(listeners, list...), nil

@@ -29,6 +29,9 @@ type wantedSysctl struct {
 	stays bool // is not put back at the end: it goes with its interface
 	// optional: where it cannot be written it is left as it is.
 	optional bool
+	// only: it is changed from this alone (empty: anything); another value is the
+	// operator's wish.
+	only string
 
 	// file is kept open, because the thread that looks at it or restores it may be in
 	// another namespace than the one that set it. nil: not writable, but right or
@@ -116,7 +119,7 @@ func (s *sysctlSet) repair() (changed []string, err error) {
 				cur, err = readSysctl(f)
 			}
 		}
-		if err != nil || cur == w.value {
+		if err != nil || cur == w.value || w.only != "" && cur != w.only {
 			continue
 		}
 		if err := writeSysctl(w.file, w.value); err != nil {

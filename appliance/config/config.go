@@ -113,7 +113,7 @@ type ServiceLimits struct {
 
 // Limits bound what all services together may use.
 type Limits struct {
-	Memory Size // bytes buffered over all connections, both directions
+	Memory Size // for what is buffered over all connections, copies and overhead included
 }
 
 // Log says what is logged and how.

@@ -27,8 +27,9 @@ host, one per pair that the witness serves; ` + "`lockstep witness --help`" + ` 
 
 Files of a node's directory: node.key (secret), node.crt, pair, peers/NAME.crt for each other node.
 
-To replace keys, make all of them anew with --force and copy them to all nodes; nodes with keys of
-different runs refuse each other ("wrong_key").`,
+To replace keys, make all of them anew with --force and copy them to all nodes, where the old
+directory has to go first (scp -r would put the new one into it); nodes with keys of different
+runs refuse each other ("wrong_key").`,
 		Example: `  lockstep keys --pair edge --members a,b --out keys
   scp -r keys/a root@10.30.0.1:/etc/lockstep/keys
   scp -r keys/b root@10.30.0.2:/etc/lockstep/keys

@@ -46,12 +46,12 @@ func newRunner(ctx context.Context, s suite, o options) (r *runner, err error) {
 		}
 	}()
 	if r.pair, err = lab.Pair(ctx, lab.PairOptions{Options: lab.Options{LogDir: filepath.Join(r.dir, "logs")}, Witness: true, Servers: 2}); err != nil {
-		return nil, err
+		return r, err
 	}
 	r.nodes, err = stage.New(ctx, r.pair, r.dir, stage.Options{Self: o.self, Times: []string{"heartbeat: 50ms", "failure_timeout: 1s"},
 		Services: fmt.Sprintf("  - name: suite\n    listen: [\"%s:%d\"]\n    servers: [\"10.20.0.11:%d\"]\n", lab.VIP4, s.port, s.port)})
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	dir, err := r.subdir("server")
 	if err == nil {
@@ -78,9 +78,11 @@ func (r *runner) subdir(name string) (string, error) {
 }
 
 func (r *runner) close() {
-	if r.nodes != nil && r.nodes.A != nil && r.nodes.A.Process() != nil {
+	if r.nodes != nil {
 		for _, n := range []*stage.Node{r.nodes.A, r.nodes.B} {
-			_ = n.Process().Signal(syscall.SIGUSR1) // which connections are left, into the log
+			if n != nil && n.Process() != nil {
+				_ = n.Process().Signal(syscall.SIGUSR1) // which connections are left, into the log
+			}
 		}
 		time.Sleep(dumpWait)
 		r.nodes.End()
