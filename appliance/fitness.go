@@ -37,7 +37,8 @@ type fitness struct {
 	telling sync.Mutex // outside mu: what is told last is what was found last
 
 	mu     sync.Mutex
-	faults map[string][]string // by source; sentences
+	faults map[string][]string  // by source; sentences
+	began  map[string]time.Time // by source: since when there are some
 }
 
 // Who finds faults.
@@ -176,9 +177,13 @@ func (n *Node) found(source string, faults []string) {
 		return
 	}
 	if f.faults == nil {
-		f.faults = make(map[string][]string)
+		f.faults, f.began = make(map[string][]string), make(map[string]time.Time)
 	}
 	f.faults[source] = faults
+	began := f.began[source]
+	if len(old) == 0 {
+		f.began[source] = time.Now()
+	}
 	f.mu.Unlock()
 	for _, fault := range faults {
 		if !slices.Contains(old, fault) {
@@ -190,8 +195,26 @@ func (n *Node) found(source string, faults []string) {
 			n.log.Info("no longer a fault", "fault", fault)
 		}
 	}
+	if len(faults) == 0 {
+		n.networkBack(source, time.Since(began))
+	}
 	n.tellFitness()
 	nudge(f.changed)
+}
+
+// networkBack makes the connections move again, if the fault that is no more was a
+// network's, and we have stayed active: what was sent meanwhile is lost.
+func (n *Node) networkBack(source string, away time.Duration) {
+	switch source {
+	case faultsOfFront, faultsOfBack:
+	case faultsOfHosts + n.cfg.Networks.Front.Interface, faultsOfHosts + n.cfg.Networks.Back.Interface:
+		away += reachPeriods * n.cfg.Pair.FailureTimeout // so long nobody had answered by then
+	default:
+		return
+	}
+	if n.getRole() == replication.RoleActive {
+		n.engine.Resume(away)
+	}
 }
 
 // tellFitness tells the peer what this appliance could do.

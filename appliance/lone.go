@@ -104,7 +104,7 @@ func (l *lone) GoOn(until roles.Nanos) {
 	n.journal.quietly(func(c *replication.Core) { c.PeerLost() })
 	n.alone.untie()
 	n.alone.own(until)
-	n.engine.SetActive(true)
+	n.engine.Unmute()
 	n.journal.with(func(*replication.Core, replication.Nanos) {})
 	if mute {
 		n.announce()

@@ -74,7 +74,7 @@ func (q *quorum) Mute() { q.n.engine.SetActive(false) }
 
 // Unmute implements roles.Appliance.
 func (q *quorum) Unmute() {
-	q.n.engine.SetActive(true)
+	q.n.engine.Unmute()
 	q.n.announce()
 }
 

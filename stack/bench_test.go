@@ -38,6 +38,7 @@ type bench struct {
 	pkts       []script.Segment
 	pongs      int
 	icmpErrors int
+	unacked    uint32 // what they have to quote: offset of what the client has not been told is here
 	allowed    uint32 // offset that an ACK may cover at most
 	edge       uint32 // right edge that was announced, as an offset
 	scale      uint32 // of the engine's windows
@@ -122,7 +123,7 @@ func (b *bench) checkError(p []byte) {
 		binary.BigEndian.Uint16(in[20:]) != benchClient.Port() || binary.BigEndian.Uint16(in[22:]) != benchVIP.Port() {
 		b.t.Errorf("ICMP error: %x", p)
 	}
-	if seq := binary.BigEndian.Uint32(in[24:]); seq != benchISN+1 {
+	if seq := binary.BigEndian.Uint32(in[24:]); seq != benchISN+1+b.unacked {
 		b.t.Errorf("ICMP error quotes %d", seq-benchISN-1)
 	}
 }

@@ -110,6 +110,8 @@ type Engine struct {
 
 	active   atomic.Bool
 	lease    atomic.Int64     // nanoseconds after clock.born: until when an active engine may emit
+	activeAt atomic.Int64     // the same: when it was last made active
+	mutedAt  atomic.Int64     // and since when it was silent when it was muted
 	ipID     atomic.Uint32    // of IPv4 packets that may be fragmented
 	looped   [2]atomic.Uint64 // IPv4, IPv6: see LoopSeen
 	loopMark [16]byte         // random
@@ -242,27 +244,11 @@ func (e *Engine) Run() {
 	go e.janitor()
 }
 
-// SetActive mutes (false) or unmutes the engine. A muted engine emits nothing
-// and takes nothing in (invariant 4).
-func (e *Engine) SetActive(on bool) { e.active.Store(on) }
-
 // Active reports whether the engine may emit.
 func (e *Engine) Active() bool { return e.active.Load() && !e.LeaseOver() }
 
 // Forever is a lease that does not end.
 var Forever = time.Unix(1<<40, 0)
-
-// SetLease lets an active engine emit until the given point in time, a reading of
-// Options.Clock: then it falls mute by itself. The check is made at each
-// packet, last of all, so that a process that was stopped wakes up mute. A point
-// in time, not a span: a stop between computing and setting must not lengthen it.
-func (e *Engine) SetLease(until time.Time) {
-	if until == Forever {
-		e.lease.Store(math.MaxInt64)
-		return
-	}
-	e.lease.Store(int64(until.Sub(e.clock.born)))
-}
 
 // LeaseOver reports whether the lease has ended.
 func (e *Engine) LeaseOver() bool {

@@ -8,6 +8,16 @@ import (
 // SweepAfter lets the janitor do what it would do d from now.
 func (e *Engine) SweepAfter(d time.Duration) { e.sweep(e.now() + d) }
 
+// ResumeNow is Resume that has chosen the legs when it returns.
+func (e *Engine) ResumeNow(silence time.Duration) { e.resumeLegs(e.now() - silence) }
+
+// Unheard reports whether the peer is asked where it is after a silence.
+func (l *Leg) Unheard() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unheard
+}
+
 // SynAckMax is how often a client is sent the SYN-ACK.
 const SynAckMax = synAckMax
 

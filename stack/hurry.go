@@ -26,7 +26,7 @@ const (
 	reverts = 5
 )
 
-// answered takes a pure ACK of a continued leg's peer for the answer to a probe. It
+// answered takes a pure ACK of a probed leg's peer for the answer to a probe. It
 // reports whether an ACK of the wrap is to leave at once: the probe's own was not taken,
 // since the probe lies before the peer's window, and those before may be lost. The peer's
 // SND.NXT tells what is in flight. Once for each time that it was asked. ecr is its echo.
@@ -38,7 +38,10 @@ func (l *Leg) answered(s *segment, ecr uint32) bool {
 	l.peerNxt, _ = l.rxOffset(s.tcp.SequenceNumber())
 	if l.missing() && !l.finHeld {
 		l.startProbing()
-		if l.silence(ecr) >= quickOutage {
+		if l.resumed {
+			// Nothing was acknowledged or lost with a dead half: a SACK block would only lie.
+			l.revive = l.revives < revivesMax && l.rxNxt == l.rxProbed
+		} else if l.silence(ecr) >= quickOutage {
 			l.revive = l.revives < revivesMax
 		} else if l.p.SACK && l.hurries < hurriesMax && l.twoMissing(l.peerNxt) {
 			l.hurries++

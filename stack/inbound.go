@@ -224,7 +224,7 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 			defer l.events.Wake(l) // somebody may wait for that, see Probe and PeerHas
 		}
 		first := !l.located
-		l.located = true
+		l.located, l.unheard = true, false
 		l.settle(off)
 		l.note(s)
 		if off > l.txNxt && l.restored {
@@ -237,7 +237,7 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 			off = l.txNxt
 			ack = l.txSeq(off)
 		}
-		if l.restored && reply == nil && l.answered(s, ecr) {
+		if (l.restored || l.resumed) && reply == nil && l.answered(s, ecr) {
 			reply = l.ackNow
 		}
 		if off > l.txUna {

@@ -163,13 +163,17 @@ type Leg struct {
 	bornAt  time.Duration // restored: and when that was
 	ownEcho bool          // restored: the peer has echoed a stamp of this endpoint
 
-	// Probing, of a continued leg: see probe.go.
+	// Probing, see probe.go.
 	probing    bool // the prober has it
 	probesSent int
 	head       *stack.PacketBuffer // first segment that the peer may lack, as it left
 	headEnd    uint64              // offset after it
 	headAt     time.Duration       // when it left last
 	headDone   bool                // the peer has acknowledged one of this endpoint's
+	headSeen   uint64              // end of the newest segment that left
+	resumed    bool                // it is probed because we were silent: see resume.go
+	unheard    bool                // and has said nothing since
+	missed     atomic.Bool         // something of it was not taken in while we were silent
 
 	challengeAt time.Duration // when the next refused segment may be answered
 	aheadSaid   int           // answers to acknowledgements from ahead of us

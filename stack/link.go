@@ -233,6 +233,7 @@ func (e *Engine) receive(hdr []byte, pkt *stack.PacketBuffer, n int) {
 	}
 	if !e.Active() {
 		e.C.drop(DropNotActive)
+		e.missed(b, n)
 		return
 	}
 	var s segment

@@ -32,6 +32,9 @@ type prober struct {
 	mu     sync.Mutex
 	queues [len(probeDelays) + 1][]probeItem // each in the order of due times; the last is due at once
 	kick   chan struct{}
+
+	resuming    bool          // see Resume
+	silentSince time.Duration // of it
 }
 
 type probeItem struct {
@@ -91,6 +94,9 @@ func (e *Engine) probeLoop() {
 		case <-e.probes.kick:
 		case <-t.C:
 		}
+		if since, ok := e.probes.resumed(); ok {
+			e.resumeLegs(since)
+		}
 		legs, wait, ok := e.probes.due(e.now())
 		for _, l := range legs {
 			l.probeAgain()
@@ -104,7 +110,7 @@ func (e *Engine) probeLoop() {
 // startProbing makes the prober look after the leg, if its peer is past the handshake:
 // until then that is the janitor's. mu is held.
 func (l *Leg) startProbing() {
-	if l.probing || !l.restored || !l.confirmed || l.halfWay {
+	if l.probing || !l.restored && !l.resumed || !l.confirmed || l.halfWay {
 		return
 	}
 	l.probing = true
@@ -147,15 +153,15 @@ func (l *Leg) probeAgain() {
 	var b []byte
 	var head *stack.PacketBuffer
 	switch {
-	case l.state != stAttached || l.probesSent >= probesQuick+probesSlow || l.located && l.head == nil && !l.missing():
-		l.probing = false
+	case l.state != stAttached || l.probesSent >= probesQuick+probesSlow || l.located && l.head == nil && !l.missing() && !l.unheard:
+		l.probing, l.resumed, l.unheard = false, false, false
 		l.dropHead()
 	default:
 		l.probesSent++
 		if l.headAcked(); l.head != nil && l.headDue() {
 			head = l.headAgain()
 		}
-		if !l.located && l.head == nil || l.missing() && l.rxNxt == l.rxProbed {
+		if l.unheard || !l.located && l.head == nil || l.missing() && l.rxNxt == l.rxProbed {
 			b = l.probe() // what is missing does not come
 		}
 		l.rxProbed = l.rxNxt
@@ -179,20 +185,30 @@ func (l *Leg) probeAgain() {
 	}
 }
 
-// keepHead keeps a segment that leaves, if a continued leg's peer may lack its first
-// byte as the next one. Its bytes are netstack's send queue, which keeps them anyway.
-// mu is held.
+// keepHead keeps a segment that leaves, if the peer may lack its first byte as the next
+// one: a continued leg's peer, or any that is sent it again, or while we are silent. Its
+// bytes are netstack's send queue, which keeps them anyway. mu is held.
 func (l *Leg) keepHead(pkt *stack.PacketBuffer, tcp header.TCP, payload int) {
-	if !l.restored || l.headDone || payload == 0 {
+	if payload == 0 {
 		return
 	}
 	start, ok := l.txOffset(tcp.SequenceNumber())
+	again := ok && start+uint64(payload) <= l.headSeen
+	if ok && !again {
+		l.headSeen = start + uint64(payload)
+	}
 	if !ok || start > max(l.txUna, l.peerAck) || start+uint64(payload) <= l.txUna {
 		return // not the next one, or a window probe
 	}
+	continued := l.restored && !l.headDone
+	if !continued && !again && l.engine.Active() {
+		return // netstack's timer looks after it
+	}
 	l.dropHead()
 	l.head, l.headEnd, l.headAt = pkt.Clone(), start+uint64(payload), l.engine.now()
-	l.startProbing()
+	if continued {
+		l.startProbing()
+	}
 }
 
 // dropHead lets go of the kept segment. mu is held.

@@ -289,6 +289,12 @@ func (l *Leg) probe() []byte {
 	}
 	ack := l.permitted(l.rxNxt) // a held FIN was acknowledged by the former active, or is to be now
 	m := made{flags: header.TCPFlagAck, seq: l.txSeq(l.txNxt) - 1, ack: l.rxSeq(ack), window: l.windowTo(ack, l.rxEdge)}
+	if from := max(l.txUna, l.peerAck); l.resumed {
+		m.seq = l.txSeq(from) - 1 // below its window though it may lack what is in flight
+		if l.txFin > 0 && from+1 == l.txFin {
+			m.flags, m.seq = m.flags|header.TCPFlagFin, l.txSeq(from) // and that is our FIN
+		}
+	}
 	l.left(ack, l.rxEdge)
 	m.opts = l.ackOptions(l.echo(), nil)
 	l.probed, l.rxProbed = true, l.rxNxt
