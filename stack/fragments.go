@@ -91,8 +91,10 @@ func (f *fragmented) add(at int, part []byte, more bool) bool {
 	}
 	if !more {
 		f.size = end
-		if f.got > (end+7)/8 {
-			return false // something lies behind the end
+		for _, behind := range f.have[(end+7)/8:] {
+			if behind {
+				return false // something lies behind the end
+			}
 		}
 	}
 	copy(f.data[at:], part)

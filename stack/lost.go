@@ -55,7 +55,7 @@ type lostClient struct {
 	at      time.Duration
 	secret  uint32 // sequence number of the question; also asked 2^31 further on
 	asked   []netip.AddrPort
-	refused int // of asked
+	refused map[netip.AddrPort]bool // of asked
 	// said: the client has a connection with vip.
 	said   bool
 	vip    netip.AddrPort
@@ -83,7 +83,7 @@ func (e *Engine) Behind(addr netip.AddrPort, servers []netip.AddrPort) {
 func (k *lostFlows) get(client netip.AddrPort, now time.Duration) *lostClient {
 	c := k.asked[client]
 	if c == nil && len(k.asked) < lostMax {
-		c = &lostClient{at: now, secret: rand.Uint32(), claims: make(map[netip.AddrPort]uint32)}
+		c = &lostClient{at: now, secret: rand.Uint32(), claims: make(map[netip.AddrPort]uint32), refused: make(map[netip.AddrPort]bool)}
 		k.asked[client] = c
 	}
 	return c
@@ -162,7 +162,12 @@ func (e *Engine) lostPeer(s *segment) {
 	c := k.asked[client]
 	if f&(header.TCPFlagRst|header.TCPFlagSyn) != 0 || f&header.TCPFlagAck == 0 {
 		if f&header.TCPFlagRst != 0 && c != nil && !c.said {
-			if c.refused++; c.refused >= len(c.asked) {
+			for _, a := range c.asked {
+				if a == vip {
+					c.refused[vip] = true // it says so twice: there are two questions
+				}
+			}
+			if len(c.refused) >= len(c.asked) {
 				k.notOurs(client, c, now)
 			}
 		}

@@ -114,6 +114,25 @@ func TestLostIsToldToBoth(t *testing.T) {
 	}
 }
 
+// Of two virtual addresses before one server the client has a connection with the second
+// only: its refusal for the first, one for each question, says nothing of that.
+func TestLostBehindTwoAddresses(t *testing.T) {
+	w := newLostWorld(t)
+	second := netip.AddrPortFrom(testVIP.Addr(), testVIP.Port()+1)
+	w.Behind(second, []netip.AddrPort{lostServerA, lostServerB})
+	w.says(lostServerA, w.client(), fromServer)
+	var seq uint32
+	for range 4 {
+		seq = w.next(t).SequenceNumber()
+	}
+	w.next(t) // the server's, routed on
+	for range 2 {
+		w.says(w.client(), testVIP, made{flags: header.TCPFlagRst, seq: 1})
+	}
+	w.says(w.client(), second, reported(seq))
+	w.asksServers()
+}
+
 // A client speaks first: it is told at once, and the server as soon as that is known.
 func TestLostClientSpeaks(t *testing.T) {
 	w := newLostWorld(t)

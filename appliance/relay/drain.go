@@ -37,7 +37,7 @@ type draining struct {
 // begin notes that a leg has ended.
 func (d *draining) begin(now time.Duration) {
 	if !d.on.Swap(true) {
-		d.since, d.moved = now, now
+		d.since, d.moved, d.acked = now, now, 0 // what is counted differs from time to time
 	}
 }
 

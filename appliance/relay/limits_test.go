@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/replication"
 	"lockstep/stack/script"
 )
 
@@ -188,5 +189,37 @@ func TestMemoryLimit(t *testing.T) {
 		if got := c.Server.State().Received; got <= each {
 			t.Errorf("connection %d: %d bytes arrived", i, got)
 		}
+	}
+}
+
+// A connection that was not read because the sync link was congested is read when it no
+// longer is, though nothing of its own is left to be confirmed.
+func TestCongestionEnds(t *testing.T) {
+	r := newRig(t, script.Options{Limits: replication.Limits{MaxPending: 64 << 10}})
+	busy, quiet := r.Dial(40000, 1, 2), r.Dial(40001, 3, 4)
+	for _, c := range []*script.Conn{busy, quiet} {
+		if err := c.Handshake(nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Journal().Hold(true)
+	for n := int64(1); !r.Journal().Congested(); n++ {
+		c, end := busy, n*1000
+		c.Client.Send(script.Out{Flags: script.ACK | script.PSH, Seq: script.Next, Len: 1000, Ack: 1, Win: 65535})
+		if !c.Await(func(_, s script.State) bool { return s.Received == end+1 }, nil) {
+			t.Fatalf("no %d bytes at the server\n%s", end, r.Trace())
+		}
+		c.Server.Send(script.Out{Flags: script.ACK, Seq: script.Next, Ack: script.Next, Win: 65535})
+	}
+	quiet.Client.Send(script.Out{Flags: script.ACK | script.PSH, Seq: script.Next, Len: 100, Ack: 1, Win: 65535})
+	if !r.Settle() {
+		t.Fatal("does not come to rest")
+	}
+	if s := quiet.Server.State(); s.Received != 1 {
+		t.Fatalf("the server has %v while the link is congested", s)
+	}
+	r.Journal().Hold(false)
+	if !quiet.Await(func(c, s script.State) bool { return s.Received == 101 && c.Acked == 101 }, nil) {
+		t.Fatalf("stands still after the congestion\n%s", r.Trace())
 	}
 }

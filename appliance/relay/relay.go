@@ -210,6 +210,9 @@ func (r *Relay) janitor() {
 				c.inspect()
 			}
 			due := time.Duration(c.alive.due.Load())
+			if c.paused.Load() && !r.journal.Congested() {
+				r.sched.add(c, false) // it may have nothing of its own to be confirmed
+			}
 			if c.drain.on.Load() || due != 0 && now >= due && c.svc.Keepalive.Idle > 0 {
 				r.sched.add(c, false) // has its time run out?
 			}
