@@ -109,6 +109,7 @@ type Alone struct {
 	at      Nanos // of doubting: when it ends
 	late    bool  // of doubting: we were not running while our standby could take over, and die
 	told    bool  // of doubting: and somebody has claimed our addresses
+	heardOf Nanos // of leading and holding: when somebody claimed our addresses; Never: nobody has
 	askAt   Nanos // of candidate and doubting: the next question to the networks
 	askFrom Nanos // of candidate: when the first one before the start was asked; Never: none was
 	askedAt Nanos // of candidate: the last question; Never: none was
@@ -148,6 +149,9 @@ func (r *Alone) Waits() (until Nanos, waits bool) {
 func (r *Alone) enter(s stage, now Nanos) {
 	if s != holding && s != doubting {
 		r.standby = Boot{}
+	}
+	if s != holding {
+		r.heardOf = Never
 	}
 	r.stage, r.begun = s, now
 	r.dead, r.handing, r.handed, r.stays, r.newest = false, false, false, false, false
@@ -290,9 +294,14 @@ func (r *Alone) giveUp(now Nanos, why string) {
 // may have taken over; else somebody may have started without its connections.
 func (r *Alone) doubt(now Nanos, why string, replaceable bool) {
 	r.a.Mute()
+	heardOf := r.heardOf // an announcement may be read before the session's end is
 	r.enter(doubting, now)
 	r.at = now + r.cfg.DoubtTime()
-	r.late, r.told = replaceable && now > r.a.Lease()+r.cfg.DoubtTime()/2, false
+	r.late = replaceable && now > r.a.Lease()+r.cfg.DoubtTime()/2
+	r.told = false
+	if r.late && heardOf != Never && heardOf >= r.a.Lease() {
+		r.told, r.at = true, now+r.cfg.StartEmptyAfter
+	}
 	r.a.Say(Silent, why)
 	r.tickDoubt(now)
 }
@@ -405,6 +414,8 @@ func (r *Alone) Claimed(now Nanos, who string) {
 			r.a.Say(StaysBack, who)
 		}
 		r.seen, r.due, r.askFrom = now, now+r.cfg.Settle, Never
+	case leading, holding:
+		r.heardOf = now // of use only if the lease is over by now, see doubt
 	case doubting:
 		if r.contested(now, who, askEvery) {
 			r.stepDown(now, "the peer has taken over")

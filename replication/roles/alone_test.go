@@ -415,12 +415,23 @@ func TestActiveWithoutStandby(t *testing.T) {
 // An active that was not running for longer than its standby needs to take over knows
 // nothing either.
 func TestWokenActiveKnowsNothing(t *testing.T) {
+	t.Run("session first", func(t *testing.T) { wokenActive(t, false) })
+	t.Run("announcement first", func(t *testing.T) { wokenActive(t, true) })
+}
+
+// wokenActive: early, the announcement is read before the session's end.
+func wokenActive(t *testing.T, early bool) {
 	asleep := func(t *testing.T) *bench {
 		a := newBench(t, true)
 		a.active()
 		a.sleep(2 * second)
+		if early {
+			a.r.Claimed(a.now, "b")
+		}
 		a.r.SessionLost(a.now, "closed")
-		a.r.Claimed(a.now, "b") // an announcement that waited in the socket
+		if !early {
+			a.r.Claimed(a.now, "b") // an announcement that waited in the socket
+		}
 		a.run(second)
 		a.does("mute") // whoever has taken over would have answered; but it may be dead
 		return a
