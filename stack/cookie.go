@@ -20,8 +20,9 @@ import (
 //	hash, 25 bits          SACK  scale    MSS
 //
 // Other than in Linux the options need no timestamps, which many clients do not send.
-// A guess is right once in 2^24 (two periods are good): it opens a connection for an
-// address that does not answer, no more.
+// A guess is right once in 2^24 (two periods are good; in 2^22 for two minutes after a
+// takeover, when the former active's key and clock are good, too): it opens a connection
+// for an address that does not answer, no more.
 
 const (
 	cookieBits = 7 // of options

@@ -101,6 +101,13 @@ func (e *Engine) probeLoop() {
 		for _, l := range legs {
 			l.probeAgain()
 		}
+		if len(legs) == probeBatch { // whatever kicks meanwhile: what leaves in a second is bounded
+			select {
+			case <-e.done:
+				return
+			case <-time.After(probePause):
+			}
+		}
 		if ok {
 			t.Reset(wait)
 		}
@@ -237,6 +244,7 @@ func (l *Leg) headAgain() *stack.PacketBuffer {
 		trimFront(pkt, int(has-start))
 		tcp.SetSequenceNumber(l.txSeq(has))
 	}
+	markUrgent(tcp, 0) // of the first copy; a superpacket's pieces would all carry it
 	ack := l.permitted(l.rxNxt)
 	tcp.SetAckNumber(l.rxSeq(ack))
 	tcp.SetWindowSize(l.windowTo(ack, l.rxEdge))
