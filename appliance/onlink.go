@@ -42,7 +42,7 @@ func (o *onLink) heard(a netip.Addr) {
 
 // read looks once. An interface that is away has no networks, and what was known stays.
 func (n *Node) readOnLink() {
-	list, err := tun.OnLink(n.cfg.Networks.Front.Interface, n.cfg.Networks.Back.Interface)
+	list, err := tun.OnLink(n.cfg.Networks.Back.Gateway, n.cfg.Networks.Front.Interface, n.cfg.Networks.Back.Interface)
 	if err != nil {
 		n.log.Debug("own networks not read", "error", err.Error())
 		return

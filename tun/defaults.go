@@ -28,22 +28,24 @@ type knownDefault struct {
 }
 
 // faults looks at the routes only when one has changed, or is missing: there may be a
-// million others to be read through.
-func (d *defaults) faults(nl *netlink.Handle, front string, now time.Time) (faults []string, err error) {
+// million others to be read through. has asks the kernel, see hasDefault.
+func (d *defaults) faults(has func(v6 bool) (bool, error), front string, now time.Time) (faults []string, err error) {
 	look := d.changed.Swap(false)
 	for i := range d.known {
 		k := &d.known[i]
 		if !look && k.gone.IsZero() {
 			continue
 		}
-		has, lerr := hasDefault(nl, front, i == 1)
+		found, lerr := has(i == 1)
 		if lerr != nil {
 			d.changed.Store(true)
-			err = errors.Join(err, lerr)
+			if !errors.Is(lerr, netlink.ErrDumpInterrupted) { // others change routes: look again
+				err = errors.Join(err, lerr)
+			}
 			continue
 		}
 		switch {
-		case has:
+		case found:
 			k.had, k.gone = true, time.Time{}
 		case !k.had:
 		case k.gone.IsZero():

@@ -79,7 +79,7 @@ func (r *Routes) look(now time.Time) (faults []string) {
 	changed, err = r.repairRules()
 	done(repairRule, changed...)
 	fault(err)
-	lost, err := r.defaults.faults(r.nl, r.cfg.Front, now)
+	lost, err := r.defaults.faults(func(v6 bool) (bool, error) { return hasDefault(r.nl, r.cfg.Front, v6) }, r.cfg.Front, now)
 	fault(err)
 	faults = append(faults, lost...)
 	return append(faults, r.upkeep.struggle(now)...)
