@@ -28,6 +28,7 @@ var errDeviceGone = errors.New("the TUN device " + tunName + " was deleted (ip l
 // fitness is what keeps this appliance from serving, by who found it.
 type fitness struct {
 	front, back <-chan bool          // whether hosts are reached; nil: nobody is asked
+	filter      <-chan []string      // faults of the packet filter; nil: no service needs it
 	changed     chan struct{}        // cap 1: the role loop may have to act
 	services    []wire.ServiceDigest // what is configured; immutable
 	peer        chan struct{}        // cap 1: the peer has said something
@@ -47,6 +48,7 @@ const (
 	faultsOfFront  = "front network"
 	faultsOfBack   = "back network"
 	faultsOfState  = "state"
+	faultsOfFilter = "packet filter"
 	faultsOfLoop   = "loop of "
 	faultsOfHosts  = "hosts on " // and an interface
 )
@@ -95,6 +97,8 @@ func (n *Node) watchFitness(ctx context.Context, end func(error)) {
 				n.onPeerFitness()
 			case faults := <-n.routes.Faults():
 				n.found(faultsOfKernel, faults)
+			case faults := <-n.fitness.filter:
+				n.found(faultsOfFilter, faults)
 			case e, ok := <-links:
 				if !ok {
 					links = nil

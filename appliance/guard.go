@@ -39,6 +39,9 @@ func (n *Node) startGuard(undo *closers) error {
 		return nil
 	}
 	n.filter = g
+	if needed {
+		n.fitness.filter = g.Faults()
+	}
 	undo.add("packet filter", g.Close)
 	return nil
 }

@@ -1,6 +1,7 @@
 package tun
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"lockstep/internal/loglimit"
 )
@@ -61,6 +64,14 @@ const guardTable = "lockstep"
 // `nft flush ruleset`, and reading its counters.
 const guardPeriod = time.Second
 
+// guardPatience is how long the kernel may take over one answer. It gives them while it
+// is asked: an answer that is not there then never comes.
+const guardPatience = 5 * time.Second
+
+// guardBuffer is for what is sent at once, and for an acknowledgement of each message of
+// it, which costs the kernel about 1 KiB: a thousand services with a ttl are some 4000.
+const guardBuffer = 8 << 20 // bytes
+
 // Guard is a table of rules in the kernel's packet filter (nftables), which sees a
 // packet before it is routed and knows the interface that it came from. The TUN device
 // does not.
@@ -68,10 +79,15 @@ type Guard struct {
 	cfg  GuardConfig
 	log  *slog.Logger
 	conn *nftables.Conn
+	sock *netlink.Conn // beneath conn
 	done chan struct{}
 	wg   sync.WaitGroup
 
+	faults chan []string // cap 1, the newest
+
 	mu      sync.Mutex // guards conn and what follows
+	present guardContents
+	seen    uint32 // the generation at which all of it was there
 	now     map[string]uint64
 	before  map[string]uint64 // of tables that were flushed
 	missing bool
@@ -80,27 +96,69 @@ type Guard struct {
 
 // InstallGuard acts on the caller's network namespace. What a killed predecessor left
 // is replaced. It fails where the kernel has no nftables.
-func InstallGuard(cfg GuardConfig) (*Guard, error) {
-	g := &Guard{cfg: cfg, log: cfg.Log, done: make(chan struct{}), now: map[string]uint64{}, before: map[string]uint64{}}
+func InstallGuard(cfg GuardConfig) (*Guard, error) { return installGuard(cfg) }
+
+func installGuard(cfg GuardConfig, opts ...nftables.ConnOption) (*Guard, error) {
+	g := &Guard{cfg: cfg, log: cfg.Log, done: make(chan struct{}), faults: make(chan []string, 1),
+		now: map[string]uint64{}, before: map[string]uint64{}}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
-	if g.conn, err = nftables.New(nftables.AsLasting()); err != nil {
+	if g.conn, err = nftables.New(append([]nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(g.prepare)}, opts...)...); err != nil {
 		return nil, fmt.Errorf("open packet filter: %w", err)
 	}
-	if err := g.put(); err != nil {
-		return nil, errors.Join(fmt.Errorf("install packet filter (nf_tables): %w", err), g.conn.CloseLasting())
+	// A kernel without nf_tables has one answer to all that is put at once, and put
+	// waits for one to each. So it is asked first what has one answer in any case.
+	g.await()
+	if _, err = g.conn.ListTablesOfFamily(nftables.TableFamilyINet); err != nil {
+		err = fmt.Errorf("ask the kernel's packet filter (has it nf_tables?): %w", err)
+	} else if err = g.put(); err != nil {
+		err = fmt.Errorf("install packet filter (nf_tables): %w", err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, g.conn.CloseLasting())
 	}
 	g.wg.Go(g.watch)
 	return g, nil
+}
+
+// prepare is for a new socket. With smaller buffers than it asks for, few rules do.
+func (g *Guard) prepare(sock *netlink.Conn) error {
+	g.sock = sock
+	_ = sock.SetReadBuffer(guardBuffer)
+	_ = sock.SetWriteBuffer(guardBuffer)
+	return nil
+}
+
+// await bounds the wait for the answers to what is asked next. (The sockets of tests
+// have no deadlines.)
+func (g *Guard) await() { _ = g.sock.SetReadDeadline(time.Now().Add(guardPatience)) }
+
+// drain forgets answers that an error has left unread: they would be taken for those to
+// what is asked next.
+func (g *Guard) drain() {
+	raw, err := g.sock.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		var b [1]byte
+		for {
+			_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_DONTWAIT)
+			if err != nil && err != unix.ENOBUFS && err != unix.EINTR {
+				return
+			}
+		}
+	})
 }
 
 func (g *Guard) table() *nftables.Table {
 	return &nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet}
 }
 
-// put replaces the table by a whole one, in one step.
+// put replaces the table by a whole one, in one step. After an error there is none: that
+// answers do not get through does not say that the kernel has not done it.
 func (g *Guard) put() error {
 	g.conn.AddTable(g.table()) // so that there is one to delete
 	g.conn.DelTable(g.table())
@@ -108,7 +166,26 @@ func (g *Guard) put() error {
 	if err := r.add(); err != nil {
 		return err
 	}
-	return g.conn.Flush()
+	g.await()
+	err := g.conn.Flush()
+	if err == nil {
+		g.present = r.contents
+		return nil
+	}
+	g.drain()
+	return errors.Join(err, g.remove())
+}
+
+// remove takes the table away, if there is one.
+func (g *Guard) remove() error {
+	g.conn.DelTable(g.table())
+	g.await()
+	err := g.conn.Flush()
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	g.drain()
+	return fmt.Errorf("remove table %s: %w", guardTable, err)
 }
 
 func (g *Guard) watch() {
@@ -124,34 +201,130 @@ func (g *Guard) watch() {
 	}
 }
 
-// look reads the counters, and puts the table back if it is gone.
+// look reads the counters, and puts the table back if it or what is in it is gone.
 func (g *Guard) look() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
 		return
 	}
-	objs, err := g.conn.GetObjects(g.table())
-	if err == nil && len(objs) > 0 {
-		g.missing = false
+	g.await()
+	objs, err := g.conn.GetObjects(g.table()) // none of a table that is not there
+	whole := false
+	if err == nil {
 		g.read(objs)
-		return
+		if len(objs) > 0 {
+			whole, err = g.whole()
+		}
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		g.log.Warn("cannot read the packet filter's counters", "err", err, loglimit.Per("guard"))
-		return
+	switch {
+	case err != nil:
+		g.drain()
+		g.log.Warn("cannot look after the packet filter's table", "table", guardTable, "err", err, loglimit.Per("guard"))
+	case whole:
+		g.tell(nil)
+	default:
+		g.putBack()
 	}
+}
+
+// nfgenmsg is the length of the header of what the packet filter is asked and answers:
+// struct nfgenmsg of linux/netfilter/nfnetlink.h.
+const nfgenmsg = 4
+
+// generation is the number of the packet filter's present state: every change of anybody's
+// counts it on.
+func (g *Guard) generation() (uint32, error) {
+	replies, err := g.sock.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
+		Data:   make([]byte, nfgenmsg),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("ask for the generation: %w", err)
+	}
+	for _, m := range replies {
+		if len(m.Data) < nfgenmsg {
+			continue
+		}
+		attrs, err := netlink.NewAttributeDecoder(m.Data[nfgenmsg:])
+		if err != nil {
+			return 0, fmt.Errorf("ask for the generation: %w", err)
+		}
+		attrs.ByteOrder = binary.BigEndian
+		for attrs.Next() {
+			if attrs.Type() == unix.NFTA_GEN_ID {
+				return attrs.Uint32(), attrs.Err()
+			}
+		}
+	}
+	return 0, errors.New("ask for the generation: the answer has none")
+}
+
+// whole tells whether everything is in the table: `nft flush` takes the rules and leaves
+// the counters. It reads them, perhaps thousands, only when somebody has changed something.
+func (g *Guard) whole() (bool, error) {
+	generation, err := g.generation()
+	if err != nil || generation == g.seen {
+		return err == nil, err
+	}
+	whole, err := g.complete()
+	if whole {
+		g.seen = generation
+	}
+	return whole, err
+}
+
+func (g *Guard) complete() (bool, error) {
+	for name, n := range g.present.rules {
+		rules, err := g.conn.GetRules(g.table(), &nftables.Chain{Name: name})
+		if err != nil {
+			return false, fmt.Errorf("list the rules of chain %s: %w", name, err)
+		}
+		if len(rules) < n {
+			return false, nil
+		}
+	}
+	for name, n := range g.present.elements {
+		elems, err := g.conn.GetSetElements(&nftables.Set{Table: g.table(), Name: name})
+		if err != nil {
+			return false, fmt.Errorf("list the elements of set %s: %w", name, err)
+		}
+		if len(elems) < n {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (g *Guard) putBack() {
 	for reason, n := range g.now {
 		g.before[reason] += n
 	}
 	clear(g.now)
 	if err := g.put(); err != nil {
 		g.log.Warn("the packet filter's table is gone and cannot be put back", "table", guardTable, "err", err, loglimit.Per("guard"))
-		g.missing = true
+		g.tell([]string{fmt.Sprintf("the packet filter's table %s is gone and cannot be put back (nft list table inet %[1]s)", guardTable)})
 		return
 	}
-	g.log.Warn("put the packet filter's table back, which somebody has removed", "table", guardTable, loglimit.Per("guard"))
+	g.log.Warn("put the packet filter's table back, which somebody has removed or emptied", "table", guardTable, loglimit.Per("guard"))
+	g.tell(nil)
 }
+
+// tell delivers what has changed.
+func (g *Guard) tell(faults []string) {
+	if missing := len(faults) > 0; missing != g.missing {
+		g.missing = missing
+		select {
+		case <-g.faults:
+		default:
+		}
+		g.faults <- faults // has room: we are the only sender
+	}
+}
+
+// Faults delivers what is wrong whenever that changes: without the table what is
+// configured does not hold.
+func (g *Guard) Faults() <-chan []string { return g.faults }
 
 func (g *Guard) read(objs []nftables.Obj) {
 	for _, o := range objs {
@@ -190,10 +363,5 @@ func (g *Guard) Close() error {
 	close(g.done)
 	g.mu.Unlock()
 	g.wg.Wait()
-	g.conn.DelTable(g.table())
-	err := g.conn.Flush()
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil // somebody else was first
-	}
-	return errors.Join(err, g.conn.CloseLasting())
+	return errors.Join(g.remove(), g.conn.CloseLasting()) // nil if somebody else was first
 }

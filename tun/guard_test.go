@@ -2,6 +2,8 @@ package tun
 
 import (
 	"encoding/binary"
+	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -9,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	nlmsg "github.com/mdlayher/netlink"
+	"github.com/mdlayher/netlink/nltest"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
@@ -254,5 +258,128 @@ func TestGuardComesBack(t *testing.T) {
 	}
 	if n := tables(); n != 0 {
 		t.Errorf("%d tables left", n)
+	}
+}
+
+// A kernel without nf_tables answers a whole batch with one error. It is told, and nobody
+// waits for a second one.
+func TestNoPacketFilter(t *testing.T) {
+	asked := false
+	_, err := installGuard(guardConfig(), nftables.WithTestDial(func(req []nlmsg.Message) ([]nlmsg.Message, error) {
+		if len(req) == 0 {
+			t.Error("waits for an answer that never comes")
+			return nil, io.EOF
+		}
+		if asked {
+			t.Error("asks for more after the error")
+		}
+		asked = true
+		answer, err := nltest.Error(int(unix.EOPNOTSUPP), req)
+		answer[0].Header.Flags = 0 // those of a request mean something else here
+		return answer, err
+	}))
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Rules or elements that somebody flushes come back although the table is still there.
+func TestGuardIsWhole(t *testing.T) {
+	s := newSite(t)
+	s.install(t)
+	cfg := guardConfig()
+	cfg.HopLimits = []HopLimit{{Addr: netip.MustParseAddrPort("203.0.113.10:80"), Send: 255}}
+	g := s.guard(t, cfg)
+	c := in(s.gw, func() (*nftables.Conn, error) { return nftables.New(nftables.AsLasting()) })
+	defer c.CloseLasting()
+	rules := func(chain string) int {
+		list, err := c.GetRules(g.table(), &nftables.Chain{Name: chain})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	elements := func() int {
+		list, err := c.GetSetElements(&nftables.Set{Table: g.table(), Name: "servers4"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	arriving := rules("arriving")
+	if arriving == 0 || rules("leaving") != 1 || elements() != 1 {
+		t.Fatalf("%d and %d rules, %d elements", arriving, rules("leaving"), elements())
+	}
+	for _, part := range []struct {
+		name  string
+		flush func()
+		whole func() bool
+	}{
+		{"table", func() { c.FlushTable(g.table()) }, func() bool { return rules("arriving") == arriving && rules("leaving") == 1 }},
+		{"chain", func() { c.FlushChain(&nftables.Chain{Table: g.table(), Name: "leaving"}) }, func() bool { return rules("leaving") == 1 }},
+		{"set", func() { c.FlushSet(&nftables.Set{Table: g.table(), Name: "servers4"}) }, func() bool { return elements() == 1 }},
+	} {
+		part.flush()
+		if err := c.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "what was in the "+part.name, part.whole)
+	}
+}
+
+// A thousand services' rules get in, at once. Where the kernel's answers find no room nothing
+// is left behind, and no answer is taken for another's.
+func TestManyRules(t *testing.T) {
+	s := newSite(t)
+	cfg := guardConfig()
+	for port := range uint16(1000) {
+		cfg.HopLimits = append(cfg.HopLimits,
+			HopLimit{Addr: netip.AddrPortFrom(cfg.Virtual[0], 1+port), Send: 255, Least: 255},
+			HopLimit{Addr: netip.AddrPortFrom(cfg.Servers[1].Addr(), 1+port), Send: 255})
+	}
+	small := nftables.WithSockOptions(func(c *nlmsg.Conn) error { return c.SetReadBuffer(4096) })
+	s.gw.run(func() error {
+		if _, err := installGuard(cfg, small); !errors.Is(err, unix.ENOBUFS) {
+			t.Errorf("error %v with a small buffer", err)
+		}
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		list, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+		if len(list) > 0 {
+			t.Error("a table is left behind")
+		}
+		return err
+	})
+	g := s.guard(t, cfg)
+	whole := func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		ok, err := g.complete()
+		if err != nil {
+			t.Error(err)
+		}
+		return ok
+	}
+	if !whole() {
+		t.Error("something is missing")
+	}
+	// Later it is a fault, until it works again.
+	g.mu.Lock()
+	err := g.sock.SetReadBuffer(4096)
+	g.putBack()
+	err = errors.Join(err, g.sock.SetReadBuffer(guardBuffer))
+	objs, oerr := g.conn.GetObjects(g.table())
+	g.mu.Unlock()
+	if err = errors.Join(err, oerr); err != nil || len(objs) > 0 {
+		t.Errorf("%d counters are left behind, %v", len(objs), err)
+	}
+	if f := <-g.Faults(); len(f) != 1 {
+		t.Errorf("told %v of a table that cannot be put back", f)
+	}
+	g.look()
+	if f := <-g.Faults(); len(f) != 0 || !whole() {
+		t.Errorf("told %v of a table that is back", f)
 	}
 }

@@ -16,7 +16,14 @@ type guardRules struct {
 	conn  *nftables.Conn
 	cfg   *GuardConfig
 	table *nftables.Table
-	err   error // the first of addSet
+	err   error // the first of set
+
+	contents guardContents
+}
+
+// guardContents is how much is in a table, by the names of its chains and sets.
+type guardContents struct {
+	rules, elements map[string]int
 }
 
 // family is what differs between IPv4 and IPv6 in a rule.
@@ -48,6 +55,7 @@ const register = unix.NFT_REG_1
 func (f *family) portRegister() uint32 { return unix.NFT_REG32_00 + f.addrLen/4 }
 
 func (r *guardRules) add() error {
+	r.contents = guardContents{rules: map[string]int{}, elements: map[string]int{}}
 	for _, reason := range guardReasons {
 		r.conn.AddObj(&nftables.CounterObj{Table: r.table, Name: reason})
 	}
@@ -96,6 +104,7 @@ func (r *guardRules) chain(name string, hook *nftables.ChainHook, prio *nftables
 }
 
 func (r *guardRules) rule(c *nftables.Chain, parts ...[]expr.Any) {
+	r.contents.rules[c.Name]++
 	r.conn.AddRule(&nftables.Rule{Table: r.table, Chain: c, Exprs: slices.Concat(parts...)})
 }
 
@@ -152,6 +161,7 @@ func (r *guardRules) set(s *nftables.Set, elems []nftables.SetElement) *nftables
 		return nil
 	}
 	s.Table = r.table
+	r.contents.elements[s.Name] = len(elems)
 	if err := r.conn.AddSet(s, elems); err != nil && r.err == nil {
 		r.err = fmt.Errorf("add set %s: %w", s.Name, err)
 	}
