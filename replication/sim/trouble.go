@@ -112,8 +112,12 @@ func (w *world) strikePair(kind FaultKind) {
 	}
 }
 
-// felt notes a fault that lasts for d.
-func (w *world) felt(d nanos) { w.troubles = append(w.troubles, trouble{w.now, w.now + d}) }
+// felt notes a fault that lasts for d. In an oracle world nobody asks for them.
+func (w *world) felt(d nanos) {
+	if w.quorum != nil {
+		w.troubles = append(w.troubles, trouble{w.now, w.now + d})
+	}
+}
 
 // block drops everything in one direction for d.
 func (w *world) block(d nanos, from, to *machine) {
