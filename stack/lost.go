@@ -32,6 +32,8 @@ const (
 	lostMax = 4096 // clients that are being asked; further ones are not
 	// lostAnswer is how long servers may take to say that they have a connection.
 	lostAnswer = 200 * time.Millisecond
+	// lostAgain is after how long without an answer they are asked again, until lostKeep.
+	lostAgain = time.Second
 	// lostKeep is how long a client is remembered, and not asked again.
 	lostKeep = 10 * time.Second
 	// directKeep is for how long a client that has answered that it has no connection
@@ -59,8 +61,8 @@ type lostClient struct {
 	// said: the client has a connection with vip.
 	said   bool
 	vip    netip.AddrPort
-	ack    uint32 // the client's newest ACK
-	saidAt time.Duration
+	ack    uint32                    // the client's newest ACK
+	saidAt time.Duration             // or when the servers were asked once more
 	claims map[netip.AddrPort]uint32 // servers that have a connection, with their newest ACK
 	told   bool
 }
@@ -192,10 +194,15 @@ func (e *Engine) lostPeer(s *segment) {
 		e.askClient(vip, client)
 	}
 	if proven {
-		for _, server := range servers {
-			if server.Addr().Is6() == client.Addr().Is6() {
-				e.askServer(client, server)
-			}
+		e.askServers(client, vip)
+	}
+}
+
+// askServers asks all that may have the other half of a client's connection.
+func (e *Engine) askServers(client, vip netip.AddrPort) {
+	for _, server := range e.lost.servers[vip] {
+		if server.Addr().Is6() == client.Addr().Is6() {
+			e.askServer(client, server)
 		}
 	}
 }
@@ -259,6 +266,7 @@ func (e *Engine) sweepLost(now time.Duration) {
 		atServer, atClient  uint32
 	}
 	var ends []end
+	silent := map[netip.AddrPort]netip.AddrPort{} // clients whose servers are asked once more, and their virtual addresses
 	k.mu.Lock()
 	for client, c := range k.asked {
 		switch {
@@ -272,9 +280,14 @@ func (e *Engine) sweepLost(now time.Duration) {
 			}
 		case now-c.at >= lostKeep:
 			delete(k.asked, client)
+		case c.said && !c.told && now-c.saidAt >= lostAgain: // the question or its answer was lost
+			c.saidAt, silent[client] = now, c.vip
 		}
 	}
 	k.mu.Unlock()
+	for client, vip := range silent {
+		e.askServers(client, vip)
+	}
 	for _, x := range ends {
 		e.C.drop(DropLost)
 		s, c := flowOf(x.client, x.server), flowOf(x.vip, x.client)

@@ -142,8 +142,10 @@ func TestLostClientSpeaks(t *testing.T) {
 	w.says(w.client(), testVIP, reported(seq))
 	w.asksServers()
 	w.resets("the client", testVIP.Port(), lostPort, 2000)
+	w.sweepLost(w.now() + lostAgain) // no server has answered yet
+	w.asksServers()
 	w.says(lostServerB, w.client(), fromServer)
-	w.sweepLost(w.now() + lostAnswer)
+	w.sweepLost(w.now() + lostAgain + lostAnswer)
 	w.resets("the server", lostPort, lostServerB.Port(), 6000)
 }
 
