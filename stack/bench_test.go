@@ -9,9 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/internal/script"
 	"lockstep/stack"
-	"lockstep/stack/script"
 	"lockstep/tun"
+	"lockstep/tun/tuntest"
 )
 
 var (
@@ -29,7 +30,7 @@ var benchISN = uint32(1<<32 - 500)
 type bench struct {
 	t    *testing.T
 	eng  *stack.Engine
-	far  *tun.PipeEnd
+	far  *tuntest.End
 	legs chan *stack.Leg
 	wg   sync.WaitGroup
 
@@ -63,7 +64,7 @@ func (b *bench) Delivered(*stack.Leg, uint64) { b.cond.Broadcast() }
 
 func newBench(t *testing.T, o stack.Options) *bench {
 	t.Helper()
-	near, far := tun.PipeSize(tun.PipeMTU, 1<<14)
+	near, far := tuntest.PipeSize(tuntest.MTU, 1<<14)
 	b := &bench{t: t, far: far, legs: make(chan *stack.Leg, 16)}
 	b.cond = sync.NewCond(&b.mu)
 	o.Device, o.Handler, o.Addresses = near, b, []netip.Addr{benchVIP.Addr()}

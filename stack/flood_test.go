@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"lockstep/stack/script"
+	"lockstep/internal/script"
 	"lockstep/tun"
 )
 

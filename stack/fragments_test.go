@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"lockstep/internal/script"
 	"lockstep/stack"
-	"lockstep/stack/script"
 	"lockstep/tun"
 )
 

@@ -3,8 +3,8 @@ package stack_test
 import (
 	"testing"
 
+	"lockstep/internal/script"
 	"lockstep/stack"
-	"lockstep/stack/script"
 )
 
 // Who permits here is the test: late, in part, or never. bench.check holds every

@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/internal/script"
 	"lockstep/stack"
-	"lockstep/stack/script"
 )
 
 // halfOpen is a rig with a client whose SYN-ACK has left and who says nothing, and a

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"lockstep/internal/script"
 	"lockstep/stack"
-	"lockstep/stack/script"
 	"lockstep/tun"
 )
 

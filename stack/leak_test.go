@@ -10,9 +10,9 @@ import (
 
 	"go.uber.org/goleak"
 
+	"lockstep/internal/script"
 	"lockstep/replication"
 	"lockstep/stack"
-	"lockstep/stack/script"
 )
 
 // Connections come and go in every way there is, through an active appliance and

@@ -7,12 +7,13 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"lockstep/tun"
+	"lockstep/tun/tuntest"
 )
 
 // A loop packet is well-formed, is sent and taken whether active or not, and nobody
 // else's is taken for one.
 func TestLoopPacket(t *testing.T) {
-	near, far := tun.Pipe()
+	near, far := tuntest.Pipe()
 	q := &quietEngine{far: far, woke: make(map[*Leg]int)}
 	vip4, vip6 := testVIP.Addr(), testVIP6.Addr()
 	e, err := New(Options{Device: near, Handler: q, Addresses: []netip.Addr{vip4, vip6}})

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"lockstep/appliance/relay"
-	"lockstep/stack/script"
+	"lockstep/internal/script"
 )
 
 // A client for whose server no port is left is turned away and counted; as long as

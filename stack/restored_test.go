@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/internal/script"
 	"lockstep/stack"
-	"lockstep/stack/script"
 )
 
 // restore makes a leg that a former active has left at the start of both streams,

@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/internal/script"
 	"lockstep/stack"
-	"lockstep/stack/script"
 )
 
 // silence is what tests call a silence; what was heard in it counts as heard before.

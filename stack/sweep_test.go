@@ -11,13 +11,14 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"lockstep/tun"
+	"lockstep/tun/tuntest"
 )
 
 // quietEngine is an engine that nobody reads for: tests call receive and sweep
 // themselves, and see what leaves.
 type quietEngine struct {
 	*Engine
-	far  *tun.PipeEnd
+	far  *tuntest.End
 	out  chan header.TCP
 	legs []*Leg
 	woke map[*Leg]int
@@ -47,7 +48,7 @@ var (
 
 func newQuietEngine(t *testing.T, maxHalfOpen int) *quietEngine {
 	t.Helper()
-	near, far := tun.Pipe()
+	near, far := tuntest.Pipe()
 	q := &quietEngine{far: far, out: make(chan header.TCP, 1000), woke: make(map[*Leg]int)}
 	e, err := New(Options{Device: near, Handler: q, Addresses: []netip.Addr{testVIP.Addr(), testVIP6.Addr()}})
 	if err != nil {

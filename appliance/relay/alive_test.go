@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"lockstep/appliance/relay"
-	"lockstep/stack/script"
+	"lockstep/internal/script"
 )
 
 // keepalive is what a peer's kernel sends on an idle connection (RFC 1122, 4.2.3.6).

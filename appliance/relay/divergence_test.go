@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"lockstep/appliance/relay"
-	"lockstep/stack/script"
+	"lockstep/internal/script"
 )
 
 // told collects what differs.

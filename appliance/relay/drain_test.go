@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"lockstep/appliance/relay"
-	"lockstep/stack/script"
+	"lockstep/internal/script"
 )
 
 // asks is a connection whose server has the request, of a service that outlives its

@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/internal/script"
 	"lockstep/replication"
-	"lockstep/stack/script"
 )
 
 // Clients beyond the limit on handshakes of a listening address get no answer and

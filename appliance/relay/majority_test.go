@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"lockstep/appliance/relay"
-	"lockstep/stack/script"
+	"lockstep/internal/script"
 )
 
 // Of three servers the second differs from what was released, and the third is compared

@@ -10,8 +10,8 @@ import (
 	"go.uber.org/goleak"
 
 	"lockstep/appliance/relay"
+	"lockstep/internal/script"
 	"lockstep/replication"
-	"lockstep/stack/script"
 )
 
 const limit = 15 * time.Second

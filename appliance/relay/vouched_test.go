@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"lockstep/appliance/relay"
-	"lockstep/stack/script"
+	"lockstep/internal/script"
 )
 
 // What these tests have in common: an active dies, and with it the digest of the last

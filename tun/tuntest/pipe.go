@@ -1,51 +1,58 @@
-package tun
+// Package tuntest has a tun.Device for tests: two ends joined in memory, with
+// no kernel between them. It must not know what the packets mean.
+package tuntest
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"lockstep/tun"
 )
 
 // Defaults of Pipe.
 const (
-	PipeMTU   = 1500
-	PipeQueue = 1024 // packets per direction
+	MTU   = 1500 // bytes
+	Queue = 1024 // packets per direction
 )
 
-// PipeEnd is one end of an in-memory Device pair: what one end writes the
+var errHeaderBuf = fmt.Errorf("tuntest: first buffer must hold exactly the %d byte virtio-net header", tun.VnetHeaderLen)
+
+// End is one end of an in-memory tun.Device pair: what one end writes the
 // other reads, header and bytes unchanged. A full queue drops, as a device
 // does; so does a closed far end.
-type PipeEnd struct {
-	idle func() // see Device.OnIdle
+type End struct {
+	idle func() // see tun.Device.OnIdle
 
 	name    string
 	mtu     int
 	in      chan []byte // header and packet; owned by the receiver once queued
-	peer    *PipeEnd
+	peer    *End
 	done    chan struct{}
 	once    sync.Once
 	dropped atomic.Uint64
 }
 
-var _ Device = (*PipeEnd)(nil)
+var _ tun.Device = (*End)(nil)
 
 // Pipe returns two connected devices with the default limits.
-func Pipe() (a, b *PipeEnd) { return PipeSize(PipeMTU, PipeQueue) }
+func Pipe() (a, b *End) { return PipeSize(MTU, Queue) }
 
 // PipeSize is Pipe with a given MTU (bytes, told but not enforced, since
 // superpackets exceed it) and queue length (packets per direction, at least 1).
-func PipeSize(mtu, queue int) (a, b *PipeEnd) {
+func PipeSize(mtu, queue int) (a, b *End) {
 	queue = max(queue, 1)
-	a = &PipeEnd{name: "pipe-a", mtu: mtu, in: make(chan []byte, queue), done: make(chan struct{})}
-	b = &PipeEnd{name: "pipe-b", mtu: mtu, in: make(chan []byte, queue), done: make(chan struct{})}
+	a = &End{name: "pipe-a", mtu: mtu, in: make(chan []byte, queue), done: make(chan struct{})}
+	b = &End{name: "pipe-b", mtu: mtu, in: make(chan []byte, queue), done: make(chan struct{})}
 	a.peer, b.peer = b, a
 	return a, b
 }
 
-// ReadV implements Device. Packets queued before Close are not delivered after.
-func (p *PipeEnd) ReadV(bufs [][]byte) (int, error) {
-	if len(bufs) == 0 || len(bufs[0]) != VnetHeaderLen {
+// ReadV implements tun.Device. Packets queued before Close are not delivered after.
+func (p *End) ReadV(bufs [][]byte) (int, error) {
+	if len(bufs) == 0 || len(bufs[0]) != tun.VnetHeaderLen {
 		return 0, errHeaderBuf
 	}
 	select {
@@ -77,15 +84,15 @@ func scatter(bufs [][]byte, pkt []byte) int {
 		pkt = pkt[c:]
 		n += c
 	}
-	return n - VnetHeaderLen
+	return n - tun.VnetHeaderLen
 }
 
-// OnIdle implements Device.
-func (p *PipeEnd) OnIdle(f func()) { p.idle = f }
+// OnIdle implements tun.Device.
+func (p *End) OnIdle(f func()) { p.idle = f }
 
-// WriteV implements Device.
-func (p *PipeEnd) WriteV(bufs [][]byte) error {
-	if len(bufs) == 0 || len(bufs[0]) != VnetHeaderLen {
+// WriteV implements tun.Device.
+func (p *End) WriteV(bufs [][]byte) error {
+	if len(bufs) == 0 || len(bufs[0]) != tun.VnetHeaderLen {
 		return errHeaderBuf
 	}
 	select {
@@ -97,7 +104,7 @@ func (p *PipeEnd) WriteV(bufs [][]byte) error {
 	for _, b := range bufs {
 		size += len(b)
 	}
-	if size > VnetHeaderLen+MaxPacketLen {
+	if size > tun.VnetHeaderLen+tun.MaxPacketLen {
 		return io.ErrShortWrite
 	}
 	pkt := make([]byte, 0, size)
@@ -119,14 +126,14 @@ func (p *PipeEnd) WriteV(bufs [][]byte) error {
 }
 
 // Dropped counts packets written here that the other end could not take.
-func (p *PipeEnd) Dropped() uint64 { return p.dropped.Load() }
+func (p *End) Dropped() uint64 { return p.dropped.Load() }
 
-func (p *PipeEnd) Name() string { return p.name }
+func (p *End) Name() string { return p.name }
 
-func (p *PipeEnd) MTU() int { return p.mtu }
+func (p *End) MTU() int { return p.mtu }
 
-// Close implements Device; the other end stays open and reads nothing more.
-func (p *PipeEnd) Close() error {
+// Close implements tun.Device; the other end stays open and reads nothing more.
+func (p *End) Close() error {
 	p.once.Do(func() { close(p.done) })
 	return nil
 }

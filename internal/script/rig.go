@@ -15,6 +15,7 @@ import (
 	"lockstep/replication"
 	"lockstep/stack"
 	"lockstep/tun"
+	"lockstep/tun/tuntest"
 )
 
 // Options of a Rig.
@@ -83,7 +84,7 @@ type generation struct {
 	relay   *relay.Relay
 	journal *Journal
 	dev     *monitored
-	far     *tun.PipeEnd // where the peers are
+	far     *tuntest.End // where the peers are
 	read    atomic.Uint64
 	closed  bool
 	wg      sync.WaitGroup
@@ -116,9 +117,9 @@ func New(o Options) (*Rig, error) {
 
 // build makes engine, relay and pipe around an active core.
 func (r *Rig) build(active, standby *replication.Core) error {
-	near, far := tun.PipeSize(tun.PipeMTU, 1<<14)
+	near, far := tuntest.PipeSize(tuntest.MTU, 1<<14)
 	g := &generation{far: far, journal: newJournal(active, standby, r.violate, !r.o.Light)}
-	g.dev = &monitored{PipeEnd: near, rig: r, j: g.journal, check: !r.o.Light}
+	g.dev = &monitored{End: near, rig: r, j: g.journal, check: !r.o.Light}
 	svc := &relay.Service{
 		Name: "web", Listen: []netip.AddrPort{vip4, other4, vip6}, MaxConns: 1 << 20, MaxHalfOpen: 1 << 16,
 		SourceGateway: r.o.SourceGateway, Gateways: []netip.Prefix{netip.PrefixFrom(gateway4, 24), netip.PrefixFrom(gateway6, 64)}, DownFor: time.Nanosecond,

@@ -5,14 +5,14 @@ import (
 	"sync/atomic"
 
 	"lockstep/replication"
-	"lockstep/tun"
+	"lockstep/tun/tuntest"
 )
 
 // monitored is the appliance's device: it looks at every packet at the moment of
 // its emission and compares it with what the standby holds at that moment. A
 // packet that is in order now stays in order, because the store only learns.
 type monitored struct {
-	*tun.PipeEnd
+	*tuntest.End
 	rig     *Rig
 	j       *Journal
 	written atomic.Uint64 // packets that are in the pipe, or were
@@ -29,7 +29,7 @@ func (m *monitored) WriteV(bufs [][]byte) error {
 		m.inspect(bufs[0], pkt)
 	}
 	before := m.Dropped()
-	err := m.PipeEnd.WriteV(bufs)
+	err := m.End.WriteV(bufs)
 	if m.Dropped() != before {
 		m.rig.violate("the pipe to the peers is full: the test is too fast")
 	}
