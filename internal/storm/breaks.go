@@ -1,12 +1,14 @@
 package storm
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -94,13 +96,13 @@ func drawSwitchover(*rand.Rand, *options) *fault {
 
 func network(rng *rand.Rand) string { return pick(rng, "front", "back", "sync") }
 
-func drawCable(rng *rand.Rand, o *options) *fault {
-	target, net := appliance2(rng), network(rng)
+func drawCable(rng *rand.Rand, _ *options) *fault {
+	target, where := appliance2(rng), network(rng)
 	var port *lab.Port
 	return &fault{
-		What: "cable " + net + " of " + target, Length: length(rng), stated: statedOn(o, net),
+		What: "cable " + where + " of " + target, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
-			port = s.port(target, net)
+			port = s.port(target, where)
 			return port.SetLink(false)
 		},
 		heal: func(context.Context, *storm) error { return port.SetLink(true) },
@@ -123,36 +125,36 @@ func drawIsolate(rng *rand.Rand, o *options) *fault {
 // plug puts in, or pulls, all cables of an appliance.
 func (s *storm) plug(n *stage.Node, in bool) error {
 	var errs []error
-	for _, net := range []*lab.Network{s.pair.Front, s.pair.Back, s.pair.Sync} {
-		errs = append(errs, net.PortOf(n.Host).SetLink(in))
+	for _, wire := range []*lab.Network{s.pair.Front, s.pair.Back, s.pair.Sync} {
+		errs = append(errs, wire.PortOf(n.Host).SetLink(in))
 	}
 	return errors.Join(errs...)
 }
 
-func drawPartition(rng *rand.Rand, o *options) *fault {
-	target, net := appliance2(rng), network(rng)
+func drawPartition(rng *rand.Rand, _ *options) *fault {
+	target, where := appliance2(rng), network(rng)
 	return &fault{
-		What: "partition " + net + " of " + target, Length: length(rng), stated: statedOn(o, net),
+		What: "partition " + where + " of " + target, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
-			return s.network(net).Partition([]*lab.Host{s.on(target).Host})
+			return s.network(where).Partition([]*lab.Host{s.on(target).Host})
 		},
-		heal: func(_ context.Context, s *storm) error { return s.network(net).Heal() },
+		heal: func(_ context.Context, s *storm) error { return s.network(where).Heal() },
 	}
 }
 
-func drawOneWay(rng *rand.Rand, o *options) *fault {
-	return faulty(rng, o, "oneway", []lab.Direction{pick(rng, lab.FromHost, lab.ToHost)}, lab.Faults{Loss: 1})
+func drawOneWay(rng *rand.Rand, _ *options) *fault {
+	return faulty(rng, "oneway", []lab.Direction{pick(rng, lab.FromHost, lab.ToHost)}, lab.Faults{Loss: 1})
 }
 
-func drawLossy(rng *rand.Rand, o *options) *fault {
+func drawLossy(rng *rand.Rand, _ *options) *fault {
 	bad := lab.Faults{Loss: 0.2 * rng.Float64(), Duplicate: 0.1 * rng.Float64(), Reorder: 0.2 * rng.Float64(), ReorderBy: time.Duration(1+rng.IntN(20)) * time.Millisecond}
-	return faulty(rng, o, "lossy", []lab.Direction{lab.FromHost, lab.ToHost}, bad)
+	return faulty(rng, "lossy", []lab.Direction{lab.FromHost, lab.ToHost}, bad)
 }
 
 // faulty makes the frames of one cable suffer.
-func faulty(rng *rand.Rand, o *options, name string, ways []lab.Direction, bad lab.Faults) *fault {
-	target, net := appliance2(rng), network(rng)
-	what := fmt.Sprintf("%s %s of %s", name, net, target)
+func faulty(rng *rand.Rand, name string, ways []lab.Direction, bad lab.Faults) *fault {
+	target, where := appliance2(rng), network(rng)
+	what := fmt.Sprintf("%s %s of %s", name, where, target)
 	if len(ways) == 1 {
 		what += map[lab.Direction]string{lab.FromHost: ", what it sends", lab.ToHost: ", what it gets"}[ways[0]]
 	}
@@ -165,12 +167,47 @@ func faulty(rng *rand.Rand, o *options, name string, ways []lab.Direction, bad l
 		return errors.Join(errs...)
 	}
 	return &fault{
-		What: what, Length: length(rng), stated: statedOn(o, net),
+		What: what, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
-			port = s.port(target, net)
+			port = s.port(target, where)
 			return set(bad)
 		},
 		heal: func(context.Context, *storm) error { return set(lab.Faults{}) },
+	}
+}
+
+// drawCut cuts what the two send to each other on the sync network, and nothing else.
+func drawCut(rng *rand.Rand, _ *options) *fault {
+	return &fault{
+		What: "cut of the sync link", Length: length(rng),
+		inject: func(_ context.Context, s *storm) error {
+			a, b := s.pair.Sync.PortOf(s.pair.A), s.pair.Sync.PortOf(s.pair.B)
+			return errors.Join(deaf(a, b), deaf(b, a))
+		},
+		heal: func(_ context.Context, s *storm) error {
+			return errors.Join(s.pair.Sync.PortOf(s.pair.A).SetFilter(lab.ToHost, nil), s.pair.Sync.PortOf(s.pair.B).SetFilter(lab.ToHost, nil))
+		},
+	}
+}
+
+// deaf makes a host hear nothing of another one.
+func deaf(host, other *lab.Port) error {
+	text, err := other.MAC()
+	if err != nil {
+		return err
+	}
+	mac, err := net.ParseMAC(text)
+	if err != nil {
+		return fmt.Errorf("hardware address of %s: %w", other.Host().Name(), err)
+	}
+	return host.SetFilter(lab.ToHost, func(frame []byte) bool { return !bytes.Equal(frame[6:12], mac) })
+}
+
+func drawClock(rng *rand.Rand, o *options) *fault {
+	target, by := anyNode(rng, o), length(rng)
+	return &fault{
+		What: "clock of " + target, Length: by, heal: nothing, // to which the time that passes is added
+		inject: func(_ context.Context, s *storm) error { return s.on(target).StepClock(by) },
 	}
 }
 

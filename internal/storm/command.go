@@ -75,8 +75,8 @@ What can happen:
 What is demanded:
 
   no wrong byte, ever
-  no connection lost, but those whose loss SAFETY.md states in advance, which are counted apart; and each
-  of those is told to both its ends
+  no connection lost, but those whose loss SAFETY.md states in advance (of a server that died, with protection
+  gateway), which are counted apart; each that is lost is told to both its ends
   nothing stands still for 5 s after a fault's end (or two of its sender's retransmission time-outs, not
   counting what they have doubled to, where the outage has made its kernel measure round trips of seconds)
   the pair is in sync again within a minute
@@ -106,6 +106,7 @@ func (o *options) flags(cmd *cobra.Command) {
 	f.BoolVar(&o.only6, "only-v6", false, "IPv6 only")
 	f.BoolVar(&o.bridge, "bridge", false, "networks are the kernel's bridges: faster, but frames cannot be lost one way")
 	f.BoolVar(&o.reach, "reach", true, "the appliances ping the client and the server (networks.*.reach)")
+	f.BoolVar(&o.servers, "servers", true, "servers die, too, of services with protection gateway, log and hot")
 	f.BoolVar(&o.real, "real", true, "curl downloads from nginx beside the checked load, if both are installed")
 	f.BoolVar(&o.clocks, "clocks", false, "each process gets a clock that is up to 1 % too fast or too slow")
 	f.DurationVar(&o.timeout, "failure-timeout", 0, "pair.failure_timeout (default: the appliance's)")

@@ -12,6 +12,7 @@
 //	breaks.go    what each of them does to processes, cables and machines
 //	datapath.go  what is taken away from the appliances' kernels
 //	stranger.go  a host on the front network that means no good
+//	servers.go   servers that die
 //	load.go      the connections
 //	real.go      nginx and curl beside them
 //	watch.go     whether they move, and what became of them

@@ -16,16 +16,17 @@ import (
 
 // Kinds of findings.
 const (
-	findWrong  = "wrong bytes"
-	findLost   = "lost"
-	findUntold = "not told"
-	findStall  = "standstill"
-	findSync   = "not in sync"
-	findCrash  = "crash"
-	findAlive  = "lives on"
-	findAstray = "astray" // a neighbour entry leads to the appliance that is not active
-	findKept   = "not repaired"
-	findBreak  = "fault refused" // what was to happen could not be done
+	findWrong    = "wrong bytes"
+	findLost     = "lost"
+	findUntold   = "not told"
+	findStall    = "standstill"
+	findSync     = "not in sync"
+	findCrash    = "crash"
+	findAlive    = "lives on"
+	findAstray   = "astray" // a neighbour entry leads to the appliance that is not active
+	findKept     = "not repaired"
+	findDiverged = "diverged"      // servers that answer the same were found to differ
+	findBreak    = "fault refused" // what was to happen could not be done
 )
 
 const (

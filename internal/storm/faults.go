@@ -15,6 +15,8 @@ type kind struct {
 	weight   int    // how often it is drawn, compared with the others
 	witness  bool   // exists only with a witness
 	switched bool   // needs the lab's own switches
+	clocks   bool   // needs nodes with clocks of their own
+	servers  bool   // needs servers that can die
 	// draw chooses what is left open; it does nothing yet, and must not look at anything but rng
 	// and the options, so that a seed gives the same faults again.
 	draw func(rng *rand.Rand, o *options) *fault
@@ -31,8 +33,9 @@ type fault struct {
 	// what is missing. nil: there is nothing to be repaired by it. It is asked when the pair is in
 	// sync again.
 	mended func(s *storm) (missing string, err error)
-	// stated is why SAFETY.md allows connections to be lost; empty: it does not.
-	stated string
+	// stated is why SAFETY.md allows a connection to a service's port to be lost; empty: it does not.
+	// nil: it allows none.
+	stated func(port int) string
 }
 
 const (
@@ -68,16 +71,6 @@ func anyNode(rng *rand.Rand, o *options) string {
 
 func pick[T any](rng *rand.Rand, of ...T) T { return of[rng.IntN(len(of))] }
 
-const splitBrain = "witness: none, and the two cannot hear each other on the sync network (SAFETY.md, 4 without a witness)"
-
-// statedOn is why losses are stated when a network of an appliance fails.
-func statedOn(o *options, network string) string {
-	if o.witness || network != "sync" {
-		return ""
-	}
-	return splitBrain
-}
-
 // kinds is the table of faults.
 func kinds() []kind {
 	return []kind{
@@ -90,6 +83,7 @@ func kinds() []kind {
 		{name: "isolate", weight: 2, says: "all cables of an appliance are pulled", draw: drawIsolate},
 		{name: "partition", weight: 4, says: "a network does not carry an appliance's frames any more, though it has carrier", draw: drawPartition},
 		{name: "oneway", weight: 4, switched: true, says: "frames are lost in one direction of one cable of an appliance", draw: drawOneWay},
+		{name: "cut", weight: 3, switched: true, says: "the two appliances do not hear each other on the sync network, and the witness hears both", draw: drawCut},
 		{name: "lossy", weight: 3, switched: true, says: "one cable of an appliance loses, duplicates and reorders frames", draw: drawLossy},
 		{name: "disk", weight: 1, witness: true, says: "the disk with a node's state is full", draw: drawDisk},
 		{name: "rules", weight: 2, says: "the routing rules of an appliance are flushed", draw: drawRules},
@@ -98,6 +92,8 @@ func kinds() []kind {
 		{name: "tun", weight: 2, says: "the TUN device of an appliance is set down, or deleted", draw: drawTUN},
 		{name: "flood", weight: 2, says: "a stranger sends some hundred SYNs with forged sources to the virtual addresses", draw: drawFlood},
 		{name: "garp", weight: 2, says: "a stranger claims a virtual address by gratuitous ARP or an advertisement", draw: drawClaim},
+		{name: "clock", weight: 3, clocks: true, says: "a node's clock, by which leases are kept, steps forward by 50 ms to 3 s (with --clocks)", draw: drawClock},
+		{name: "server", weight: 6, servers: true, says: "a server dies (its process, its host) and is started again, stops for a while, or its cable is pulled", draw: drawServer},
 		{name: "cpu", weight: 3, says: "busy processes take the CPUs, two for each", draw: drawCPU},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ const (
 type shape struct {
 	name   string
 	weight int
+	kept   bool // a server that is told the request again comes to the same point without waiting
 	draw   func(rng *rand.Rand) traffic.Request
 }
 
@@ -38,39 +40,39 @@ type shape struct {
 // itself.
 func shapes() []shape {
 	return []shape{
-		{"download", 3, func(rng *rand.Rand) traffic.Request {
+		{"download", 3, false, func(rng *rand.Rand) traffic.Request {
 			return traffic.Request{Mode: traffic.Stream, Down: paced(rng)}
 		}},
-		{"upload", 3, func(rng *rand.Rand) traffic.Request {
+		{"upload", 3, true, func(rng *rand.Rand) traffic.Request {
 			return traffic.Request{Mode: traffic.Stream, Up: paced(rng)}
 		}},
-		{"both ways", 2, func(rng *rand.Rand) traffic.Request {
+		{"both ways", 2, false, func(rng *rand.Rand) traffic.Request {
 			return traffic.Request{Mode: traffic.Stream, Up: paced(rng), Down: paced(rng)}
 		}},
-		{"bulk", 1, func(rng *rand.Rand) traffic.Request {
+		{"bulk", 1, true, func(rng *rand.Rand) traffic.Request {
 			return pick(rng, traffic.Upload, traffic.Download)(1 << (20 + rng.IntN(4)))
 		}},
-		{"rounds", 4, func(rng *rand.Rand) traffic.Request {
+		{"rounds", 4, true, func(rng *rand.Rand) traffic.Request {
 			r := traffic.PingPong(20+rng.IntN(180), 1+rng.IntN(3000), 1+rng.IntN(6000))
 			r.Interval = time.Duration(20+rng.IntN(200)) * time.Millisecond
 			return r
 		}},
-		{"idle", 3, func(rng *rand.Rand) traffic.Request {
+		{"idle", 3, true, func(rng *rand.Rand) traffic.Request {
 			r := traffic.PingPong(5+rng.IntN(20), 1, 1)
 			r.Interval = time.Duration(300+rng.IntN(500)) * time.Millisecond
 			return r
 		}},
-		{"slow reader", 2, func(rng *rand.Rand) traffic.Request {
+		{"slow reader", 2, true, func(rng *rand.Rand) traffic.Request {
 			f := traffic.Flow{Size: 1 << (20 + rng.IntN(3)), StallAfter: 1 << 16, StallFor: time.Duration(300+rng.IntN(1500)) * time.Millisecond}
 			if rng.IntN(2) == 0 {
 				return traffic.Request{Mode: traffic.Stream, Up: f}
 			}
 			return traffic.Request{Mode: traffic.Stream, Down: f}
 		}},
-		{"half-closed", 2, func(rng *rand.Rand) traffic.Request {
+		{"half-closed", 2, false, func(rng *rand.Rand) traffic.Request {
 			return traffic.Request{Mode: traffic.Stream, Up: paced(rng), Down: paced(rng), Close: pick(rng, traffic.ClientFirst, traffic.ServerFirst)}
 		}},
-		{"short", 4, func(rng *rand.Rand) traffic.Request { return traffic.PingPong(1, 1+rng.IntN(500), 1+rng.IntN(8000)) }},
+		{"short", 4, true, func(rng *rand.Rand) traffic.Request { return traffic.PingPong(1, 1+rng.IntN(500), 1+rng.IntN(8000)) }},
 	}
 }
 
@@ -201,7 +203,14 @@ func (l *load) dial(ctx context.Context, f *flight) (net.Conn, error) {
 }
 
 func (l *load) draw(rng *rand.Rand) (traffic.Request, *flight) {
-	list := shapes()
+	list, ports := shapes(), []int{clientPort, gatewayPort}
+	if l.storm.opts.servers {
+		ports = append(ports, mortalPort, logPort, hotPort)
+	}
+	port := pick(rng, ports...)
+	if mayDie(port) {
+		list = slices.DeleteFunc(list, func(s shape) bool { return !s.kept })
+	}
 	total := 0
 	for _, s := range list {
 		total += s.weight
@@ -214,12 +223,12 @@ func (l *load) draw(rng *rand.Rand) (traffic.Request, *flight) {
 			break
 		}
 	}
-	f := &flight{shape: chosen.name, vip: lab.VIP4, port: pick(rng, clientPort, gatewayPort), id: rng.Uint64() | 1}
+	f := &flight{shape: chosen.name, vip: lab.VIP4, port: port, id: rng.Uint64() | 1}
 	if v6 := rng.IntN(2) == 0; (v6 || l.storm.opts.only6) && !l.storm.opts.only4 {
 		f.vip = lab.VIP6
 	}
 	req := chosen.draw(rng)
-	req.ID = f.id
+	req.ID, req.Repeatable = f.id, kept(port)
 	return req, f
 }
 
@@ -247,7 +256,7 @@ func (l *load) landed(ctx context.Context, f *flight, r traffic.Result) {
 	}
 	wrong := r.Corrupt || l.server.Report(f.id).Corrupt
 	what := finding{Kind: findLost, Detail: f.String() + ": " + clip(r.Error)}
-	switch stated := l.storm.stated(); {
+	switch stated := l.storm.stated(f.port); {
 	case wrong:
 		l.note(&l.count.Wrong)
 		what.Kind = findWrong
@@ -294,6 +303,9 @@ func (l *load) told(ctx context.Context, f *flight, r traffic.Result) {
 	if strings.Contains(r.Error, "no progress for") {
 		l.storm.find(finding{Kind: findUntold, Detail: fmt.Sprintf("the client of the lost %s was not told within %v", f, patience)})
 		return
+	}
+	if mayDie(f.port) {
+		return // its server is dead, or another process
 	}
 	select {
 	case <-ctx.Done():

@@ -23,6 +23,7 @@ type options struct {
 	bridge      bool // the kernel's bridges instead of the lab's switches
 	reach       bool
 	clocks      bool
+	servers     bool          // servers die, too
 	real        bool          // nginx and curl beside the checked load
 	timeout     time.Duration // pair.failure_timeout; 0: the appliance's default
 	stopAtFirst bool
@@ -68,9 +69,10 @@ func (o *options) kinds() ([]kind, error) {
 		switch {
 		case len(o.faults) > 0 && !slices.Contains(o.faults, k.name):
 			continue
-		case k.witness && !o.witness, k.switched && o.bridge:
+		}
+		if needs := o.lacks(k); needs != "" {
 			if len(o.faults) > 0 {
-				return nil, fmt.Errorf("fault %q needs %s", k.name, map[bool]string{true: "--witness", false: "the lab's own switches (no --bridge)"}[k.witness && !o.witness])
+				return nil, fmt.Errorf("fault %q needs %s", k.name, needs)
 			}
 			continue
 		}
@@ -82,6 +84,21 @@ func (o *options) kinds() ([]kind, error) {
 		}
 	}
 	return list, nil
+}
+
+// lacks is what a kind of fault needs and is not there.
+func (o *options) lacks(k kind) string {
+	switch {
+	case k.witness && !o.witness:
+		return "--witness"
+	case k.switched && o.bridge:
+		return "the lab's own switches (no --bridge)"
+	case k.clocks && !o.clocks:
+		return "--clocks"
+	case k.servers && !o.servers:
+		return "--servers"
+	}
+	return ""
 }
 
 func kindNames() string {
@@ -108,7 +125,7 @@ func (o *options) repeat() string {
 		on   bool
 		flag string
 	}{{!o.witness, "--witness=false"}, {o.quick, "--quick"}, {o.only4, "--only-v4"}, {o.only6, "--only-v6"}, {o.bridge, "--bridge"},
-		{!o.reach, "--reach=false"}, {!o.real, "--real=false"}, {o.clocks, "--clocks"}} {
+		{!o.reach, "--reach=false"}, {!o.servers, "--servers=false"}, {!o.real, "--real=false"}, {o.clocks, "--clocks"}} {
 		if f.on {
 			line += " " + f.flag
 		}

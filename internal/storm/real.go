@@ -95,7 +95,7 @@ func (w *web) one(ctx context.Context, f realservers.File, slow bool) {
 		l.note(&l.count.Wrong)
 		w.storm.find(finding{Kind: findWrong, Detail: name + ": " + clip(wrong.Error())})
 	case err == nil:
-	case w.storm.stated() != "":
+	case w.storm.stated(webPort) != "":
 		l.note(&l.count.Stated)
 	default:
 		l.note(&l.count.Lost)

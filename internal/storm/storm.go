@@ -29,7 +29,8 @@ type storm struct {
 	nodes    *stage.Pair
 	stranger *lab.Host
 	load     *load
-	web      *web // nil: not asked for
+	servers  *servers // nil: not asked for
+	web      *web     // nil: not asked for
 	records  map[string]*lab.Recorder
 	out      string
 	stop     context.CancelFunc
@@ -37,7 +38,9 @@ type storm struct {
 	// looking is held while evidence is collected: no fault begins meanwhile.
 	looking sync.Mutex
 
-	tallies map[string]*tally // of the goroutine that makes the faults
+	// Of the goroutine that makes the faults:
+	tallies     map[string]*tally
+	divergences map[*lab.Proc]uint64 // that an appliance's process has told
 
 	mu       sync.Mutex
 	number   int // of faults so far
@@ -55,7 +58,7 @@ func run(ctx context.Context, opts options, v *view) (*report, error) {
 		return nil, fmt.Errorf("create temporary directory: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	s := &storm{opts: opts, view: v, out: opts.out, tallies: make(map[string]*tally), records: make(map[string]*lab.Recorder)}
+	s := &storm{opts: opts, view: v, out: opts.out, tallies: make(map[string]*tally), divergences: make(map[*lab.Proc]uint64), records: make(map[string]*lab.Recorder)}
 	if s.out == "" {
 		if s.out, err = os.MkdirTemp("", "lockstep-storm-evidence-"); err != nil {
 			return nil, fmt.Errorf("create directory for evidence: %w", err)
@@ -109,6 +112,11 @@ func (s *storm) build(ctx context.Context, dir string) (err error) {
 			return err
 		}
 	}
+	if s.opts.servers {
+		if s.servers, err = startServers(ctx, s); err != nil {
+			return err
+		}
+	}
 	if s.load, err = newLoad(s); err != nil || !s.opts.real {
 		return err
 	}
@@ -123,17 +131,7 @@ const (
 )
 
 func (s *storm) stageOptions() stage.Options {
-	o := stage.Options{Self: s.opts.self, Times: s.opts.times(), Reach: s.opts.reach, Debug: s.opts.debug}
-	for _, svc := range []struct {
-		source string
-		port   int
-	}{{"client", clientPort}, {"gateway", gatewayPort}} {
-		o.Services += fmt.Sprintf("  - name: by-%s\n    listen: [\"%s:%d\", \"[%s]:%d\"]\n    servers: [\"10.20.0.11:%d\", \"[fd20::11]:%d\"]\n    source: %s\n",
-			svc.source, lab.VIP4, svc.port, lab.VIP6, svc.port, svc.port, svc.port, svc.source)
-	}
-	if s.opts.real {
-		o.Services += fmt.Sprintf("  - name: web\n    listen: [\"%s:%d\"]\n    servers: [\"10.20.0.12:%d\"]\n", lab.VIP4, webPort, serverPort)
-	}
+	o := stage.Options{Self: s.opts.self, Times: s.opts.times(), Reach: s.opts.reach, Debug: s.opts.debug, Services: s.opts.services()}
 	if s.opts.clocks {
 		rng := rand.New(rand.NewPCG(s.opts.seed, 3))
 		o.Speed = func() float64 { return 0.99 + 0.02*rng.Float64() }
@@ -312,6 +310,7 @@ func (s *storm) settle(ctx context.Context, n int, f *fault, before uint64, foun
 	if err := s.astray(ctx); err != nil {
 		return err
 	}
+	s.diverged(ctx)
 	t.Takeovers += int(s.nodes.Epoch - before)
 	s.mu.Lock()
 	t.Findings += s.total - found
@@ -359,8 +358,8 @@ func (s *storm) ready(ctx context.Context) (why string) {
 	}
 }
 
-// stated is why a connection that is lost now may be; empty: it may not.
-func (s *storm) stated() string {
+// stated is why a connection to a service's port that is lost now may be; empty: it may not.
+func (s *storm) stated(port int) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fault == nil || !s.ended.IsZero() && time.Since(s.ended) > statedFor {
@@ -369,7 +368,10 @@ func (s *storm) stated() string {
 	if s.unready {
 		return "the pair was not in sync when the fault happened"
 	}
-	return s.fault.stated
+	if s.fault.stated == nil {
+		return ""
+	}
+	return s.fault.stated(port)
 }
 
 // describe the latest fault; s.mu is held.

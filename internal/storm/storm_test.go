@@ -82,7 +82,7 @@ func small(t *testing.T) options {
 func TestStorm(t *testing.T) {
 	labtest.RequireRoot(t)
 	o := small(t)
-	o.count, o.faults, o.clocks = 5, []string{"kill", "freeze", "switchover", "flood"}, true
+	o.count, o.faults, o.clocks, o.servers = 8, []string{"kill", "freeze", "switchover", "flood", "server", "clock", "cut"}, true, true
 	if err := o.check(); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestStorm(t *testing.T) {
 	if err := json.Unmarshal([]byte(out.String()), &r); err != nil {
 		t.Fatal(err)
 	}
-	if !r.OK || r.Faults != 5 || r.Seed != o.seed || r.Load.Connections < o.connections || r.Load.Bytes == 0 {
+	if !r.OK || r.Faults != 8 || r.Seed != o.seed || r.Load.Connections < o.connections || r.Load.Bytes == 0 {
 		t.Errorf("report: %+v", r)
 	}
 	var text strings.Builder
@@ -191,7 +191,7 @@ func TestFloodSparesNeighbours(t *testing.T) {
 // The same seed gives the same faults, another one others, and each kind comes.
 func TestForecast(t *testing.T) {
 	draw := func(seed uint64) (names []string, kinds map[string]int) {
-		f, err := newForecast(&options{seed: seed, witness: true})
+		f, err := newForecast(&options{seed: seed, witness: true, clocks: true, servers: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,6 +227,8 @@ func TestOptions(t *testing.T) {
 	for what, change := range map[string]func(*options){
 		"unknown":            func(o *options) { o.faults = []string{"kill", "earthquake"} },
 		"--witness":          func(o *options) { o.faults, o.witness = []string{"disk"}, false },
+		"--clocks":           func(o *options) { o.faults = []string{"clock"} },
+		"--servers":          func(o *options) { o.faults = []string{"server"} },
 		"--bridge":           func(o *options) { o.faults, o.bridge = []string{"oneway"}, true },
 		"nothing":            func(o *options) { o.only4, o.only6 = true, true },
 		"--connections":      func(o *options) { o.connections = 0 },
@@ -242,7 +244,7 @@ func TestOptions(t *testing.T) {
 	}
 	o := good
 	o.seed, o.faults, o.only4, o.quick = 9, []string{"kill"}, true, true
-	if line := o.repeat(); line != "lockstep storm --seed 9 --duration 1m0s --connections 1 --faults kill --quick --only-v4 --reach=false --real=false" {
+	if line := o.repeat(); line != "lockstep storm --seed 9 --duration 1m0s --connections 1 --faults kill --quick --only-v4 --reach=false --servers=false --real=false" {
 		t.Error(line)
 	}
 }
@@ -293,27 +295,27 @@ func TestLook(t *testing.T) {
 // Losses are put down to a fault for some time, and only where they are stated.
 func TestStated(t *testing.T) {
 	s := &storm{}
-	if s.stated() != "" {
+	if s.stated(mortalPort) != "" {
 		t.Error("before any fault")
 	}
-	s.fault = &fault{stated: splitBrain}
-	if s.stated() == "" {
-		t.Error("during the fault")
+	rng := rand.New(rand.NewPCG(1, 1))
+	for s.fault == nil || s.fault.stated == nil {
+		s.fault = drawServer(rng, nil)
+	}
+	if s.stated(mortalPort) == "" || s.stated(logPort) != "" || s.stated(clientPort) != "" {
+		t.Error("when a server has died")
 	}
 	s.ended = time.Now().Add(-2 * statedFor)
-	if s.stated() != "" {
+	if s.stated(mortalPort) != "" {
 		t.Error("long after it")
 	}
 	s.fault, s.ended = &fault{}, time.Now()
-	if s.stated() != "" {
+	if s.stated(mortalPort) != "" {
 		t.Error("after a fault that costs nothing")
 	}
 	s.unready = true
-	if s.stated() == "" {
+	if s.stated(clientPort) == "" {
 		t.Error("after a fault that met a pair which was not in sync")
-	}
-	if statedOn(&options{witness: true}, "sync") != "" || statedOn(&options{}, "sync") == "" || statedOn(&options{}, "front") != "" {
-		t.Error("what a network's fault may cost")
 	}
 }
 

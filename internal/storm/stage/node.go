@@ -40,7 +40,8 @@ type Node struct {
 
 	mu   sync.Mutex
 	proc *lab.Proc
-	down bool // its process is meant to be away; otherwise its end is nobody's wish
+	role *lab.RoleProc // the same, of a node with a clock of its own; else nil
+	down bool          // its process is meant to be away; otherwise its end is nobody's wish
 }
 
 // environment without the variables that would override the nodes' configuration.
@@ -104,6 +105,7 @@ func (n *Node) configuration(identity, socket string, o Options, witnessed bool)
 // Start runs the node's process. Its former one has ended.
 func (n *Node) Start() error {
 	var p *lab.Proc
+	var r *lab.RoleProc
 	var err error
 	if n.speed == 1 {
 		args := []string{"run", "-c", n.config}
@@ -112,7 +114,6 @@ func (n *Node) Start() error {
 		}
 		p, err = n.Host.Start(lab.Command{Name: "lockstep", Path: n.self, Args: args, Environ: environment()})
 	} else {
-		var r *lab.RoleProc
 		if r, err = n.Host.Go(nodeRole, nodeArgs{Config: n.config, Witness: n.Client == nil, Speed: n.speed}); err == nil {
 			p = r.Proc
 		}
@@ -121,7 +122,7 @@ func (n *Node) Start() error {
 		return fmt.Errorf("start node %q: %w", n.Name, err)
 	}
 	n.mu.Lock()
-	n.proc, n.down = p, false
+	n.proc, n.role, n.down = p, r, false
 	n.mu.Unlock()
 	return nil
 }
@@ -138,6 +139,17 @@ func (n *Node) ExpectEnd() {
 	n.mu.Lock()
 	n.down = true
 	n.mu.Unlock()
+}
+
+// StepClock puts the node's clock forward, which must be one of its own (Options.Speed).
+func (n *Node) StepClock(by time.Duration) error {
+	n.mu.Lock()
+	r := n.role
+	n.mu.Unlock()
+	if r == nil {
+		return fmt.Errorf("step the clock of node %q: it has none of its own", n.Name)
+	}
+	return r.Send(by)
 }
 
 // Kill ends the process as a loss of power does.
@@ -191,6 +203,24 @@ func playNode(ctx context.Context, r *lab.RoleIO) error {
 		return fmt.Errorf("decode arguments: %w", err)
 	}
 	clk := clock.NewDrifting(args.Speed)
+	var steps sync.WaitGroup
+	defer steps.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	steps.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case m, ok := <-r.Messages:
+				var by time.Duration
+				if !ok || json.Unmarshal(m, &by) != nil {
+					return // the storm is over
+				}
+				clk.Step(by)
+			}
+		}
+	})
 	if args.Witness {
 		cfg, err := config.LoadWitness(args.Config)
 		if err != nil {

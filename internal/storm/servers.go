@@ -1,0 +1,153 @@
+package storm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"lockstep/internal/lab"
+	"lockstep/internal/lab/traffic"
+)
+
+// Three more services have servers that are processes of their own, one on each of the two servers'
+// hosts, so that they can die. Connections with log and hot outlive them.
+const (
+	mortalPort = 83 // protection gateway
+	logPort    = 84
+	hotPort    = 85
+)
+
+// mayDie tells whether a service's servers are those processes.
+func mayDie(port int) bool { return port >= mortalPort }
+
+// kept tells whether a service's connections outlive their servers.
+func kept(port int) bool { return port > mortalPort }
+
+const serverDied = "its server died (protection gateway)"
+
+// servers are the processes, by host.
+type servers struct {
+	storm *storm
+	procs []*lab.RoleProc
+}
+
+// startServers starts one on each host.
+func startServers(ctx context.Context, s *storm) (*servers, error) {
+	all := &servers{storm: s, procs: make([]*lab.RoleProc, len(s.pair.Servers))}
+	for i := range all.procs {
+		if err := all.start(ctx, i); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// start starts the one on the i-th host, and waits until it listens.
+func (a *servers) start(ctx context.Context, i int) error {
+	args := traffic.ServerArgs{HTTP: true, Patience: 2 * patience}
+	for _, port := range []uint16{mortalPort, logPort, hotPort} {
+		for _, v6 := range []bool{false, true} {
+			args.Listen = append(args.Listen, a.storm.pair.ServerAddr(i, v6, port).String())
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // on a busy machine
+	defer cancel()
+	p, err := a.storm.pair.Servers[i].Go(traffic.ServerRole, args)
+	if err == nil {
+		var listens traffic.ServerEvent
+		err = p.Next(ctx, &listens)
+	}
+	if err != nil {
+		return fmt.Errorf("start the server on s%d: %w", i+1, err)
+	}
+	a.procs[i] = p
+	return nil
+}
+
+// restart starts the one on the i-th host, which was killed, again.
+func (a *servers) restart(ctx context.Context, i int) error {
+	<-a.procs[i].Done()
+	return a.start(ctx, i)
+}
+
+// services are those of the checked load, in YAML: servers see the clients' addresses, or the
+// gateway's; and those whose servers die.
+func (o *options) services() string {
+	var b strings.Builder
+	for _, svc := range []struct {
+		name, more string
+		port       int
+	}{
+		{"by-client", "source: client", clientPort},
+		{"by-gateway", "source: gateway", gatewayPort},
+		{"mortal", "health: {interval: 1s, timeout: 800ms}", mortalPort},
+		{"log", "protection: log, health: {interval: 1s, timeout: 800ms, http: /}", logPort},
+		{"hot", "protection: hot, health: {interval: 1s, timeout: 800ms, http: /}", hotPort},
+	} {
+		var list []string
+		for i := range 2 {
+			if i == 0 || mayDie(svc.port) {
+				list = append(list, fmt.Sprintf(`"10.20.0.%d:%d", "[fd20::%d]:%d"`, 11+i, svc.port, 11+i, svc.port))
+			}
+		}
+		if mayDie(svc.port) && !o.servers {
+			continue
+		}
+		fmt.Fprintf(&b, "  - {name: %s, listen: [\"%s:%d\", \"[%s]:%d\"], servers: [%s], %s}\n",
+			svc.name, lab.VIP4, svc.port, lab.VIP6, svc.port, strings.Join(list, ", "), svc.more)
+	}
+	if o.real {
+		fmt.Fprintf(&b, "  - name: web\n    listen: [\"%s:%d\"]\n    servers: [\"10.20.0.12:%d\"]\n", lab.VIP4, webPort, serverPort)
+	}
+	return b.String()
+}
+
+// drawServer: a server's process dies, or stops; its cable is pulled; its host loses its power.
+func drawServer(rng *rand.Rand, _ *options) *fault {
+	i, way := rng.IntN(2), pick(rng, "kill", "kill", "freeze", "cable", "power")
+	f := &fault{What: fmt.Sprintf("server s%d: %s", i+1, way), Length: length(rng)}
+	plug := func(s *storm, in bool) error { return s.pair.Back.PortOf(s.pair.Servers[i]).SetLink(in) }
+	dies := func(port int) string {
+		if port == mortalPort {
+			return serverDied
+		}
+		return ""
+	}
+	switch way {
+	case "kill":
+		f.stated = dies
+		f.inject = func(_ context.Context, s *storm) error { return s.servers.procs[i].Kill() }
+		f.heal = func(ctx context.Context, s *storm) error { return s.servers.restart(ctx, i) }
+	case "freeze":
+		f.inject = func(_ context.Context, s *storm) error { return s.servers.procs[i].Stop() }
+		f.heal = func(_ context.Context, s *storm) error { return s.servers.procs[i].Cont() }
+	case "cable":
+		f.inject = func(_ context.Context, s *storm) error { return plug(s, false) }
+		f.heal = func(_ context.Context, s *storm) error { return plug(s, true) }
+	case "power":
+		f.stated = dies
+		f.inject = func(_ context.Context, s *storm) error {
+			return errors.Join(plug(s, false), s.servers.procs[i].Kill())
+		}
+		f.heal = func(ctx context.Context, s *storm) error {
+			return errors.Join(plug(s, true), s.servers.restart(ctx, i))
+		}
+	}
+	return f
+}
+
+// diverged demands that no server was found to differ from another: all of them answer the same.
+func (s *storm) diverged(ctx context.Context) {
+	if s.servers == nil || s.nodes.Active == nil {
+		return
+	}
+	for _, svc := range s.nodes.Active.Status(ctx).Services {
+		if k := svc.Kept; k != nil && k.Divergences > s.divergences[s.nodes.Active.Process()] {
+			s.divergences[s.nodes.Active.Process()] = k.Divergences
+			s.find(finding{Kind: findDiverged, Detail: fmt.Sprintf("service %s: %d connections' servers differ, says %s", svc.Name, k.Divergences, s.nodes.Active.Name)})
+		}
+	}
+}
