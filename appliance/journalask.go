@@ -78,9 +78,9 @@ func (j *journal) replaceable() bool {
 }
 
 // leaseEnd is until when this active may speak without another word of the standby:
-// until that could have taken over, less a little for the drift of the two clocks.
+// until that could have taken over.
 func (j *journal) leaseEnd(failureTimeout time.Duration) replication.Nanos {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.core.HeardUs() + replication.Nanos(failureTimeout-failureTimeout/50)
+	return j.core.HeardUs() + replication.LeaseTime(replication.Nanos(failureTimeout))
 }

@@ -24,6 +24,13 @@ func (l *lease) grant(epoch uint64, until time.Time) {
 	l.engine(l.tied.Until())
 }
 
+// lasts reports whether the voters let us speak for epoch now.
+func (l *lease) lasts(epoch uint64, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return now.Before(l.tied.Of(epoch))
+}
+
 // serve is the role loop's: the connections are those of epoch from now on.
 func (l *lease) serve(epoch uint64) {
 	l.mu.Lock()

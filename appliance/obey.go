@@ -85,6 +85,9 @@ func (q *quorum) StepDown() {
 	q.n.stepDown(fmt.Sprintf("%s is active in epoch %d", s.Active.Node, s.Epoch))
 }
 
+// Leased implements roles.Appliance.
+func (q *quorum) Leased(epoch uint64) bool { return q.n.lease.lasts(epoch, q.n.clock.Now()) }
+
 // SetAble implements roles.Appliance.
 func (q *quorum) SetAble(epoch uint64, able bool) { q.voter.SetAble(epoch, able) }
 

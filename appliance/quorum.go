@@ -32,7 +32,7 @@ type quorum struct {
 	ctx   context.Context // of the loop, for what it starts
 	ends  chan sessionEnd
 
-	former  arbiter.State // what the voters had decided before their newest news
+	former  arbiter.State // what the voters had decided before the present epoch
 	lostAt  time.Time     // when the session was lost
 	lostWhy string
 	known   time.Time // since when we knew that the active is lost, when we claim
@@ -75,8 +75,15 @@ func (n *Node) quorumLoop(ctx context.Context) {
 	defer unpark.Stop()
 	proof := time.NewTicker(proofPauseMax)
 	defer proof.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for {
+		if d := q.rules.Next(); d != roles.Never {
+			next.Reset(time.Duration(d))
+		}
 		select {
+		case <-next.C:
+			q.rules.Tick()
 		case <-ctx.Done():
 			// Mute first: the peer starts when it finds that we are gone.
 			q.stop()
@@ -193,7 +200,9 @@ func (q *quorum) onNews(news *voter.News) {
 		q.known, q.why = q.lostAt, q.lostWhy
 	}
 	releasing := q.rules.Releasing()
-	q.former = q.rules.State()
+	if was := q.rules.State(); was.Epoch != news.State.Epoch {
+		q.former = was
+	}
 	q.rules.Decided(news.State, news.Claimed, news.Solo)
 	if releasing && !q.rules.Releasing() && q.n.getRole() == replication.RoleActive {
 		q.n.log.Warn("going on alone, unprotected", "why", q.lostWhy, "after", time.Since(q.lostAt))

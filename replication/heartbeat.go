@@ -2,6 +2,15 @@ package replication
 
 import "lockstep/replication/wire"
 
+// clockMargin: a fiftieth of a time that two clocks measure. Each may be off in speed by
+// one per cent, so one may come to its end two per cent before the other one.
+const clockMargin = 50
+
+// LeaseTime is how long an active may speak after it has said something that was answered,
+// by its own clock, when its successor waits for failureTimeout by another clock: shorter
+// by what the two may differ.
+func LeaseTime(failureTimeout Nanos) Nanos { return failureTimeout - failureTimeout/clockMargin }
+
 // heartbeat keeps the session's liveness, its round trip and the peer's clock.
 // Both sides send heartbeats and answer them.
 type heartbeat struct {

@@ -6,6 +6,8 @@ import (
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
+
+	"lockstep/replication"
 )
 
 // leading is what a leader keeps; zero on the others.
@@ -141,13 +143,12 @@ func (c *Core) lease() Nanos {
 }
 
 // extend counts the lease anew. The voters count FailureTimeout on their clocks, we
-// on ours: two hundredths less is shorter in true time as long as no clock is off by
-// more than one.
+// LeaseTime on ours.
 func (c *Core) extend() {
 	if !c.leads() || !c.lead.own || c.lead.handed != 0 || c.state.Active != c.self {
 		return
 	}
-	c.claim.lease = max(c.claim.lease, c.lead.proof+c.failure-c.failure/50)
+	c.claim.lease = max(c.claim.lease, c.lead.proof+replication.LeaseTime(c.failure))
 }
 
 // handOver offers the leadership to a voter.

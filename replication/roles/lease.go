@@ -14,14 +14,18 @@ type Lease[T any] struct {
 // Grant is told by the voter's part: as the active of epoch we may speak before until.
 func (l *Lease[T]) Grant(epoch uint64, until T) { l.granted, l.until = epoch, until }
 
-// Serve is told which epoch's connections are served from now on; 0: none.
-func (l *Lease[T]) Serve(epoch uint64) { l.serving = epoch }
-
-// Until returns before when we may speak; zero: not at all.
-func (l *Lease[T]) Until() T {
+// Of returns before when we may speak for epoch, whether we serve it yet or not; zero: not
+// at all.
+func (l *Lease[T]) Of(epoch uint64) T {
 	var none T
-	if l.granted != l.serving {
+	if l.granted != epoch {
 		return none
 	}
 	return l.until
 }
+
+// Serve is told which epoch's connections are served from now on; 0: none.
+func (l *Lease[T]) Serve(epoch uint64) { l.serving = epoch }
+
+// Until returns before when we may speak; zero: not at all.
+func (l *Lease[T]) Until() T { return l.Of(l.serving) }

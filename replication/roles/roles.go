@@ -36,6 +36,9 @@ type Appliance interface {
 	// StepDown mutes us, forgets all connections, and leaves us without a role.
 	StepDown()
 
+	// Leased reports whether the voters let us speak for that epoch at this moment: then
+	// none is served that is newer.
+	Leased(epoch uint64) bool
 	// SetAble, AddStandby, RemoveStandby: see arbiter.Core.
 	SetAble(epoch uint64, able bool)
 	AddStandby(m arbiter.Member)
@@ -62,6 +65,8 @@ type Rules struct {
 	releasing bool
 	// handing: a hand-over is under way, we are mute.
 	handing bool
+	// claim is our newest one until we act on it; nil: there is none.
+	claim *arbiter.Claim
 }
 
 // New returns the rules for this incarnation, which has no role yet.
@@ -115,6 +120,7 @@ func (r *Rules) Session(ours, theirs Said, peer arbiter.Member) Verdict {
 		return Park
 	case role != replication.RoleActive && theirs.Role == replication.RoleActive && theirs.Epoch >= max(epoch, r.state.Epoch):
 		r.peer = peer
+		r.claim = nil                    // somebody has claimed after us
 		r.a.SetAble(theirs.Epoch, false) // the store is emptied now
 		r.a.Follow(theirs.Epoch)
 		return Begin
@@ -178,13 +184,18 @@ func (r *Rules) Look() {
 // since the last call if there is one, and arbiter.Ready.Solo.
 func (r *Rules) Decided(state arbiter.State, claim *arbiter.Claim, solo bool) {
 	r.state = state
-	// If the state has moved on, somebody else has claimed after us.
-	if claim != nil && claim.Epoch == state.Epoch && state.Active == r.self {
-		r.claimed(claim)
+	if claim != nil {
+		r.claim = claim
 	}
-	if r.a.Role() == replication.RoleActive && state.Active != r.self && state.Epoch >= r.a.Epoch() {
+	if r.claim != nil && (r.claim.Epoch != state.Epoch || state.Active != r.self) {
+		r.claim = nil // somebody else has claimed after us
+	}
+	// We may be another epoch's active, and somebody was between it and our claim: what
+	// we have served is no longer ours.
+	if r.a.Role() == replication.RoleActive && (r.claim != nil || state.Active != r.self && state.Epoch >= r.a.Epoch()) {
 		r.deposed()
 	}
+	r.Tick()
 	if r.releasing && solo {
 		r.releasing, r.offered = false, false
 		r.a.Release()
@@ -192,14 +203,31 @@ func (r *Rules) Decided(state arbiter.State, claim *arbiter.Claim, solo bool) {
 	}
 }
 
+// claimLook is how often it is looked whether we may act on a claim.
+const claimLook = 5 * millis
+
+// Next is in what time Tick has something to do; Never: when something is heard.
+func (r *Rules) Next() Nanos {
+	if r.claim != nil {
+		return claimLook
+	}
+	return Never
+}
+
+// Tick acts on our claim once the voters let us speak for it. Whoever was not running
+// after his claim finds, when he wakes, a claim that was good then; somebody else may
+// have claimed since, whose word has not come yet. The lease tells: while it lasts
+// nobody else is helped. Without it we could say nothing anyway.
+func (r *Rules) Tick() {
+	if c := r.claim; c != nil && r.a.Leased(c.Epoch) {
+		r.claim = nil
+		r.claimed(c)
+	}
+}
+
 // claimed makes us the active: in place of one whose connections we hold, or with
 // none.
 func (r *Rules) claimed(c *arbiter.Claim) {
-	if r.a.Role() == replication.RoleActive {
-		// We were another epoch's active, and somebody was between it and this one:
-		// what we have served is no longer ours.
-		r.deposed()
-	}
 	if r.a.CloseSession() {
 		r.a.Release()
 	}

@@ -100,7 +100,7 @@ func (l *lonely) mayNotSpeak() bool { return !l.speaking || l.now() >= l.lease()
 // makes the standby able to take over.
 func (l *lonely) look() {
 	if l.core.SaidSynced() {
-		l.tied, l.bound = true, l.core.HeardUs()+l.w.failure-l.w.failure/50
+		l.tied, l.bound = true, l.core.HeardUs()+replication.LeaseTime(l.w.failure)
 	}
 }
 

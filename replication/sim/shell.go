@@ -18,6 +18,7 @@ type shell struct {
 	inSync   bool // the last look
 	yields   int  // number of the hand-over that counts
 	mute     bool // the lease was over at the last look
+	awaits   bool // a look at a claim is under way
 
 	// News that the role loop has not taken yet, as in appliance/voter.
 	waiting bool
@@ -43,6 +44,20 @@ func (s *shell) loop(do func()) {
 	s.later(s.w.between(0, s.w.loop), func() {
 		do()
 		s.pump()
+		s.await()
+	})
+}
+
+// await looks again at a claim that may not be acted on yet.
+func (s *shell) await() {
+	d := s.rules.Next()
+	if d == roles.Never || s.awaits {
+		return
+	}
+	s.awaits = true
+	s.later(d, func() {
+		s.awaits = false
+		s.loop(s.rules.Tick)
 	})
 }
 
@@ -291,6 +306,8 @@ func (s *shell) serveEpoch(epoch uint64) {
 	s.speaking = true
 	s.announce()
 }
+
+func (s *shell) Leased(epoch uint64) bool { return s.now() < s.lease.Of(epoch) }
 
 func (s *shell) SetAble(epoch uint64, able bool) {
 	s.tell(func() { s.arb.SetAble(s.now(), epoch, able) })
