@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -82,57 +81,50 @@ func TestPackageComments(t *testing.T) {
 	}
 }
 
-// forbidden says what a folder must know nothing of.
-var forbidden = map[string][]string{
-	"tun":                   {"lockstep/stack", "lockstep/replication", "lockstep/appliance"},
-	"stack":                 {"lockstep/replication", "lockstep/appliance"},
-	"replication":           {"lockstep/stack", "lockstep/tun", "lockstep/appliance", "time", "net", "os", "sync", "log", "log/slog", "math/rand", "math/rand/v2", "context"},
-	"replication/wire":      {"lockstep/stack", "lockstep/tun", "lockstep/appliance", "time", "net", "os", "sync", "log", "log/slog", "context"},
-	"replication/arbiter":   {"lockstep/stack", "lockstep/tun", "lockstep/appliance", "lockstep/replication/link", "lockstep/replication/wire", "time", "net", "os", "sync", "log", "log/slog", "context"},
-	"replication/roles":     {"lockstep/stack", "lockstep/tun", "lockstep/appliance", "lockstep/appliance/voter", "lockstep/replication/link", "lockstep/replication/courier", "time", "net", "os", "sync", "log", "log/slog", "context"},
-	"replication/link":      {"lockstep/stack", "lockstep/tun", "lockstep/appliance"},
-	"replication/identity":  {"lockstep/stack", "lockstep/tun", "lockstep/appliance", "lockstep/replication", "lockstep/replication/wire", "net"},
-	"replication/transport": {"lockstep/stack", "lockstep/tun", "lockstep/appliance", "lockstep/replication", "lockstep/replication/link"},
-	"replication/courier":   {"lockstep/stack", "lockstep/tun", "lockstep/appliance", "lockstep/replication", "lockstep/replication/link", "lockstep/replication/arbiter"},
-	"appliance/adapter":     {"lockstep/stack", "lockstep/tun", "lockstep/replication", "lockstep/appliance", "lockstep/appliance/config", "lockstep/appliance/relay", "time", "net", "net/http", "os", "sync", "sync/atomic", "log", "log/slog", "context", "math/rand/v2"},
-	"appliance/health":      {"lockstep/stack", "lockstep/tun", "lockstep/replication", "lockstep/appliance", "lockstep/appliance/relay", "lockstep/appliance/adapter", "log", "log/slog"},
-	"appliance/relay":       {"lockstep/tun", "lockstep/appliance/config", "lockstep/replication/link"},
-	"appliance/config":      {"lockstep/stack", "lockstep/tun", "lockstep/replication/link", "lockstep/replication/identity", "lockstep/replication/transport"},
-	"appliance/control":     {"lockstep/stack", "lockstep/tun", "lockstep/replication"},
-	"appliance/statefile":   {"lockstep/replication", "lockstep/replication/arbiter", "lockstep/appliance/voter"},
-	"appliance/voter":       {"lockstep/stack", "lockstep/tun", "lockstep/appliance", "lockstep/appliance/config", "lockstep/appliance/relay", "lockstep/replication/link"},
-	"appliance/witness":     {"lockstep/stack", "lockstep/tun", "lockstep/appliance", "lockstep/appliance/relay", "lockstep/replication/link"},
-	"images/debian":         {"lockstep/images/kmod", "lockstep/images/disk", "lockstep/appliance"},
-	"images/kmod":           {"os", "lockstep/images/debian", "lockstep/images/machine", "lockstep/appliance"},
-	"images/initrd":         {"os", "lockstep/images/kmod", "lockstep/appliance"},
-	"images/uki":            {"os", "lockstep/images/initrd", "lockstep/appliance"},
-	"images/volume":         {"lockstep/images/settings", "lockstep/images/machine", "lockstep/appliance", "lockstep/appliance/config"},
-	"images/settings":       {"os", "lockstep/images/machine", "lockstep/appliance", "lockstep/appliance/config"},
-	"images/provision":      {"lockstep/images/machine", "lockstep/appliance"},
-	"images/machine":        {"lockstep/appliance", "lockstep/stack", "lockstep/tun", "lockstep/replication"},
-	"internal/vm":           {"lockstep/appliance", "lockstep/stack", "lockstep/replication", "lockstep/images/machine", "lockstep/internal/lab"},
-	"internal/storm":        {"lockstep/stack", "lockstep/replication", "lockstep/tun"},
-	"internal/lab":          {"lockstep/appliance", "lockstep/stack", "lockstep/replication"},
-	"internal/lab/traffic":  {"lockstep/appliance", "lockstep/stack", "lockstep/replication"},
+// What is too long to be read at once: lines of a function, fields of a struct.
+const (
+	maxFunction     = 70
+	maxTestFunction = 100 // with its table
+	maxFields       = 20
+)
+
+// long are the functions that are still to be divided.
+var long = map[string]bool{
+	"internal/demo Command": true, "internal/demo verdict": true,
+	"internal/script step": true, "internal/script play": true,
+	"replication/sim strikePair": true,
 }
 
-func TestForbiddenImports(t *testing.T) {
+func TestFunctionsAreShort(t *testing.T) {
+	found := map[string]bool{}
 	for _, path := range sources(t) {
-		bans := forbidden[filepath.ToSlash(filepath.Dir(path))]
-		if bans == nil || strings.HasSuffix(path, "_test.go") {
-			continue
-		}
-		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ast.Inspect(f, func(n ast.Node) bool {
-			if imp, ok := n.(*ast.ImportSpec); ok {
-				if name := strings.Trim(imp.Path.Value, `"`); slices.Contains(bans, name) {
-					t.Errorf("%s imports %s, which its package must know nothing of", path, name)
-				}
+		limit := maxFunction
+		if strings.HasSuffix(path, "_test.go") {
+			limit = maxTestFunction
+		}
+		for _, d := range f.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
 			}
-			return true
-		})
+			name := filepath.ToSlash(filepath.Dir(path)) + " " + fn.Name.Name
+			n := fset.Position(fn.End()).Line - fset.Position(fn.Pos()).Line + 1
+			if n <= limit {
+				continue
+			}
+			if found[name] = true; !long[name] {
+				t.Errorf("%s: %s has %d lines, more than %d: which steps does it have?", path, fn.Name.Name, n, limit)
+			}
+		}
+	}
+	for name := range long {
+		if !found[name] {
+			t.Errorf("%s is short now: take it off the list", name)
+		}
 	}
 }

@@ -84,30 +84,7 @@ func (p *pair) command(t *testing.T, d *datadriven.TestData, out *strings.Builde
 	}
 	switch d.Cmd {
 	case "new":
-		lim := Limits{}
-		for _, a := range d.CmdArgs {
-			v := 0
-			d.ScanArgs(t, a.Key, &v)
-			switch a.Key {
-			case "conns":
-				lim.MaxConns = v
-			case "stream-bytes":
-				lim.MaxHeldPerStream = uint64(v)
-			case "total-bytes":
-				lim.MaxHeldTotal = uint64(v)
-			case "outstanding":
-				lim.MaxOutstanding = v
-			case "tombstones":
-				lim.MaxTombstones = v
-			}
-		}
-		*p = *newPair(lim)
-		for _, n := range []string{"a", "s"} {
-			if d.HasArg("standby-conns") && n == "s" {
-				lim.MaxConns = 1
-				p.node[n] = New(lim)
-			}
-		}
+		p.reset(t, d)
 	case "role":
 		role := map[string]Role{"active": RoleActive, "standby": RoleStandby, "none": RoleNone}[kind]
 		say(out, c.SetRole(role, epoch))
@@ -158,25 +135,9 @@ func (p *pair) command(t *testing.T, d *datadriven.TestData, out *strings.Builde
 		p.now += Nanos(ms) * millisecond
 		c.Tick(p.now)
 	case "flush":
-		if !c.Flushable() {
-			out.WriteString("nothing\n")
-			return
-		}
-		frames := splitFrames(c.Flush(nil))
-		for _, f := range frames {
-			out.WriteString(describe(f))
-		}
-		to := other(node)
-		p.queue[to] = append(p.queue[to], frames...)
+		p.flush(node, out)
 	case "step":
-		n := len(p.queue[node])
-		if limit > 0 {
-			n = min(n, limit)
-		}
-		for _, f := range p.queue[node][:n] {
-			say(out, c.Step(p.now, f))
-		}
-		p.queue[node] = p.queue[node][n:]
+		p.step(node, limit, out)
 	case "exchange":
 		p.exchange(out)
 	case "ready":
@@ -184,23 +145,82 @@ func (p *pair) command(t *testing.T, d *datadriven.TestData, out *strings.Builde
 	case "takeover":
 		cont, err := c.Takeover(epoch)
 		say(out, err)
-		for _, k := range cont {
-			fmt.Fprintf(out, "%d %s finished=%v\n", k.Record.ID, k.Record.Service, k.Finished)
-			for i, st := range k.Streams {
-				var b []byte
-				for _, x := range st.Bytes {
-					b = append(b, x...)
-				}
-				fmt.Fprintf(out, "  %v D=%d C=%d %q fin=%v delivered=%v\n", Stream(i), st.Delivered, st.Held, b, st.Fin, st.FinDelivered)
-			}
-			printLog(out, &k)
-		}
+		printContinued(out, cont)
 	case "stats":
 		printStats(out, c.Stats())
 	case "protected":
 		fmt.Fprintln(out, c.Protected(ConnID(id)))
 	default:
 		t.Fatalf("%s: unknown command %q", d.Pos, d.Cmd)
+	}
+}
+
+// reset begins anew, with limits of its own.
+func (p *pair) reset(t *testing.T, d *datadriven.TestData) {
+	lim := Limits{}
+	for _, a := range d.CmdArgs {
+		v := 0
+		d.ScanArgs(t, a.Key, &v)
+		switch a.Key {
+		case "conns":
+			lim.MaxConns = v
+		case "stream-bytes":
+			lim.MaxHeldPerStream = uint64(v)
+		case "total-bytes":
+			lim.MaxHeldTotal = uint64(v)
+		case "outstanding":
+			lim.MaxOutstanding = v
+		case "tombstones":
+			lim.MaxTombstones = v
+		}
+	}
+	*p = *newPair(lim)
+	for _, n := range []string{"a", "s"} {
+		if d.HasArg("standby-conns") && n == "s" {
+			lim.MaxConns = 1
+			p.node[n] = New(lim)
+		}
+	}
+}
+
+// flush puts what node has to say into the other one's queue.
+func (p *pair) flush(node string, out *strings.Builder) {
+	c := p.node[node]
+	if !c.Flushable() {
+		out.WriteString("nothing\n")
+		return
+	}
+	frames := splitFrames(c.Flush(nil))
+	for _, f := range frames {
+		out.WriteString(describe(f))
+	}
+	to := other(node)
+	p.queue[to] = append(p.queue[to], frames...)
+}
+
+// step gives node the frames that wait for it; limit bounds them if it is not zero.
+func (p *pair) step(node string, limit int, out *strings.Builder) {
+	n := len(p.queue[node])
+	if limit > 0 {
+		n = min(n, limit)
+	}
+	for _, f := range p.queue[node][:n] {
+		say(out, p.node[node].Step(p.now, f))
+	}
+	p.queue[node] = p.queue[node][n:]
+}
+
+func printContinued(out *strings.Builder, cont []Continue) {
+	for _, k := range cont {
+		fmt.Fprintf(out, "%d %s finished=%v\n", k.Record.ID, k.Record.Service, k.Finished)
+		for i, st := range k.Streams {
+			var b []byte
+			for _, x := range st.Bytes {
+				b = append(b, x...)
+			}
+			fmt.Fprintf(out, "  %v D=%d C=%d %q fin=%v delivered=%v\n", Stream(i), st.Delivered, st.Held, b, st.Fin, st.FinDelivered)
+		}
+		printLog(out, &k)
 	}
 }
 

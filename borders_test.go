@@ -1,0 +1,245 @@
+package lockstep_test
+
+import (
+	"go/parser"
+	"go/token"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// borders says, for each folder, which others of this module it may import: all that are not
+// named are refused, and so is a folder that is not named. Tests may import what they like.
+// Add a line, or a name to one, only if the folder's job (its package comment, and the table
+// in ARCHITECTURE.md) needs to know of that other folder.
+var borders = map[string]string{
+	"tun":         "internal/loglimit",
+	"tun/tuntest": "tun",
+	"stack":       "tun internal/clock",
+
+	"replication":           "replication/wire",
+	"replication/wire":      "",
+	"replication/shell":     "replication replication/roles replication/wire",
+	"replication/arbiter":   "replication",
+	"replication/roles":     "replication replication/arbiter",
+	"replication/identity":  "",
+	"replication/transport": "replication/identity replication/wire internal/loglimit",
+	"replication/link":      "replication/identity replication/transport replication/wire",
+	"replication/courier":   "replication/identity replication/transport replication/wire",
+	"replication/sim":       "replication replication/arbiter replication/roles replication/shell replication/wire",
+
+	"appliance/adapter":   "",
+	"appliance/config":    "",
+	"appliance/control":   "",
+	"appliance/health":    "appliance/config",
+	"appliance/kept":      "appliance/adapter replication stack",
+	"appliance/metrics":   "appliance/control",
+	"appliance/pool":      "",
+	"appliance/relay":     "appliance/adapter appliance/kept appliance/pool replication stack",
+	"appliance/statefile": "",
+	"appliance/voter": "appliance/statefile internal/clock replication replication/arbiter replication/courier replication/identity " +
+		"replication/transport",
+	"appliance/witness": "appliance/config appliance/metrics appliance/voter internal/clock internal/loglimit replication/identity " +
+		"replication/transport",
+	// The assembly sees everything that runs, and no tool.
+	"appliance": "appliance/adapter appliance/config appliance/control appliance/health appliance/kept appliance/metrics appliance/pool " +
+		"appliance/relay appliance/voter internal/clock internal/confine internal/loglimit replication replication/arbiter " +
+		"replication/identity replication/link replication/roles replication/shell replication/transport replication/wire stack tun",
+
+	"cmd/lockstep": "appliance appliance/config appliance/control appliance/witness images/machine images/provision internal/bench " +
+		"internal/demo internal/lab internal/storm replication/identity replication/wire stack",
+
+	"images/debian": "",
+	"images/disk":   "images/volume",
+	"images/initrd": "",
+	"images/kmod":   "",
+	"images/machine": "appliance/config appliance/control images/kmod images/settings images/volume " +
+		"replication/identity",
+	"images/mkimage":   "images/debian images/disk images/initrd images/kmod images/uki",
+	"images/provision": "appliance/config images/settings images/volume replication/identity",
+	"images/settings":  "images/volume",
+	"images/uki":       "",
+	"images/volume":    "",
+
+	"internal/clock":       "",
+	"internal/confine":     "",
+	"internal/loglimit":    "",
+	"internal/lab":         "",
+	"internal/lab/labtest": "internal/lab",
+	"internal/lab/traffic": "internal/lab",
+	// Tools and tests run the program as an operator does: of it they know its configuration, its keys and
+	// its status, and how to start it in a process of their own.
+	"internal/pair":        "appliance appliance/config appliance/control appliance/witness internal/clock internal/lab replication/identity",
+	"internal/bench":       "appliance/control internal/lab internal/lab/traffic internal/pair replication/identity",
+	"internal/demo":        "appliance/config appliance/control internal/lab internal/lab/traffic internal/pair internal/realservers internal/vm",
+	"internal/e2e/rig":     "appliance appliance/config appliance/control appliance/witness internal/clock internal/lab internal/lab/labtest internal/pair replication/identity",
+	"internal/realservers": "internal/lab internal/lab/traffic",
+	"internal/storm":       "appliance/control internal/bench internal/lab internal/lab/traffic internal/pair internal/realservers internal/storm/stage",
+	"internal/storm/stage": "appliance appliance/config appliance/control appliance/witness internal/clock internal/lab internal/pair",
+	"internal/suites":      "internal/lab internal/pair internal/realservers internal/storm/stage",
+	"internal/vm":          "internal/pair",
+
+	// TCP played packet by packet: an engine, a core and the relay's interface put together for tests.
+	"internal/script": "appliance/kept appliance/pool appliance/relay replication replication/shell replication/wire stack tun tun/tuntest",
+}
+
+// pure folders are functions of their input: their packages may not import these of the
+// standard library, nor what lies beneath them.
+var pure = map[string]string{
+	"replication":          "context crypto log math/rand net os reflect runtime sync syscall testing time unsafe",
+	"replication/wire":     "context crypto log math/rand net os reflect runtime sync syscall testing time unsafe",
+	"replication/arbiter":  "context crypto log math/rand net os reflect runtime sync syscall testing time unsafe",
+	"replication/roles":    "context crypto log math/rand net os reflect runtime sync syscall testing time unsafe",
+	"appliance/adapter":    "context log math/rand net os sync time",
+	"appliance/health":     "log",
+	"images/initrd":        "os",
+	"images/kmod":          "os",
+	"images/settings":      "os",
+	"images/uki":           "os",
+	"replication/identity": "log net",
+}
+
+// libraries says in which folders a library may be imported; what is not named may be nowhere.
+// ARCHITECTURE.md, Libraries, has the reason for each.
+var libraries = map[string]string{
+	"github.com/HdrHistogram/hdrhistogram-go": "internal/bench",
+	"github.com/diskfs/go-diskfs":             "images/disk images/volume",
+	"github.com/google/nftables":              "tun",
+	"github.com/klauspost/compress":           "images/initrd",
+	"github.com/mdlayher/netlink":             "tun",
+	"github.com/mdlayher/packet":              "tun",
+	"github.com/prometheus/client_golang":     "appliance/metrics appliance/witness",
+	"github.com/safchain/ethtool":             "internal/lab tun",
+	"github.com/spf13/cobra":                  "cmd/lockstep internal/bench internal/demo internal/storm",
+	"github.com/spf13/viper":                  "appliance/config",
+	"github.com/ulikunitz/xz":                 "images/kmod",
+	"github.com/vishvananda/netlink":          "images/machine internal/bench internal/lab internal/storm tun",
+	"github.com/zeebo/xxh3":                   "appliance/kept appliance/relay",
+	"go.etcd.io/raft/v3":                      "replication/arbiter",
+	"go.yaml.in/yaml/v3":                      "appliance/config images/debian images/provision images/settings images/volume internal/pair",
+	"golang.org/x/net/bpf":                    "internal/lab tun",
+	"golang.org/x/net/icmp":                   "tun",
+	"golang.org/x/net/ipv4":                   "tun",
+	"golang.org/x/net/ipv6":                   "tun",
+	"golang.org/x/net/netutil":                "appliance/control appliance/metrics",
+	"golang.org/x/term":                       "cmd/lockstep internal/demo internal/lab internal/storm",
+	"golang.zx2c4.com/wireguard":              "tun",
+	// Of gvisor the storm takes the packet formats only, to look into captures.
+	"gvisor.dev/gvisor": "stack internal/storm",
+	// System calls, where a folder touches the kernel.
+	"golang.org/x/sys/unix": "appliance appliance/config appliance/control appliance/statefile images/machine internal/bench " +
+		"internal/confine internal/lab internal/lab/traffic internal/pair internal/realservers internal/storm replication/transport tun",
+}
+
+const module = "lockstep"
+
+// refused says why a package in dir may not import name; empty: it may.
+func refused(dir, name string) string {
+	may, known := borders[dir]
+	if !known {
+		return "has no entry in borders_test.go: say there what it may import"
+	}
+	if inside, ok := strings.CutPrefix(name, module+"/"); ok {
+		if !slices.Contains(strings.Fields(may), inside) {
+			return "may import of this module only: " + may
+		}
+		return ""
+	}
+	for _, bad := range strings.Fields(pure[dir]) {
+		if within(name, bad) && name != "net/netip" {
+			return "is a function of its input, and must not see " + bad
+		}
+	}
+	if first, _, _ := strings.Cut(name, "/"); !strings.Contains(first, ".") {
+		return "" // the standard library
+	}
+	for library, dirs := range libraries {
+		if within(name, library) {
+			if !slices.Contains(strings.Fields(dirs), dir) {
+				return "may not import " + library + ", which is for: " + dirs
+			}
+			return ""
+		}
+	}
+	return "imports a library that borders_test.go does not name"
+}
+
+func within(name, tree string) bool { return name == tree || strings.HasPrefix(name, tree+"/") }
+
+func TestForbiddenImports(t *testing.T) {
+	seen := map[string]bool{}
+	for _, file := range sources(t) {
+		dir := filepath.ToSlash(filepath.Dir(file))
+		if strings.HasSuffix(file, "_test.go") || strings.Contains(dir, "/testdata/") {
+			continue
+		}
+		seen[dir] = true
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, imp := range f.Imports {
+			name := strings.Trim(imp.Path.Value, `"`)
+			if why := refused(dir, name); why != "" {
+				t.Errorf("%s imports %s: %s %s", file, name, dir, why)
+			}
+		}
+	}
+	if len(seen) < 40 {
+		t.Errorf("only %d folders with code were found", len(seen))
+	}
+}
+
+// The test of the test: what must not be is refused.
+func TestBordersRefuse(t *testing.T) {
+	for _, c := range []struct{ dir, name string }{
+		{"stack", "lockstep/appliance/statefile"},
+		{"stack", "lockstep/replication"},
+		{"internal/bench", "lockstep/tun"},
+		{"replication", "lockstep/replication/link"},
+		{"appliance/relay", "lockstep/appliance"},
+		{"appliance/new", "lockstep/tun"},
+		{"replication", "time"},
+		{"replication/arbiter", "crypto/rand"},
+		{"appliance/adapter", "net/http"},
+		{"appliance/relay", "gvisor.dev/gvisor/pkg/tcpip/header"},
+		{"stack", "golang.zx2c4.com/wireguard/tun"},
+		{"replication/sim", "go.etcd.io/raft/v3"},
+		{"stack", "github.com/example/unknown"},
+	} {
+		if refused(c.dir, c.name) == "" {
+			t.Errorf("%s may import %s", c.dir, c.name)
+		}
+	}
+	for _, c := range []struct{ dir, name string }{
+		{"stack", "lockstep/tun"}, {"stack", "time"}, {"replication", "net/netip"}, {"replication/arbiter", "go.etcd.io/raft/v3/raftpb"},
+	} {
+		if why := refused(c.dir, c.name); why != "" {
+			t.Errorf("%s may not import %s: %s", c.dir, c.name, why)
+		}
+	}
+}
+
+// No rings of folders among the rules themselves, and none that names what cannot be.
+func TestBordersAreATree(t *testing.T) {
+	var walk func(dir string, above []string)
+	walk = func(dir string, above []string) {
+		if slices.Contains(above, dir) {
+			t.Fatalf("a ring: %v, %s", above, dir)
+		}
+		for _, next := range strings.Fields(borders[dir]) {
+			if _, ok := borders[next]; !ok {
+				t.Errorf("%s may import %s, which has no entry", dir, next)
+			}
+			if path.Clean(next) != next || strings.HasPrefix(next, module) {
+				t.Errorf("%s: %q is no folder", dir, next)
+			}
+			walk(next, append(above, dir))
+		}
+	}
+	for dir := range borders {
+		walk(dir, nil)
+	}
+}
