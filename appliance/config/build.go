@@ -16,17 +16,15 @@ type draft struct{ *Config }
 // decodeConfig fills a Config with defaults and then with what the file and
 // the environment say.
 func decodeConfig(root *section) draft {
-	d := draft{Config: &Config{}}
+	d := draft{Config: Default()}
 	c := d.Config
 	root.text("node", &c.Node)
 	d.decodePair(root.child("pair"))
 	d.decodeNetworks(root.child("networks"))
 	d.decodeServices(root)
-	c.Limits.Memory = DefaultMemory
 	limits := root.child("limits")
 	limits.size("memory", &c.Limits.Memory)
 	limits.done()
-	c.Control = DefaultControl
 	root.text("control", &c.Control)
 	c.Metrics = decodeMetrics(root, DefaultMetrics)
 	decodeLog(root, &c.Log)
@@ -35,7 +33,6 @@ func decodeConfig(root *section) draft {
 }
 
 func decodeLog(root *section, l *Log) {
-	*l = Log{Level: DefaultLogLevel, Format: DefaultLogFormat}
 	log := root.child("log")
 	choice(log, "level", &l.Level, "debug", "info", "warn", "error")
 	choice(log, "format", &l.Format, "text", "json")
@@ -44,11 +41,6 @@ func decodeLog(root *section, l *Log) {
 
 func (d *draft) decodePair(s *section) {
 	p := &d.Pair
-	*p = Pair{
-		Members:  map[string]netip.AddrPort{},
-		Identity: DefaultIdentity, State: DefaultState, Heartbeat: DefaultHeartbeat, FailureTimeout: DefaultFailureTimeout,
-		Commit: CommitSync,
-	}
 	s.text("name", &p.Name)
 	members := s.child("members")
 	for _, name := range sortedKeys(members.m) {
@@ -75,7 +67,6 @@ func (d *draft) decodePair(s *section) {
 }
 
 func (d *draft) decodeNetworks(s *section) {
-	d.Networks.Ingress = IngressStrict
 	choice(s, "ingress", &d.Networks.Ingress, IngressStrict, IngressAny)
 	front := s.child("front")
 	front.text("interface", &d.Networks.Front.Interface)
@@ -137,12 +128,8 @@ func (d *draft) decodeServices(root *section) {
 }
 
 func (d *draft) decodeService(s *section, name string) Service {
-	svc := Service{
-		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Patience: DefaultPatience,
-		Health:    Health{Interval: DefaultHealthInterval, Timeout: DefaultHealthTimeout, Canary: true},
-		Keepalive: Keepalive{Idle: DefaultKeepaliveIdle, Interval: DefaultKeepaliveInterval, Count: DefaultKeepaliveCount},
-		Limits:    ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen, HalfOpenSource: DefaultHalfOpenSource},
-	}
+	svc := DefaultService(name)
+	svc.Health.TCP = false // until it is known that no other probe is named
 	s.known = append(s.known, "name")
 	if v, ok := s.m["name"]; ok && name == "" {
 		s.fail("name", "write a short name such as web", "is %s, want text", describe(v))

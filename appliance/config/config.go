@@ -3,8 +3,8 @@
 // started. It turns a file and the environment into one plain Config value.
 //
 // It must not know what the configured parts do: it opens no socket, touches
-// no interface and starts nothing. Only load.go knows the library that reads
-// the file; everything else is plain structs and pure functions, except
+// no interface and starts nothing. Only load.go and encode.go know the library
+// of the file's format; everything else is plain structs and pure functions, except
 // Check, which looks at the machine and only ever warns.
 package config
 
@@ -16,86 +16,86 @@ import (
 // Config is a whole, valid configuration: Load and Parse never return one that
 // breaks a rule of validate.go. It is read-only once returned and may be shared.
 type Config struct {
-	Node     string // this appliance's name, one of Pair.Members
-	Pair     Pair
-	Networks Networks
-	Services []Service // in the file's order, at least one
-	Limits   Limits
-	Control  string         // path of the control socket, absolute
-	Metrics  netip.AddrPort // where Prometheus scrapes; not valid: off
-	Log      Log
+	Node     string         `yaml:"node,omitempty"` // this appliance's name, one of Pair.Members
+	Pair     Pair           `yaml:"pair"`
+	Networks Networks       `yaml:"networks"`
+	Services []Service      `yaml:"services"` // in the file's order, at least one
+	Limits   Limits         `yaml:"limits"`
+	Control  string         `yaml:"control"` // path of the control socket, absolute
+	Metrics  netip.AddrPort `yaml:"metrics"` // where Prometheus scrapes; not valid: off
+	Log      Log            `yaml:"log"`
 }
 
 // Pair describes the two appliances and how they watch each other.
 type Pair struct {
-	Name           string
-	Members        map[string]netip.AddrPort // one (alone) or two, by node name
-	Witness        netip.AddrPort            // not valid: none
-	State          string                    // directory of what this appliance must not forget, absolute
-	Identity       string                    // directory written by `lockstep keys`
-	Heartbeat      time.Duration             // 1ms to 10s
-	FailureTimeout time.Duration             // more than twice Heartbeat, at most 1m
+	Name           string                    `yaml:"name"`
+	Members        map[string]netip.AddrPort `yaml:"members"`         // one (alone) or two, by node name
+	Witness        netip.AddrPort            `yaml:"-"`               // not valid: none
+	State          string                    `yaml:"state"`           // directory of what this appliance must not forget, absolute
+	Identity       string                    `yaml:"identity"`        // directory written by `lockstep keys`
+	Heartbeat      time.Duration             `yaml:"heartbeat"`       // 1ms to 10s
+	FailureTimeout time.Duration             `yaml:"failure_timeout"` // more than twice Heartbeat, at most 1m
 	// StartEmptyAfter is how long whoever may hold connections must be silent before this
 	// appliance becomes active without them. At least 1s and 10 FailureTimeout.
-	StartEmptyAfter time.Duration
-	Commit          Commit
+	StartEmptyAfter time.Duration `yaml:"start_empty_after,omitempty"`
+	Commit          Commit        `yaml:"commit"`
 }
 
 // Networks names the two sides of the gateway.
 type Networks struct {
-	Front Network
-	Back  BackNetwork
+	Front Network     `yaml:"front"`
+	Back  BackNetwork `yaml:"back"`
 	// Ingress says whether packets are refused that can only be forged, by the
 	// interface that they come from.
-	Ingress Ingress
+	Ingress Ingress `yaml:"ingress"`
 }
 
 // Network is one side of the gateway.
 type Network struct {
-	Interface string
+	Interface string `yaml:"interface"`
 	// Reach are hosts that are always there: if none answers any more, the network is
 	// taken for down although the carrier is there. Empty: only the carrier counts.
-	Reach []netip.Addr
+	Reach []netip.Addr `yaml:"reach,omitempty"`
 }
 
 // BackNetwork is the servers' side, with the addresses that float.
 type BackNetwork struct {
-	Network
-	Gateway []netip.Prefix // address and length; held by the active
+	Network `yaml:",inline"`
+	Gateway []netip.Prefix `yaml:"gateway,omitempty"` // address and length; held by the active
 }
 
 // Service is one protected TCP service.
 type Service struct {
-	Name       string
-	Listen     []netip.AddrPort // virtual addresses, held by the active
-	Servers    []netip.AddrPort // equivalent; the first healthy one is primary
-	Protection Protection
-	Protocol   Protocol
-	Release    Release
-	Source     Source
-	TTL        int           // of what leaves, on the wire; 0: 64 less the hop that this is
-	MinTTL     int           // of clients' packets (RFC 5082); 0: any
-	Patience   time.Duration // how long a connection waits for a server that continues it
-	Health     Health
-	Keepalive  Keepalive
-	Limits     ServiceLimits
+	Name       string           `yaml:"name"`
+	Listen     []netip.AddrPort `yaml:"listen,flow"`  // virtual addresses, held by the active
+	Servers    []netip.AddrPort `yaml:"servers,flow"` // equivalent; the first healthy one is primary
+	Protection Protection       `yaml:"protection"`
+	Protocol   Protocol         `yaml:"protocol"`
+	Release    Release          `yaml:"release"`
+	Source     Source           `yaml:"source"`
+	TTL        int              `yaml:"ttl,omitempty"`     // of what leaves, on the wire; 0: 64 less the hop that this is
+	MinTTL     int              `yaml:"min_ttl,omitempty"` // of clients' packets (RFC 5082); 0: any
+	Patience   time.Duration    `yaml:"patience"`          // how long a connection waits for a server that continues it
+	Health     Health           `yaml:"health"`
+	Keepalive  Keepalive        `yaml:"keepalive"`
+	Limits     ServiceLimits    `yaml:"limits"`
 }
 
 // Keepalive says when a client or server that is silent is asked whether it is there.
 type Keepalive struct {
-	Idle     time.Duration // 0: never
-	Interval time.Duration // between two questions
-	Count    int           // so many without an answer: it is dead
+	Idle     time.Duration `yaml:"idle"`     // 0: never
+	Interval time.Duration `yaml:"interval"` // between two questions
+	Count    int           `yaml:"count"`    // so many without an answer: it is dead
 }
 
 // Health says how a server is probed. At most one of HTTP and TCP is set; with none
 // nothing is probed, for servers that every connection disturbs.
 type Health struct {
-	Interval time.Duration
-	Timeout  time.Duration // at most Interval
-	HTTP     string        // path to GET; empty: no HTTP probe
-	TCP      bool          // a connection that opens is healthy
-	Canary   bool          // an idle connection is held, which ends with the server's process (log, hot)
+	Interval time.Duration `yaml:"interval"`
+	Timeout  time.Duration `yaml:"timeout"`        // at most Interval
+	HTTP     string        `yaml:"http,omitempty"` // path to GET; empty: no HTTP probe
+	TCP      bool          `yaml:"tcp"`            // a connection that opens is healthy
+	Canary   bool          `yaml:"canary"`         // an idle connection is held, which ends with the server's process (log, hot)
 }
 
 // Off reports whether servers are not probed.
@@ -103,23 +103,23 @@ func (h *Health) Off() bool { return h.HTTP == "" && !h.TCP }
 
 // ServiceLimits bound what one service may use.
 type ServiceLimits struct {
-	Connections int           // open at a time; beyond it a SYN is dropped and counted
-	Log         Size          // replay log per connection
-	Idle        time.Duration // a connection without a byte for so long is ended; 0: never
-	HalfOpen    int           // handshakes that are remembered; beyond it clients get SYN cookies
+	Connections int           `yaml:"connections"` // open at a time; beyond it a SYN is dropped and counted
+	Log         Size          `yaml:"log"`         // replay log per connection
+	Idle        time.Duration `yaml:"idle"`        // a connection without a byte for so long is ended; 0: never
+	HalfOpen    int           `yaml:"half_open"`   // handshakes that are remembered; beyond it clients get SYN cookies
 	// HalfOpenSource is the same for one network of clients (/24, /64).
-	HalfOpenSource int
+	HalfOpenSource int `yaml:"half_open_source"`
 }
 
 // Limits bound what all services together may use.
 type Limits struct {
-	Memory Size // for what is buffered over all connections, copies and overhead included
+	Memory Size `yaml:"memory"` // for what is buffered over all connections, copies and overhead included
 }
 
 // Log says what is logged and how.
 type Log struct {
-	Level  string // debug, info, warn, error
-	Format string // text, json
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // text, json
 }
 
 // Commit says whether an acknowledgement waits for the standby.
@@ -204,6 +204,43 @@ const (
 	DefaultKeepaliveInterval = 75 * time.Second
 	DefaultKeepaliveCount    = 9
 )
+
+// Default is what holds where a file says nothing: whoever makes a configuration
+// in code begins with it, and adds names, addresses and services. StartEmptyAfter
+// stays 0 in it, which follows FailureTimeout once the file is read.
+func Default() *Config {
+	return &Config{
+		Pair: Pair{
+			Members:  map[string]netip.AddrPort{},
+			Identity: DefaultIdentity, State: DefaultState, Heartbeat: DefaultHeartbeat, FailureTimeout: DefaultFailureTimeout,
+			Commit: CommitSync,
+		},
+		Networks: Networks{Ingress: IngressStrict},
+		Limits:   Limits{Memory: DefaultMemory},
+		Control:  DefaultControl,
+		Metrics:  netip.MustParseAddrPort(DefaultMetrics),
+		Log:      Log{Level: DefaultLogLevel, Format: DefaultLogFormat},
+	}
+}
+
+// DefaultService is the same of a service.
+func DefaultService(name string) Service {
+	return Service{
+		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Patience: DefaultPatience,
+		Health:    Health{Interval: DefaultHealthInterval, Timeout: DefaultHealthTimeout, TCP: true, Canary: true},
+		Keepalive: Keepalive{Idle: DefaultKeepaliveIdle, Interval: DefaultKeepaliveInterval, Count: DefaultKeepaliveCount},
+		Limits:    ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen, HalfOpenSource: DefaultHalfOpenSource},
+	}
+}
+
+// DefaultWitness is the same of a witness.
+func DefaultWitness() *Witness {
+	return &Witness{
+		Listen: netip.MustParseAddrPort(DefaultWitnessListen), State: DefaultWitnessState,
+		Heartbeat: DefaultHeartbeat, FailureTimeout: DefaultFailureTimeout,
+		Log: Log{Level: DefaultLogLevel, Format: DefaultLogFormat},
+	}
+}
 
 // Peer returns the other appliance's name and address; ok is false when this
 // appliance is configured alone.

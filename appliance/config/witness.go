@@ -11,13 +11,14 @@ import (
 
 // Witness is the whole, valid configuration of a witness, in a file of its own.
 type Witness struct {
-	Listen     netip.AddrPort // where all pairs reach it
-	State      string         // directory of what it must not forget, absolute
-	Identities []string       // directories written by `lockstep keys`, absolute, one per pair
+	Listen     netip.AddrPort `yaml:"listen"`     // where all pairs reach it
+	State      string         `yaml:"state"`      // directory of what it must not forget, absolute
+	Identities []string       `yaml:"identities"` // directories written by `lockstep keys`, absolute, one per pair
 	// Heartbeat and FailureTimeout are those of every pair that it serves.
-	Heartbeat, FailureTimeout time.Duration
-	Metrics                   netip.AddrPort // not valid: off
-	Log                       Log
+	Heartbeat      time.Duration  `yaml:"heartbeat"`
+	FailureTimeout time.Duration  `yaml:"failure_timeout"`
+	Metrics        netip.AddrPort `yaml:"metrics"` // not valid: off
+	Log            Log            `yaml:"log"`
 }
 
 // Defaults of a witness that differ from an appliance's.
@@ -51,8 +52,8 @@ func ParseWitness(data []byte, environ []string) (*Witness, error) {
 }
 
 func (w *Witness) decode(root *section) {
-	*w = Witness{State: DefaultWitnessState, Heartbeat: DefaultHeartbeat, FailureTimeout: DefaultFailureTimeout}
-	listen := DefaultWitnessListen
+	*w = *DefaultWitness()
+	listen := w.Listen.String()
 	root.text("listen", &listen)
 	w.Listen, _ = root.d.address("listen", listen, "write the address and port that the appliances dial, such as 10.30.0.3:7401")
 	root.text("state", &w.State)
