@@ -1,141 +1,199 @@
 package metrics
 
 import (
-	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"lockstep/appliance/control"
 )
 
+// Families are an appliance's metrics, in the order of docs/metrics.md.
+func Families() []Family {
+	return []Family{
+		{"lockstep_info", "Always 1; who this appliance is.", false, []string{"version", "node", "pair"}},
+		{"lockstep_role", "1 for the role that this appliance has (starting, active, standby), 0 for the others.", false, []string{"role"}},
+		{"lockstep_role_since_seconds", "Unix time at which the present role began.", false, nil},
+		{"lockstep_epoch", "Epoch of the pair as known here.", false, nil},
+		{"lockstep_in_sync", "1 if the standby could take over now without loss.", false, nil},
+		{"lockstep_fit", "1 if the appliance could serve: networks, device, rules, disk. Of here, and of the peer as it says, if it does.", false, []string{"who"}},
+		{"lockstep_configuration_differences", "Differences of the two configurations that would cost connections at a takeover.", false, nil},
+		{"lockstep_repairs_total", "What somebody had changed in the kernel and was put back, by kind.", true, []string{"kind"}},
+
+		{"lockstep_peer_connected", "1 if the sync session with the peer stands.", false, []string{"peer"}},
+		{"lockstep_sync_rtt_seconds", "Round trip on the sync link; 0 when not known.", false, nil},
+		{"lockstep_lag_bytes", "Stream bytes that the standby has not confirmed.", false, nil},
+		{"lockstep_lag_batches", "Batches that the standby has not confirmed.", false, nil},
+		{"lockstep_lag_seconds", "Age of the oldest thing that the standby has not confirmed.", false, nil},
+		{"lockstep_snapshot_done_connections", "Running connections that the newest standby has been told of, or that have ended.", false, nil},
+		{"lockstep_snapshot_connections", "Connections that ran when the newest standby joined.", false, nil},
+
+		{"lockstep_silent", "1 if this appliance is active and may not speak, since its lease from the voters is over. Only with a witness, as the next six.", false, nil},
+		{"lockstep_quorum_heard", "1 if a majority of the voters was heard of a moment ago.", false, nil},
+		{"lockstep_quorum_leader", "1 if this appliance leads the voters.", false, nil},
+		{"lockstep_quorum_witness_connected", "1 if the witness is connected.", false, nil},
+		{"lockstep_quorum_epoch", "Epoch of the active as the voters have agreed on it.", false, nil},
+		{"lockstep_quorum_active", "1 for the node that is active as the voters have agreed; none before the first claim.", false, []string{"node"}},
+		{"lockstep_quorum_standby", "1 for the node that may take over; none if the active is alone.", false, []string{"node"}},
+
+		{"lockstep_failure_timeout_seconds", "How long a silence is borne where nothing is late, as configured.", false, nil},
+		{"lockstep_effective_timeout_seconds", "How long the peer's silence is borne: failure_timeout, or longer where something is late.", false, nil},
+		{"lockstep_hold_down", "1 for a moment after a takeover, in which silence is borne for the longest time.", false, nil},
+		{"lockstep_late_seconds", "Longest delay of the last minute: of timers here, of the heartbeats of the peer.", false, []string{"who"}},
+
+		{"lockstep_takeovers_total", "Takeovers done by this process.", true, nil},
+		{"lockstep_last_takeover_timestamp_seconds", "Unix time of the last takeover.", false, nil},
+		{"lockstep_last_takeover_duration_seconds", "From knowing that the active is gone to the last leg rebuilt.", false, nil},
+		{"lockstep_last_takeover_connections", "Connections of the last takeover.", false, nil},
+		{"lockstep_last_takeover_legs", "Legs rebuilt in the last takeover.", false, nil},
+		{"lockstep_last_takeover_connections_lost", "Connections that the last takeover could not continue.", false, nil},
+		{"lockstep_last_loss_timestamp_seconds", "Unix time of the last start without the connections that somebody had held.", false, nil},
+		{"lockstep_last_loss_connections", "Connections lost then, as far as this appliance knew.", false, nil},
+		{"lockstep_last_loss_service_connections", "The same by service.", false, []string{"service"}},
+
+		{"lockstep_connections", "Connections by state: open, protected, unprotected, half_open, tombstone.", false, []string{"state"}},
+		{"lockstep_syn_cookies_total", "SYN cookies: sent to clients beyond the limit on handshakes, accepted from those that answered.", true, []string{"what"}},
+		{"lockstep_drops_total", "Packets, frames and connections dropped or refused, by reason.", true, []string{"reason"}},
+		{"lockstep_memory_buffered_bytes", "Bytes buffered over all connections.", false, nil},
+		{"lockstep_memory_limit_bytes", "Limit of lockstep_memory_buffered_bytes.", false, nil},
+
+		{"lockstep_service_connections", "Open connections of a service.", false, []string{"service"}},
+		{"lockstep_server_healthy", "1 if the server passes its health checks, or nobody has asked yet.", false, []string{"service", "server"}},
+		{"lockstep_server_checked", "1 if the server was asked, by a health check or by clients' connections in its place.", false, []string{"service", "server"}},
+		{"lockstep_kept", "Of connections that outlive their server: connections, replicas, in_step, orphans, log_bytes, lag_bytes.", false, []string{"service", "what"}},
+		{"lockstep_kept_events_total", "Of connections that outlive their server: server_lost, failover, replay, switched, claim_judged, digest_compared, divergence, unverified, given_up, log_full, too_slow, replay_refused.", true, []string{"service", "event"}},
+		{"lockstep_last_failover_timestamp_seconds", "Unix time of the service's last failover to another server.", false, []string{"service"}},
+		{"lockstep_last_failover_duration_seconds", "From knowing that the server was lost to another one going on.", false, []string{"service"}},
+		{"lockstep_last_divergence_timestamp_seconds", "Unix time at which a server last sent something else than what the client has.", false, []string{"service"}},
+	}
+}
+
 // collector turns one Status into samples at each scrape.
 type collector struct {
 	provider control.Provider
-
-	info, role, roleSince, epoch, inSync, peer *prometheus.Desc
-	lagBytes, lagBatches, lagSeconds, rtt      *prometheus.Desc
-	timeout, late                              *prometheus.Desc
-	connections, takeovers, drops              *prometheus.Desc
-	takeoverAt, takeoverSeconds, takeoverLegs  *prometheus.Desc
-	takeoverLost, snapshotDone, snapshotTotal  *prometheus.Desc
-	serviceConnections, serverHealthy          *prometheus.Desc
-	memoryBuffered, memoryLimit                *prometheus.Desc
-	kept, keptEvents, cookies                  *prometheus.Desc
-	fit, differences, repairs                  *prometheus.Desc
+	families Set
 }
 
-func newCollector(p control.Provider) *collector {
-	d := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("lockstep_"+name, help, labels, nil)
-	}
-	return &collector{
-		provider:           p,
-		info:               d("info", "Always 1; who this appliance is.", "version", "node", "pair"),
-		role:               d("role", "1 for the role that this appliance has, 0 for the others.", "role"),
-		roleSince:          d("role_since_seconds", "Unix time at which the present role began."),
-		epoch:              d("epoch", "Epoch of the pair as known here."),
-		inSync:             d("in_sync", "1 if the standby could take over now without loss."),
-		peer:               d("peer_connected", "1 if the sync session with the peer stands.", "peer"),
-		lagBytes:           d("lag_bytes", "Stream bytes that the standby has not confirmed."),
-		lagBatches:         d("lag_batches", "Batches that the standby has not confirmed."),
-		lagSeconds:         d("lag_seconds", "Age of the oldest thing that the standby has not confirmed."),
-		timeout:            d("effective_timeout_seconds", "How long the peer's silence is borne: failure_timeout, or longer where something is late."),
-		late:               d("late_seconds", "Longest delay of the last minute, of timers of this process and of the peer's heartbeats.", "who"),
-		rtt:                d("sync_rtt_seconds", "Round trip on the sync link; 0 when not known."),
-		connections:        d("connections", "Connections by state.", "state"),
-		takeovers:          d("takeovers_total", "Takeovers done by this process."),
-		takeoverAt:         d("last_takeover_timestamp_seconds", "Unix time of the last takeover."),
-		takeoverSeconds:    d("last_takeover_duration_seconds", "From knowing that the active is gone to the last leg rebuilt."),
-		takeoverLegs:       d("last_takeover_legs", "Legs rebuilt in the last takeover."),
-		takeoverLost:       d("last_takeover_connections_lost", "Connections that the last takeover could not continue."),
-		snapshotDone:       d("snapshot_done_connections", "Running connections that the newest standby has been told of, or that have ended."),
-		snapshotTotal:      d("snapshot_connections", "Connections that ran when the newest standby joined."),
-		cookies:            d("syn_cookies_total", "SYN cookies: sent to clients beyond the limit on handshakes, accepted from those that answered.", "what"),
-		drops:              d("drops_total", "Packets, frames and connections dropped or refused, by reason.", "reason"),
-		serviceConnections: d("service_connections", "Open connections of a service.", "service"),
-		serverHealthy:      d("server_healthy", "1 if the server passes its health checks.", "service", "server"),
-		kept:               d("kept", "Of connections that outlive their server: connections, replicas, in_step, orphans, log_bytes, lag_bytes.", "service", "what"),
-		keptEvents:         d("kept_events_total", "Of connections that outlive their server: servers lost, failovers, divergences and the like.", "service", "event"),
-		fit:                d("fit", "1 if the appliance could serve: networks, device, rules, disk. Of the peer as it says, if it does.", "who"),
-		differences:        d("configuration_differences", "Differences of the two configurations that would cost connections at a takeover."),
-		repairs:            d("repairs_total", "What somebody had changed in the kernel and was put back, by kind.", "kind"),
-		memoryBuffered:     d("memory_buffered_bytes", "Bytes buffered over all connections."),
-		memoryLimit:        d("memory_limit_bytes", "Limit of memory_buffered_bytes."),
-	}
-}
+func newCollector(p control.Provider) *collector { return &collector{p, NewSet(Families())} }
 
 // Describe implements prometheus.Collector: the collector is unchecked (it
 // sends nothing), since which samples exist depends on role and services.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
+// emitter sends one sample.
+type emitter func(name string, v float64, labels ...string)
+
+// at sends a moment, if there is one.
+func (e emitter) at(name string, t time.Time, labels ...string) {
+	if !t.IsZero() {
+		e(name, float64(t.UnixMicro())/1e6, labels...)
+	}
+}
+
+func micros(n int64) float64 { return float64(n) / 1e6 }
+
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s := c.provider.Status()
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) { emit(out, d, prometheus.GaugeValue, v, labels) }
-	counter := func(d *prometheus.Desc, v float64, labels ...string) {
-		emit(out, d, prometheus.CounterValue, v, labels)
-	}
-
-	gauge(c.info, 1, s.Version, s.Node, s.Pair)
+	emit := emitter(c.families.Emit(out))
+	emit("lockstep_info", 1, s.Version, s.Node, s.Pair)
 	for _, role := range []string{control.RoleStarting, control.RoleActive, control.RoleStandby} {
-		gauge(c.role, truth(s.Role == role), role)
+		emit("lockstep_role", Truth(s.Role == role), role)
 	}
-	if !s.Since.IsZero() {
-		gauge(c.roleSince, float64(s.Since.UnixMicro())/1e6)
-	}
-	gauge(c.epoch, float64(s.Epoch))
-	gauge(c.inSync, truth(s.InSync))
-	if s.Peer.Name != "" {
-		gauge(c.peer, truth(s.Peer.Connected), s.Peer.Name)
-	}
-	gauge(c.fit, truth(len(s.Fitness.Faults) == 0), "here")
+	emit.at("lockstep_role_since_seconds", s.Since)
+	emit("lockstep_epoch", float64(s.Epoch))
+	emit("lockstep_in_sync", Truth(s.InSync))
+	emit("lockstep_fit", Truth(len(s.Fitness.Faults) == 0), "here")
 	if s.Fitness.PeerKnown {
-		gauge(c.fit, truth(len(s.Fitness.PeerFaults) == 0), "peer")
+		emit("lockstep_fit", Truth(len(s.Fitness.PeerFaults) == 0), "peer")
 	}
-	gauge(c.differences, float64(len(s.Fitness.Differences)))
+	emit("lockstep_configuration_differences", float64(len(s.Fitness.Differences)))
 	for kind, n := range s.Fitness.Repairs {
-		counter(c.repairs, float64(n), kind)
+		emit("lockstep_repairs_total", float64(n), kind)
 	}
-	gauge(c.snapshotDone, float64(s.Snapshot.Done))
-	gauge(c.snapshotTotal, float64(s.Snapshot.Total))
-	gauge(c.lagBytes, float64(s.Lag.Bytes))
-	gauge(c.lagBatches, float64(s.Lag.Batches))
-	gauge(c.lagSeconds, float64(s.Lag.Micros)/1e6)
-	gauge(c.timeout, float64(s.Timing.EffectiveMicros)/1e6)
-	gauge(c.late, float64(s.Timing.OwnLateMicros)/1e6, "here")
-	gauge(c.late, float64(s.Timing.PeerLateMicros)/1e6, "peer")
-	gauge(c.rtt, float64(s.RTTMicros)/1e6)
+	emit.sync(&s)
+	emit.quorum(s.Quorum)
+	emit.past(&s)
 	for state, n := range map[string]int{
 		"open": s.Connections.Open, "protected": s.Connections.Protected, "unprotected": s.Connections.Unprotected,
 		"half_open": s.Connections.HalfOpen, "tombstone": s.Connections.Tombstones,
 	} {
-		gauge(c.connections, float64(n), state)
+		emit("lockstep_connections", float64(n), state)
 	}
-	counter(c.cookies, float64(s.Connections.CookiesSent), "sent")
-	counter(c.cookies, float64(s.Connections.CookiesAccepted), "accepted")
-	counter(c.takeovers, float64(s.Takeovers))
-	if t := s.LastTakeover; t != nil {
-		gauge(c.takeoverAt, float64(t.At.UnixMicro())/1e6)
-		gauge(c.takeoverSeconds, float64(t.DurationMicros)/1e6)
-		gauge(c.takeoverLegs, float64(t.Legs))
-		gauge(c.takeoverLost, float64(t.Lost))
-	}
+	emit("lockstep_syn_cookies_total", float64(s.Connections.CookiesSent), "sent")
+	emit("lockstep_syn_cookies_total", float64(s.Connections.CookiesAccepted), "accepted")
 	for reason, n := range s.Drops {
-		counter(c.drops, float64(n), reason)
+		emit("lockstep_drops_total", float64(n), reason)
 	}
+	emit("lockstep_memory_buffered_bytes", float64(s.Memory.BufferedBytes))
+	emit("lockstep_memory_limit_bytes", float64(s.Memory.Limit))
 	for _, svc := range s.Services {
-		gauge(c.serviceConnections, float64(svc.Connections), svc.Name)
+		emit("lockstep_service_connections", float64(svc.Connections), svc.Name)
 		for _, server := range svc.Servers {
-			gauge(c.serverHealthy, truth(server.Healthy), svc.Name, server.Addr)
+			emit("lockstep_server_healthy", Truth(server.Healthy), svc.Name, server.Addr)
+			emit("lockstep_server_checked", Truth(server.Checked), svc.Name, server.Addr)
 		}
-		c.collectKept(&svc, gauge, counter)
+		emit.kept(&svc)
 	}
-	gauge(c.memoryBuffered, float64(s.Memory.BufferedBytes))
-	gauge(c.memoryLimit, float64(s.Memory.Limit))
 }
 
-// collectKept sends what a service's connections that outlive their server have seen.
-func (c *collector) collectKept(s *control.Service, gauge, counter func(*prometheus.Desc, float64, ...string)) {
+// sync is what the sync link and its standby are like.
+func (emit emitter) sync(s *control.Status) {
+	if s.Peer.Name != "" {
+		emit("lockstep_peer_connected", Truth(s.Peer.Connected), s.Peer.Name)
+	}
+	emit("lockstep_sync_rtt_seconds", micros(s.RTTMicros))
+	emit("lockstep_lag_bytes", float64(s.Lag.Bytes))
+	emit("lockstep_lag_batches", float64(s.Lag.Batches))
+	emit("lockstep_lag_seconds", micros(s.Lag.Micros))
+	emit("lockstep_snapshot_done_connections", float64(s.Snapshot.Done))
+	emit("lockstep_snapshot_connections", float64(s.Snapshot.Total))
+	emit("lockstep_failure_timeout_seconds", micros(s.Timing.FailureTimeoutMicros))
+	emit("lockstep_effective_timeout_seconds", micros(s.Timing.EffectiveMicros))
+	emit("lockstep_hold_down", Truth(s.Timing.HoldDown))
+	emit("lockstep_late_seconds", micros(s.Timing.OwnLateMicros), "here")
+	emit("lockstep_late_seconds", micros(s.Timing.PeerLateMicros), "peer")
+}
+
+// quorum is what the voters have agreed on; nil: there is no witness.
+func (emit emitter) quorum(q *control.Quorum) {
+	if q == nil {
+		return
+	}
+	emit("lockstep_silent", Truth(q.Silent))
+	emit("lockstep_quorum_heard", Truth(q.Heard))
+	emit("lockstep_quorum_leader", Truth(q.Leader))
+	emit("lockstep_quorum_witness_connected", Truth(q.Witness))
+	emit("lockstep_quorum_epoch", float64(q.Epoch))
+	if q.Active != "" {
+		emit("lockstep_quorum_active", 1, q.Active)
+	}
+	if q.Standby != "" {
+		emit("lockstep_quorum_standby", 1, q.Standby)
+	}
+}
+
+// past is what takeovers there were, and what was lost.
+func (emit emitter) past(s *control.Status) {
+	emit("lockstep_takeovers_total", float64(s.Takeovers))
+	if t := s.LastTakeover; t != nil {
+		emit.at("lockstep_last_takeover_timestamp_seconds", t.At)
+		emit("lockstep_last_takeover_duration_seconds", micros(t.DurationMicros))
+		emit("lockstep_last_takeover_connections", float64(t.Connections))
+		emit("lockstep_last_takeover_legs", float64(t.Legs))
+		emit("lockstep_last_takeover_connections_lost", float64(t.Lost))
+	}
+	if l := s.LastLoss; l != nil {
+		emit.at("lockstep_last_loss_timestamp_seconds", l.At)
+		emit("lockstep_last_loss_connections", float64(l.Connections))
+		for service, n := range l.Services {
+			emit("lockstep_last_loss_service_connections", float64(n), service)
+		}
+	}
+}
+
+// kept is what a service's connections that outlive their server have seen.
+func (emit emitter) kept(s *control.Service) {
 	k := s.Kept
 	if k == nil {
 		return
@@ -144,7 +202,7 @@ func (c *collector) collectKept(s *control.Service, gauge, counter func(*prometh
 		"connections": float64(k.Connections), "replicas": float64(k.Replicas), "in_step": float64(k.InStep),
 		"orphans": float64(k.Orphans), "log_bytes": float64(k.LogBytes), "lag_bytes": float64(k.LagBytes),
 	} {
-		gauge(c.kept, v, s.Name, what)
+		emit("lockstep_kept", v, s.Name, what)
 	}
 	for event, n := range map[string]uint64{
 		"server_lost": k.Lost, "failover": k.Failovers, "replay": k.Replays, "switched": k.Switched,
@@ -152,25 +210,11 @@ func (c *collector) collectKept(s *control.Service, gauge, counter func(*prometh
 		"unverified": k.Unverified, "given_up": k.GivenUp, "log_full": k.LogFull, "too_slow": k.TooSlow,
 		"replay_refused": k.Refused,
 	} {
-		counter(c.keptEvents, float64(n), s.Name, event)
+		emit("lockstep_kept_events_total", float64(n), s.Name, event)
 	}
-}
-
-// emit sends one sample; a label that is no UTF-8 must not cost the others.
-func emit(out chan<- prometheus.Metric, d *prometheus.Desc, kind prometheus.ValueType, v float64, labels []string) {
-	for i, l := range labels {
-		labels[i] = strings.ToValidUTF8(l, "?")
+	if !k.LastAt.IsZero() {
+		emit.at("lockstep_last_failover_timestamp_seconds", k.LastAt, s.Name)
+		emit("lockstep_last_failover_duration_seconds", micros(k.LastMicros), s.Name)
 	}
-	m, err := prometheus.NewConstMetric(d, kind, v, labels...)
-	if err != nil {
-		m = prometheus.NewInvalidMetric(d, err)
-	}
-	out <- m
-}
-
-func truth(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
+	emit.at("lockstep_last_divergence_timestamp_seconds", k.DivergedAt, s.Name)
 }
