@@ -76,9 +76,8 @@ var borders = map[string]string{
 	"internal/demo":        "appliance/config appliance/control internal/lab internal/lab/traffic internal/pair internal/realservers internal/vm",
 	"internal/e2e/rig":     "appliance appliance/config appliance/control appliance/witness internal/clock internal/lab internal/lab/labtest internal/pair replication/identity",
 	"internal/realservers": "internal/lab internal/lab/traffic",
-	"internal/storm":       "appliance/control internal/bench internal/lab internal/lab/traffic internal/pair internal/realservers internal/storm/stage",
-	"internal/storm/stage": "appliance appliance/config appliance/control appliance/witness internal/clock internal/lab internal/pair",
-	"internal/suites":      "internal/lab internal/pair internal/realservers internal/storm/stage",
+	"internal/storm":       "appliance/config appliance/control internal/bench internal/lab internal/lab/traffic internal/pair internal/realservers",
+	"internal/suites":      "internal/lab internal/pair internal/realservers",
 	"internal/vm":          "internal/pair",
 
 	// TCP played packet by packet: an engine, a core and the relay's interface put together for tests.

@@ -18,25 +18,25 @@ import (
 
 	"lockstep/internal/bench"
 	"lockstep/internal/lab"
-	"lockstep/internal/storm/stage"
+	"lockstep/internal/pair"
 )
 
 func drawKill(rng *rand.Rand, o *options) *fault {
 	target := anyNode(rng, o)
-	var victim *stage.Node
+	var victim *pair.Node
 	return &fault{
 		What: "kill " + target, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
 			victim = s.on(target)
 			return victim.Kill()
 		},
-		heal: func(ctx context.Context, s *storm) error { return victim.Restart(ctx) },
+		heal: func(ctx context.Context, s *storm) error { return victim.Start(ctx) },
 	}
 }
 
 func drawFreeze(rng *rand.Rand, o *options) *fault {
 	target := anyNode(rng, o)
-	var victim *stage.Node
+	var victim *pair.Node
 	return &fault{
 		What: "freeze " + target, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
@@ -48,7 +48,7 @@ func drawFreeze(rng *rand.Rand, o *options) *fault {
 }
 
 func drawMute(rng *rand.Rand, _ *options) *fault {
-	var others []*stage.Node
+	var others []*pair.Node
 	signal := func(send func(*lab.Proc) error) (err error) {
 		for _, n := range others {
 			err = errors.Join(err, send(n.Process()))
@@ -58,7 +58,7 @@ func drawMute(rng *rand.Rand, _ *options) *fault {
 	return &fault{
 		What: "mute: freeze witness and standby", Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
-			others = []*stage.Node{s.on(onWitness), s.on(onStandby)}
+			others = []*pair.Node{s.on(onWitness), s.on(onStandby)}
 			return signal((*lab.Proc).Stop)
 		},
 		heal: func(context.Context, *storm) error { return signal((*lab.Proc).Cont) },
@@ -67,7 +67,7 @@ func drawMute(rng *rand.Rand, _ *options) *fault {
 
 func drawPower(rng *rand.Rand, o *options) *fault {
 	target := appliance2(rng)
-	var victim *stage.Node
+	var victim *pair.Node
 	return &fault{
 		What: "power " + target, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
@@ -75,7 +75,7 @@ func drawPower(rng *rand.Rand, o *options) *fault {
 			return errors.Join(s.plug(victim, false), victim.Kill())
 		},
 		heal: func(ctx context.Context, s *storm) error {
-			return errors.Join(s.plug(victim, true), victim.Restart(ctx))
+			return errors.Join(s.plug(victim, true), victim.Start(ctx))
 		},
 	}
 }
@@ -111,7 +111,7 @@ func drawCable(rng *rand.Rand, _ *options) *fault {
 
 func drawIsolate(rng *rand.Rand, o *options) *fault {
 	target := appliance2(rng)
-	var victim *stage.Node
+	var victim *pair.Node
 	return &fault{
 		What: "isolate " + target, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
@@ -123,7 +123,7 @@ func drawIsolate(rng *rand.Rand, o *options) *fault {
 }
 
 // plug puts in, or pulls, all cables of an appliance.
-func (s *storm) plug(n *stage.Node, in bool) error {
+func (s *storm) plug(n *pair.Node, in bool) error {
 	var errs []error
 	for _, wire := range []*lab.Network{s.pair.Front, s.pair.Back, s.pair.Sync} {
 		errs = append(errs, wire.PortOf(n.Host).SetLink(in))
@@ -213,14 +213,14 @@ func drawClock(rng *rand.Rand, o *options) *fault {
 
 func drawDisk(rng *rand.Rand, o *options) *fault {
 	target := anyNode(rng, o)
-	var victim *stage.Node
+	var victim *pair.Node
 	fill := func() string { return filepath.Join(victim.State, "fill") }
 	return &fault{
 		What: "disk of " + target, Length: length(rng),
 		inject: func(_ context.Context, s *storm) error {
 			victim = s.on(target)
 			return victim.Host.OnDisk(func() error {
-				err := os.WriteFile(fill(), make([]byte, 2*stage.DiskSize), 0o600)
+				err := os.WriteFile(fill(), make([]byte, 2*diskSize), 0o600)
 				if errors.Is(err, unix.ENOSPC) {
 					return nil
 				}
@@ -236,7 +236,7 @@ func drawDisk(rng *rand.Rand, o *options) *fault {
 // Roles are what lab.Main must know.
 func Roles() lab.Roles {
 	roles := bench.Roles()
-	maps.Copy(roles, stage.Roles())
+	maps.Copy(roles, pair.Roles())
 	roles[spinRole] = spin
 	return roles
 }

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lockstep/internal/lab"
-	"lockstep/internal/storm/stage"
+	"lockstep/internal/pair"
 )
 
 // Lockstep's device, routing table and rules, as ARCHITECTURE.md names them.
@@ -149,7 +149,7 @@ func drawTUN(rng *rand.Rand, _ *options) *fault {
 
 // tunDeleted: the process cannot go on, and must end so that the other takes over.
 func tunDeleted(rng *rand.Rand, target string) *fault {
-	var victim *stage.Node
+	var victim *pair.Node
 	return &fault{
 		What: "tun of " + target + " deleted", Length: time.Second + length(rng),
 		inject: func(_ context.Context, s *storm) error {
@@ -167,7 +167,7 @@ func tunDeleted(rng *rand.Rand, target string) *fault {
 				s.find(finding{Kind: findAlive, Detail: fmt.Sprintf("%s lives on without %s", victim.Name, tunName)})
 				_ = victim.Process().Kill()
 			}
-			return victim.Restart(ctx)
+			return victim.Start(ctx)
 		},
 	}
 }

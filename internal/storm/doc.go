@@ -3,7 +3,7 @@
 //
 // It owns the order of faults, what is expected of a pair after each of them, and the evidence
 // that is collected when that does not come true. Everything that is random is drawn from one seed.
-// The nodes are those of package stage. It must not reach into stack, replication or tun.
+// The nodes are those of package pair. It must not reach into stack, replication or tun.
 //
 //	command.go   flags, entering a user namespace, exit status
 //	options.go   what can be asked for, and what cannot

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"lockstep/internal/lab"
-	"lockstep/internal/storm/stage"
+	"lockstep/internal/pair"
 )
 
 // Kinds of findings.
@@ -128,11 +128,12 @@ func (s *storm) evidence(dir string, f *finding) error {
 		put(name+".pcapng", b.String())
 	}
 	put("connections.txt", s.load.table())
-	for _, n := range []*stage.Node{s.nodes.A, s.nodes.B} {
+	for _, n := range []*pair.Node{s.nodes.A, s.nodes.B} {
 		if p := n.Process(); p != nil && p.Running() {
 			_ = p.Signal(syscall.SIGUSR1)
 		}
-		text, _ := json.MarshalIndent(n.Status(context.Background()), "", "  ")
+		st, _ := n.Status(context.Background()) // one that does not answer says nothing
+		text, _ := json.MarshalIndent(st, "", "  ")
 		put("status-"+n.Name+".json", string(text))
 		put("rules-"+n.Name+".txt", tool(n.Host, "ip", "rule")+tool(n.Host, "ip", "-6", "rule")+tool(n.Host, "ip", "route", "show", "table", "all")+
 			tool(n.Host, "ip", "-6", "route", "show", "table", "all")+tool(n.Host, "ip", "-s", "addr"))

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"lockstep/appliance/config"
+	"lockstep/internal/pair"
 )
 
 // options of a storm.
@@ -133,11 +136,18 @@ func (o *options) repeat() string {
 	return line
 }
 
-// times are what all nodes must agree on, as lines of YAML.
-func (o *options) times() []string {
-	if o.timeout == 0 {
-		return nil
+// configuration of the appliances.
+func (o *options) configuration() *config.Config {
+	c := pair.Config("storm", o.services()...)
+	if o.timeout != 0 {
+		c.Pair.Heartbeat = cmp.Or(min(o.timeout/5, 50*time.Millisecond), time.Millisecond)
+		c.Pair.FailureTimeout = o.timeout
 	}
-	beat := cmp.Or(min(o.timeout/5, 50*time.Millisecond), time.Millisecond)
-	return []string{fmt.Sprintf("heartbeat: %v", beat), fmt.Sprintf("failure_timeout: %v", o.timeout)}
+	if o.reach {
+		pair.Reach(c, "10.20.0.11")
+	}
+	if o.debug {
+		c.Log.Level = "debug"
+	}
+	return c
 }

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
+	"lockstep/internal/pair"
 )
 
 // Three more services have servers that are processes of their own, one on each of the two servers'
@@ -73,36 +74,40 @@ func (a *servers) restart(ctx context.Context, i int) error {
 	return a.start(ctx, i)
 }
 
-// services are those of the checked load, in YAML: servers see the clients' addresses, or the
-// gateway's; and those whose servers die.
-func (o *options) services() string {
-	var b strings.Builder
+// services are those of the checked load: servers see the clients' addresses, or the gateway's; and
+// those whose servers die.
+func (o *options) services() (all []config.Service) {
+	probed := func(path string) config.Health {
+		return config.Health{Interval: time.Second, Timeout: 800 * time.Millisecond, HTTP: path, TCP: path == "", Canary: true}
+	}
 	for _, svc := range []struct {
-		name, more string
-		port       int
+		name string
+		port int
+		set  func(*config.Service)
 	}{
-		{"by-client", "source: client", clientPort},
-		{"by-gateway", "source: gateway", gatewayPort},
-		{"mortal", "health: {interval: 1s, timeout: 800ms}", mortalPort},
-		{"log", "protection: log, health: {interval: 1s, timeout: 800ms, http: /}", logPort},
-		{"hot", "protection: hot, health: {interval: 1s, timeout: 800ms, http: /}", hotPort},
+		{"by-client", clientPort, func(s *config.Service) { s.Source = config.SourceClient }},
+		{"by-gateway", gatewayPort, func(s *config.Service) { s.Source = config.SourceGateway }},
+		{"mortal", mortalPort, func(s *config.Service) { s.Health = probed("") }},
+		{"log", logPort, func(s *config.Service) { s.Protection, s.Health = config.ProtectLog, probed("/") }},
+		{"hot", hotPort, func(s *config.Service) { s.Protection, s.Health = config.ProtectHot, probed("/") }},
 	} {
-		var list []string
-		for i := range 2 {
-			if i == 0 || mayDie(svc.port) {
-				list = append(list, fmt.Sprintf(`"10.20.0.%d:%d", "[fd20::%d]:%d"`, 11+i, svc.port, 11+i, svc.port))
-			}
-		}
 		if mayDie(svc.port) && !o.servers {
 			continue
 		}
-		fmt.Fprintf(&b, "  - {name: %s, listen: [\"%s:%d\", \"[%s]:%d\"], servers: [%s], %s}\n",
-			svc.name, lab.VIP4, svc.port, lab.VIP6, svc.port, strings.Join(list, ", "), svc.more)
+		var list []string
+		for i := range 2 {
+			if i == 0 || mayDie(svc.port) {
+				list = append(list, fmt.Sprintf("10.20.0.%d:%d", 11+i, svc.port), fmt.Sprintf("[fd20::%d]:%d", 11+i, svc.port))
+			}
+		}
+		s := pair.Service(svc.name, []string{fmt.Sprintf("%s:%d", lab.VIP4, svc.port), fmt.Sprintf("[%s]:%d", lab.VIP6, svc.port)}, list)
+		svc.set(&s)
+		all = append(all, s)
 	}
 	if o.real {
-		fmt.Fprintf(&b, "  - name: web\n    listen: [\"%s:%d\"]\n    servers: [\"10.20.0.12:%d\"]\n", lab.VIP4, webPort, serverPort)
+		all = append(all, pair.Service("web", []string{fmt.Sprintf("%s:%d", lab.VIP4, webPort)}, []string{fmt.Sprintf("10.20.0.12:%d", serverPort)}))
 	}
-	return b.String()
+	return all
 }
 
 // drawServer: a server's process dies, or stops; its cable is pulled; its host loses its power.
@@ -144,7 +149,8 @@ func (s *storm) diverged(ctx context.Context) {
 	if s.servers == nil || s.nodes.Active == nil {
 		return
 	}
-	for _, svc := range s.nodes.Active.Status(ctx).Services {
+	st, _ := s.nodes.Active.Status(ctx)
+	for _, svc := range st.Services {
 		if k := svc.Kept; k != nil && k.Divergences > s.divergences[s.nodes.Active.Process()] {
 			s.divergences[s.nodes.Active.Process()] = k.Divergences
 			s.find(finding{Kind: findDiverged, Detail: fmt.Sprintf("service %s: %d connections' servers differ, says %s", svc.Name, k.Divergences, s.nodes.Active.Name)})

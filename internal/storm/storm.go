@@ -11,7 +11,7 @@ import (
 
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
-	"lockstep/internal/storm/stage"
+	"lockstep/internal/pair"
 )
 
 const (
@@ -26,7 +26,7 @@ type storm struct {
 	opts     options
 	view     *view
 	pair     *lab.PairLab
-	nodes    *stage.Pair
+	nodes    *pair.Pair
 	stranger *lab.Host
 	load     *load
 	servers  *servers // nil: not asked for
@@ -73,7 +73,7 @@ func run(ctx context.Context, opts options, v *view) (*report, error) {
 	}
 	defer s.pair.Close()
 	defer s.end()
-	if err := s.nodes.Start(); err != nil {
+	if err := s.nodes.Start(ctx); err != nil {
 		return nil, err
 	}
 	if why := s.ready(ctx); why != "" {
@@ -104,7 +104,7 @@ func (s *storm) build(ctx context.Context, dir string) (err error) {
 	if _, err = s.stranger.Attach(s.pair.Front, lab.FrontIf, stranger4+"/24", stranger6+"/64"); err != nil {
 		return err
 	}
-	if s.nodes, err = stage.New(ctx, s.pair, dir, s.stageOptions()); err != nil {
+	if s.nodes, err = pair.New(s.pair, s.opts.configuration(), s.pairOptions(dir)); err != nil {
 		return err
 	}
 	for _, n := range []*lab.Network{s.pair.Front, s.pair.Back, s.pair.Sync} {
@@ -130,11 +130,14 @@ const (
 	gatewayPort = 81
 )
 
-func (s *storm) stageOptions() stage.Options {
-	o := stage.Options{Self: s.opts.self, Times: s.opts.times(), Reach: s.opts.reach, Debug: s.opts.debug, Services: s.opts.services()}
+// diskSize is the size of the file system that has a node's state, bytes.
+const diskSize = 4 << 20
+
+func (s *storm) pairOptions(dir string) pair.Options {
+	o := pair.Options{Dir: dir, Self: s.opts.self, Disk: diskSize}
 	if s.opts.clocks {
 		rng := rand.New(rand.NewPCG(s.opts.seed, 3))
-		o.Speed = func() float64 { return 0.99 + 0.02*rng.Float64() }
+		o.Speed = func(string) float64 { return 0.99 + 0.02*rng.Float64() }
 	}
 	return o
 }
@@ -144,7 +147,7 @@ func (s *storm) hosts() []*lab.Host {
 }
 
 // on is the node that plays a role now.
-func (s *storm) on(target string) *stage.Node {
+func (s *storm) on(target string) *pair.Node {
 	switch target {
 	case onActive:
 		return s.nodes.Active
@@ -238,11 +241,11 @@ func (s *storm) await(ctx context.Context) error {
 func (s *storm) startOver(ctx context.Context) error {
 	s.view.bad("both appliances are started anew; the present connections do not count")
 	s.load.writeOff()
-	for _, n := range []*stage.Node{s.nodes.A, s.nodes.B} {
+	for _, n := range []*pair.Node{s.nodes.A, s.nodes.B} {
 		n.ExpectEnd()
 		_ = n.Process().Cont()
 		_ = n.Process().Kill()
-		if err := n.Restart(ctx); err != nil {
+		if err := n.Start(ctx); err != nil {
 			return err
 		}
 	}
@@ -341,7 +344,7 @@ func (s *storm) ready(ctx context.Context) (why string) {
 				continue
 			}
 			s.find(finding{Kind: findCrash, Detail: fmt.Sprintf("%s ended by itself (%v):\n%s", n.Name, n.Process().Err(), n.Process().Tail(5))})
-			if err := n.Start(); err != nil {
+			if err := n.Start(ctx); err != nil {
 				return err.Error()
 			}
 		}

@@ -150,7 +150,7 @@ func begin(t *testing.T, o options) (context.Context, *storm) {
 		}
 		stop()
 	})
-	if err := s.nodes.Start(); err != nil {
+	if err := s.nodes.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if why := s.ready(ctx); why != "" {
@@ -170,15 +170,18 @@ func TestFloodSparesNeighbours(t *testing.T) {
 	if err := flood(ctx, s.stranger, rand.New(rand.NewPCG(1, 1)), syns, 2*time.Second, &o); err != nil {
 		t.Fatal(err)
 	}
-	drops := s.nodes.Active.Status(ctx).Drops
+	st, err := s.nodes.Active.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	list, err := s.nodes.Active.Host.Netlink().NeighList(0, netlink.FAMILY_V6)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// What it asks for goes to a multicast address: those entries can be given up.
 	list = slices.DeleteFunc(list, func(n netlink.Neigh) bool { return n.State&netlink.NUD_NOARP != 0 })
-	if len(list) > most || drops["unknown-neighbour"] == 0 {
-		t.Errorf("%d entries after %d SYNs from unknown neighbours; drops %v", len(list), syns, drops)
+	if len(list) > most || st.Drops["unknown-neighbour"] == 0 {
+		t.Errorf("%d entries after %d SYNs from unknown neighbours; drops %v", len(list), syns, st.Drops)
 	}
 	// A host that asks for the address is answered at once, whatever goes on.
 	c, err := s.pair.Client.DialContext(ctx, "tcp", net.JoinHostPort(lab.VIP6, strconv.Itoa(clientPort)))

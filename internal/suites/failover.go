@@ -10,13 +10,12 @@ import (
 	"time"
 
 	"lockstep/internal/lab"
-	"lockstep/internal/storm/stage"
+	"lockstep/internal/pair"
 )
 
 const (
-	syncWithin = time.Minute
-	pollEvery  = 25 * time.Millisecond
-	dumpWait   = 300 * time.Millisecond
+	pollEvery = 25 * time.Millisecond
+	dumpWait  = 300 * time.Millisecond
 )
 
 // runner has what one suite needs: networks, the pair, the server's host.
@@ -25,7 +24,7 @@ type runner struct {
 	opts      options
 	dir       string
 	pair      *lab.PairLab
-	nodes     *stage.Pair
+	nodes     *pair.Pair
 	version   string
 	daemon    *lab.Proc // of a suite whose server is started anew
 	failovers int
@@ -48,9 +47,9 @@ func newRunner(ctx context.Context, s suite, o options) (r *runner, err error) {
 	if r.pair, err = lab.Pair(ctx, lab.PairOptions{Options: lab.Options{LogDir: filepath.Join(r.dir, "logs")}, Witness: true, Servers: 2}); err != nil {
 		return r, err
 	}
-	r.nodes, err = stage.New(ctx, r.pair, r.dir, stage.Options{Self: o.self, Times: []string{"heartbeat: 50ms", "failure_timeout: 1s"},
-		Services: fmt.Sprintf("  - name: suite\n    listen: [\"%s:%d\"]\n    servers: [\"10.20.0.11:%d\"]\n", lab.VIP4, s.port, s.port)})
-	if err != nil {
+	c := pair.Config("suites", pair.Service("suite", []string{fmt.Sprintf("%s:%d", lab.VIP4, s.port)}, []string{fmt.Sprintf("10.20.0.11:%d", s.port)}))
+	c.Pair.Heartbeat, c.Pair.FailureTimeout = 50*time.Millisecond, time.Second
+	if r.nodes, err = pair.New(r.pair, c, pair.Options{Dir: r.dir, Self: o.self}); err != nil {
 		return r, err
 	}
 	dir, err := r.subdir("server")
@@ -58,10 +57,7 @@ func newRunner(ctx context.Context, s suite, o options) (r *runner, err error) {
 		err = s.prepare(ctx, r, dir)
 	}
 	if err == nil {
-		err = r.nodes.Start()
-	}
-	if err == nil {
-		err = r.ready(ctx)
+		err = r.nodes.Start(ctx)
 	}
 	return r, err
 }
@@ -79,7 +75,7 @@ func (r *runner) subdir(name string) (string, error) {
 
 func (r *runner) close() {
 	if r.nodes != nil {
-		for _, n := range []*stage.Node{r.nodes.A, r.nodes.B} {
+		for _, n := range []*pair.Node{r.nodes.A, r.nodes.B} {
 			if n != nil && n.Process() != nil {
 				_ = n.Process().Signal(syscall.SIGUSR1) // which connections are left, into the log
 			}
@@ -99,22 +95,6 @@ func (r *runner) close() {
 	_ = os.RemoveAll(r.dir)
 }
 
-func (r *runner) ready(ctx context.Context) error {
-	deadline := time.Now().Add(syncWithin)
-	for {
-		why := r.nodes.Look(ctx)
-		if why == "" {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%w within %v: %s", errNotInSync, syncWithin, why)
-		}
-		if !sleep(ctx, pollEvery) {
-			return ctx.Err()
-		}
-	}
-}
-
 // underFailovers plays while the active is killed again and again, and started again.
 func (r *runner) underFailovers(ctx context.Context, play func(context.Context) (results, error)) (results, error) {
 	playing, stop := context.WithCancel(ctx)
@@ -128,7 +108,7 @@ func (r *runner) underFailovers(ctx context.Context, play func(context.Context) 
 
 func (r *runner) breakAndMend(ctx context.Context) error {
 	for sleep(ctx, r.opts.every) {
-		if err := r.ready(ctx); err != nil {
+		if err := r.nodes.AwaitInSync(ctx, pair.SyncWithin); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -139,7 +119,7 @@ func (r *runner) breakAndMend(ctx context.Context) error {
 			return err
 		}
 		r.failovers++
-		if err := victim.Restart(context.WithoutCancel(ctx)); err != nil {
+		if err := victim.Start(context.WithoutCancel(ctx)); err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,7 @@
 // same, test by test and file by file. `make suites` runs it; it needs root.
 //
 // It owns which suites there are, where their sources come from (Debian's source packages and one Go
-// module, kept in --sources) and the comparison. Pair and networks are those of internal/storm/stage
+// module, kept in --sources) and the comparison. Pair and networks are those of internal/pair
 // and internal/lab.
 //
 //	main.go      flags, the order of things, the table
@@ -18,7 +18,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -31,7 +30,7 @@ import (
 	"time"
 
 	"lockstep/internal/lab"
-	"lockstep/internal/storm/stage"
+	"lockstep/internal/pair"
 )
 
 // suite is one of them.
@@ -80,7 +79,7 @@ type options struct {
 }
 
 func main() {
-	lab.Main(stage.Roles())
+	lab.Main(pair.Roles())
 	var o options
 	flag.StringVar(&o.self, "lockstep", "bin/lockstep", "the program under test")
 	flag.StringVar(&o.sources, "sources", "/var/tmp/lockstep-suites", "where sources are kept")
@@ -260,5 +259,3 @@ func (o *outcome) print() {
 func say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, time.Now().Format("15:04:05 ")+format+"\n", args...)
 }
-
-var errNotInSync = errors.New("the pair is not in sync")
