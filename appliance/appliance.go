@@ -132,11 +132,7 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 		return err
 	}
 	n.log.Info("appliance started", "version", control.Version(), "tun", tunName, "mtu", n.dev.MTU())
-	if n.voter != nil {
-		n.quorumLoop(ctx)
-	} else {
-		n.pairLoop(ctx)
-	}
+	n.keepRole(ctx)
 	if err := context.Cause(ctx); errors.Is(err, errDeviceGone) {
 		return err
 	}
@@ -331,7 +327,7 @@ func (n *Node) startLink(undo *closers) error {
 		return fmt.Errorf("%w (pair.members.%s must be an address of this machine)", err, n.cfg.Node)
 	}
 	// Last closed of what hears the others: whoever finds the port closed may take us
-	// for dead, and by then we are mute (see seekProof).
+	// for dead, and by then we are mute (see refuses).
 	undo.add("sync port", func() error { port.Close(); return nil })
 	n.link, err = link.Start(link.Config{
 		Node: n.cfg.Node, Pair: n.cfg.Pair.Name, Listen: n.cfg.Self(), Port: port,
@@ -370,7 +366,7 @@ func (n *Node) startVoter(undo *closers, id *identity.Identity, port *transport.
 	n.engine.SetLease(time.Time{})
 	n.lease = &lease{engine: n.engine.SetLease}
 	n.voter, err = voter.Start(voter.Config{
-		Identity: id, Boot: member(n.cfg.Node, n.bootID).Boot, Appliances: names, Witness: witness,
+		Identity: id, Boot: n.self().Boot, Appliances: names, Witness: witness,
 		Addrs: addrs, Local: n.cfg.Self().Addr(), Port: port,
 		Heartbeat: n.cfg.Pair.Heartbeat, FailureTimeout: n.cfg.Pair.FailureTimeout, Patience: n.cfg.Pair.StartEmptyAfter, Clock: n.clock,
 		State: voter.StatePath(n.cfg.Pair.State, n.cfg.Pair.Name), OnLease: n.lease.grant, Log: n.log,

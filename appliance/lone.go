@@ -2,31 +2,29 @@ package appliance
 
 import (
 	"context"
-	"errors"
-	"net"
 	"sync"
-	"syscall"
 	"time"
 
-	"lockstep/internal/loglimit"
 	"lockstep/replication"
 	"lockstep/replication/roles"
 )
 
-// What the rules of a pair without a witness want done: lone is their
-// roles.LoneAppliance.
+// Without a witness (witness: none) the two appliances decide by what each of them
+// knows: see replication/roles, alone.go.
 
-// Role implements roles.LoneAppliance.
-func (l *lone) Role() replication.Role { return l.n.getRole() }
+// lone is the roles.LoneAppliance.
+type lone struct{ *roleLoop }
 
-// Epoch implements roles.LoneAppliance.
-func (l *lone) Epoch() uint64 { return l.n.journal.epoch() }
+var _ roles.LoneAppliance = (*lone)(nil)
 
-// Whole implements roles.LoneAppliance.
-func (l *lone) Whole() bool { return l.n.getRole() == replication.RoleStandby && l.n.journal.inSync() }
-
-// Connected implements roles.LoneAppliance.
-func (l *lone) Connected() bool { return l.n.sess != nil }
+func (n *Node) aloneConfig() roles.AloneConfig {
+	p := &n.cfg.Pair
+	return roles.AloneConfig{
+		Smaller:   n.cfg.Node < n.peerName(),
+		Heartbeat: roles.Nanos(p.Heartbeat), FailureTimeout: roles.Nanos(p.FailureTimeout),
+		StartEmptyAfter: roles.Nanos(p.StartEmptyAfter), Settle: roles.Nanos(settleTime),
+	}
+}
 
 // Replaceable implements roles.LoneAppliance.
 func (l *lone) Replaceable() bool { return l.n.journal.replaceable() }
@@ -45,41 +43,6 @@ func (l *lone) CutOff() bool {
 	return l.n.fitness.cutOff(l.n.cfg.Networks.Front.Interface, l.n.cfg.Networks.Back.Interface)
 }
 
-// CloseSession implements roles.LoneAppliance.
-func (l *lone) CloseSession() bool { return l.n.closeSession() }
-
-// Release implements roles.LoneAppliance.
-func (l *lone) Release() {
-	l.n.journal.with(func(c *replication.Core, _ replication.Nanos) { c.PeerLost() })
-}
-
-// Follow implements roles.LoneAppliance.
-func (l *lone) Follow(epoch uint64) {
-	l.n.forgotten = nil // the active has it
-	l.n.becomeStandby(epoch)
-}
-
-// Continue implements roles.LoneAppliance.
-func (l *lone) Continue(epoch uint64, why string) error {
-	err := l.n.takeover(epoch, l.known, why)
-	if err != nil {
-		l.n.log.Error("take over", "err", err)
-	}
-	return err
-}
-
-// StartEmpty implements roles.LoneAppliance.
-func (l *lone) StartEmpty(epoch uint64, why string, lost bool) {
-	l.n.becomeActive(epoch, why)
-	if lost {
-		l.n.noteLoss(why)
-	}
-	if l.n.handed != nil {
-		l.n.handed <- errNotClaimed // has room
-		l.n.handed = nil
-	}
-}
-
 // Raise implements roles.LoneAppliance.
 func (l *lone) Raise(epoch uint64) error {
 	if err := l.n.journal.setRole(replication.RoleActive, epoch); err != nil {
@@ -90,10 +53,15 @@ func (l *lone) Raise(epoch uint64) error {
 	return nil
 }
 
-// Mute implements roles.LoneAppliance.
-func (l *lone) Mute() {
-	l.n.engine.SetActive(false)
-	l.n.withdraw()
+// GiveUp implements roles.LoneAppliance.
+func (l *lone) GiveUp(why string) {
+	n := l.n
+	n.forgotten = n.held()
+	if err := n.journal.setRole(replication.RoleNone, n.journal.epoch()); err != nil {
+		n.log.Error("give up the store", "err", err)
+	}
+	n.setRole(replication.RoleNone)
+	n.log.Warn("this standby gives up what it holds, and looks for the active", "why", why)
 }
 
 // GoOn implements roles.LoneAppliance. The gates open while nothing can leave, and what
@@ -114,47 +82,10 @@ func (l *lone) GoOn(until roles.Nanos) {
 // OwnLease implements roles.LoneAppliance.
 func (l *lone) OwnLease(until roles.Nanos) { l.n.alone.own(until) }
 
-// StepDown implements roles.LoneAppliance.
-func (l *lone) StepDown(why string) {
-	l.n.forgotten = l.n.held()
-	l.n.alone.untie()
-	l.n.stepDown(why)
-}
-
-// GiveUp implements roles.LoneAppliance.
-func (l *lone) GiveUp(why string) {
-	n := l.n
-	n.forgotten = n.held()
-	if err := n.journal.setRole(replication.RoleNone, n.journal.epoch()); err != nil {
-		n.log.Error("give up the store", "err", err)
-	}
-	n.setRole(replication.RoleNone)
-	n.log.Warn("this standby gives up what it holds, and looks for the active", "why", why)
-}
-
 // Ask implements roles.LoneAppliance.
 func (l *lone) Ask() {
 	l.n.front.Ask()
 	l.n.back.Ask()
-}
-
-// Say implements roles.LoneAppliance.
-func (l *lone) Say(what roles.Event, why string) {
-	log := l.n.log
-	switch what {
-	case roles.StandbyLost:
-		log.Warn("standby lost; finding out whether it is dead", "why", why)
-	case roles.Silent:
-		log.Warn("silent: the standby may have taken over", "why", why)
-	case roles.GoesOnAlone:
-		log.Warn("going on alone, unprotected", "why", why)
-	case roles.ActiveLost:
-		log.Warn("active lost; finding out whether it is dead", "why", why)
-	case roles.StaysBack:
-		log.Warn("not becoming active: somebody else holds our addresses; if it is the peer, see to the sync network and the keys", "mac", why, loglimit.Per("taken"))
-	case roles.PeerStepsDown:
-		log.Warn("both appliances were active; the peer steps down", "epoch", l.Epoch())
-	}
 }
 
 // Prove implements roles.LoneAppliance.
@@ -167,43 +98,18 @@ func (l *lone) Prove(on bool) {
 	}
 	ctx, cancel := context.WithCancel(l.ctx)
 	l.stop = cancel
+	no := l.proving
 	l.n.wg.Add(1)
-	go l.prove(ctx, l.proving)
-}
-
-const (
-	// proofPause is the first pause between two questions to the peer's kernel; each
-	// that is answered otherwise doubles it, up to proofPauseMax.
-	proofPause    = time.Millisecond
-	proofPauseMax = time.Second
-	// proofDial is how long one may take: a host that is gone does not answer at all.
-	proofDial = time.Second
-)
-
-// prove dials the peer's sync address until its kernel refuses. A process that is
-// stopped still has its connections accepted by its kernel, and a host that has died
-// refuses nothing.
-func (l *lone) prove(ctx context.Context, no int) {
-	n := l.n
-	defer n.wg.Done()
-	d := net.Dialer{Timeout: proofDial, LocalAddr: &net.TCPAddr{IP: n.cfg.Self().Addr().AsSlice()}}
-	for pause := proofPause; ; pause = min(2*pause, proofPauseMax) {
-		conn, err := d.DialContext(ctx, "tcp", n.cfg.Pair.Members[n.peerName()].String())
-		if err == nil {
-			conn.Close()
-		} else if errors.Is(err, syscall.ECONNREFUSED) {
-			select {
-			case l.refused <- no:
-			case <-ctx.Done():
-			}
+	go func() {
+		defer l.n.wg.Done()
+		if !l.n.refuses(ctx, l.n.peerName()) {
 			return
 		}
 		select {
-		case <-time.After(pause):
+		case l.refused <- no:
 		case <-ctx.Done():
-			return
 		}
-	}
+	}()
 }
 
 // aloneLease is what an active of a pair without a witness speaks by: the standby's

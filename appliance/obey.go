@@ -3,131 +3,154 @@ package appliance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"syscall"
 	"time"
 
+	"lockstep/internal/loglimit"
 	"lockstep/replication"
 	"lockstep/replication/arbiter"
+	"lockstep/replication/roles"
+	"lockstep/replication/wire"
 )
 
-// What the rules of the roles want done: quorum is their roles.Appliance.
+// What the rules of the roles want done, with a witness or without: roleLoop is their
+// roles.Appliance.
 
-// Role implements roles.Appliance.
-func (q *quorum) Role() replication.Role { return q.n.getRole() }
+// self is this incarnation.
+func (n *Node) self() arbiter.Member { return roles.MemberOf(n.cfg.Node, n.bootID) }
 
-// Epoch implements roles.Appliance.
-func (q *quorum) Epoch() uint64 { return q.n.journal.epoch() }
-
-// InSync implements roles.Appliance.
-func (q *quorum) InSync() bool { return q.n.journal.inSync() }
-
-// Connected implements roles.Appliance.
-func (q *quorum) Connected() bool { return q.n.sess != nil }
-
-// CloseSession implements roles.Appliance.
-func (q *quorum) CloseSession() bool { return q.n.closeSession() }
-
-// Release implements roles.Appliance.
-func (q *quorum) Release() {
-	q.n.journal.with(func(c *replication.Core, _ replication.Nanos) { c.PeerLost() })
-}
-
-// Unpark closes the parked session; the two dial again and say what they are then.
-func (q *quorum) Unpark() {
-	if q.parked != nil {
-		q.parked.Close()
-		q.parked = nil
+// said is what a Hello says.
+func said(h *wire.Hello) roles.Said {
+	return roles.Said{
+		Node: h.Node, Boot: h.BootID, Role: replication.Role(h.Role), Epoch: h.Epoch, InSync: h.InSync, Holds: h.Holds,
 	}
 }
 
+// Role implements roles.Appliance.
+func (l *roleLoop) Role() replication.Role { return l.n.getRole() }
+
+// Epoch implements roles.Appliance.
+func (l *roleLoop) Epoch() uint64 { return l.n.journal.epoch() }
+
+// InSync implements roles.Appliance.
+func (l *roleLoop) InSync() bool { return l.n.journal.inSync() }
+
+// Connected implements roles.Appliance.
+func (l *roleLoop) Connected() bool { return l.n.sess != nil }
+
+// CloseSession implements roles.Appliance.
+func (l *roleLoop) CloseSession() bool { return l.n.closeSession() }
+
+// Release implements roles.Appliance.
+func (l *roleLoop) Release() {
+	l.n.journal.with(func(c *replication.Core, _ replication.Nanos) { c.PeerLost() })
+}
+
 // Follow implements roles.Appliance.
-func (q *quorum) Follow(epoch uint64) {
-	q.n.forgotten = nil // the active has it
-	q.n.becomeStandby(epoch)
+func (l *roleLoop) Follow(epoch uint64) {
+	l.n.forgotten = nil // the active has it
+	l.n.becomeStandby(epoch)
 }
 
 // Continue implements roles.Appliance.
-func (q *quorum) Continue(epoch uint64) error {
-	err := q.n.takeover(epoch, q.known, q.why)
+func (l *roleLoop) Continue(epoch uint64, since roles.Nanos, why string) error {
+	known := time.Now().Add(-time.Duration(l.n.journal.now() - since))
+	err := l.n.takeover(epoch, known, why)
 	if err != nil {
-		q.n.log.Error("the connections cannot be continued; starting without them", "err", err)
+		l.n.log.Error("the connections that this standby holds cannot be continued", "err", err)
 	}
 	return err
 }
 
 // StartEmpty implements roles.Appliance.
-func (q *quorum) StartEmpty(epoch uint64) {
-	n := q.n
+func (l *roleLoop) StartEmpty(epoch uint64, why, lost string) {
+	n := l.n
 	if n.getRole() == replication.RoleStandby {
 		n.forgotten = n.held()
 	}
-	n.becomeActive(epoch, "the witness and this appliance agree; there are no connections to continue")
-	if !q.former.Active.None() {
-		n.noteLoss("nobody who may have held connections was left, or heard of for pair.start_empty_after")
+	n.becomeActive(epoch, why)
+	if lost != "" {
+		n.noteLoss(lost)
 	}
+	n.notHandedOver(roles.ErrNotClaimed)
 }
 
 // Mute implements roles.Appliance.
-func (q *quorum) Mute() { q.n.engine.SetActive(false) }
-
-// Unmute implements roles.Appliance.
-func (q *quorum) Unmute() {
-	q.n.engine.Unmute()
-	q.n.announce()
+func (l *roleLoop) Mute() {
+	l.n.engine.SetActive(false)
+	l.n.withdraw()
 }
 
 // StepDown implements roles.Appliance.
-func (q *quorum) StepDown() {
-	s := q.rules.State()
-	q.n.forgotten = q.n.held()
-	q.n.stepDown(fmt.Sprintf("%s is active in epoch %d", s.Active.Node, s.Epoch))
+func (l *roleLoop) StepDown(why string) {
+	n := l.n
+	n.forgotten = n.held()
+	if n.alone != nil {
+		n.alone.untie()
+	}
+	n.stepDown(why)
+	if l.handing != nil {
+		n.handed, l.handedAt, l.handing = l.handing.reply, time.Now(), nil
+	}
 }
 
-// Leased implements roles.Appliance.
-func (q *quorum) Leased(epoch uint64) bool { return q.n.lease.lasts(epoch, q.n.clock.Now()) }
-
-// SetAble implements roles.Appliance.
-func (q *quorum) SetAble(epoch uint64, able bool) { q.voter.SetAble(epoch, able) }
-
-// AddStandby implements roles.Appliance.
-func (q *quorum) AddStandby(m arbiter.Member) { q.voter.AddStandby(m) }
-
-// RemoveStandby implements roles.Appliance.
-func (q *quorum) RemoveStandby() { q.voter.RemoveStandby() }
-
-// Yield implements roles.Appliance.
-func (q *quorum) Yield(to string) error { return q.voter.Yield(to) }
-
-// SeekProof implements roles.Appliance.
-func (q *quorum) SeekProof(m arbiter.Member) {
-	q.n.wg.Add(1)
-	go q.seekProof(q.ctx, m)
+// Say implements roles.Appliance.
+func (l *roleLoop) Say(what roles.Event, why string) {
+	log := l.n.log
+	switch what {
+	case roles.StandbyLost:
+		log.Warn("standby lost; finding out whether it is dead", "why", why)
+	case roles.StandbyRemoved:
+		log.Warn("standby lost; asking the witness to go on alone", "why", why)
+	case roles.StandbyLostEarly:
+		log.Warn("standby lost before it was in sync", "why", why)
+	case roles.GoesOnAlone:
+		log.Warn("going on alone, unprotected", "why", why, "after", time.Since(l.lostAt))
+	case roles.ActiveLost:
+		log.Warn("active lost; finding out whether it is dead", "why", why)
+	case roles.SessionEnded:
+		log.Warn("session with the active lost", "why", why, "in_sync", l.InSync())
+	case roles.Silent:
+		log.Warn("silent: the standby may have taken over", "why", why)
+	case roles.Unheard:
+		log.Warn("silent: neither the witness nor the peer answers, so the standby may have taken over")
+	case roles.HeardAgain:
+		log.Warn("no longer silent: the quorum is back")
+	case roles.StaysBack:
+		log.Warn("not becoming active: somebody else holds our addresses; if it is the peer, see to the sync network and the keys", "mac", why, loglimit.Per("taken"))
+	case roles.PeerStepsDown:
+		log.Warn("both appliances were active; the peer steps down", "epoch", l.Epoch())
+	}
 }
 
-// seekProof redials the peer's sync address: if the peer's own kernel refuses, the
-// process that listened there is dead, and nobody has to wait until its lease has
-// run out. (An appliance that ends in order falls silent before it stops listening.)
-// A host that has died refuses nothing; then the lease decides.
-func (q *quorum) seekProof(ctx context.Context, m arbiter.Member) {
-	n := q.n
-	defer n.wg.Done()
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Pair.FailureTimeout)
-	defer cancel()
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: n.cfg.Pair.Members[n.cfg.Node].Addr().AsSlice()}}
-	for pause := proofPause; ; pause *= 2 {
-		conn, err := d.DialContext(ctx, "tcp", n.cfg.Pair.Members[m.Node].String())
-		if err == nil {
+const (
+	// proofPause is the first pause between two questions to the peer's kernel; each
+	// that is answered otherwise doubles it, up to proofPauseMax.
+	proofPause    = time.Millisecond
+	proofPauseMax = time.Second
+	// proofDial is how long one may take: a host that is gone does not answer at all.
+	proofDial = time.Second
+)
+
+// refuses dials a sync port of the peer until its own kernel refuses, or ctx ends: then the
+// process that listened there is dead. (An appliance that ends in order falls silent before
+// it stops listening.) A process that is stopped still has its connections accepted by its
+// kernel, and a host that has died refuses nothing.
+func (n *Node) refuses(ctx context.Context, node string) bool {
+	d := net.Dialer{Timeout: proofDial, LocalAddr: &net.TCPAddr{IP: n.cfg.Self().Addr().AsSlice()}}
+	for pause := proofPause; ; pause = min(2*pause, proofPauseMax) {
+		conn, err := d.DialContext(ctx, "tcp", n.cfg.Pair.Members[node].String())
+		switch {
+		case err == nil:
 			conn.Close()
-		} else if errors.Is(err, syscall.ECONNREFUSED) {
-			q.voter.PeerGone(m)
-			return
+		case errors.Is(err, syscall.ECONNREFUSED):
+			return true
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }

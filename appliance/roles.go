@@ -44,7 +44,7 @@ func (n *Node) acceptSessions(ctx context.Context, to chan<- *link.Session) {
 func (n *Node) hello() wire.Hello {
 	role, inSync, epoch := n.journal.said()
 	if role != replication.RoleStandby && n.handing.Load() {
-		role, inSync = replication.RoleNone, true // see roles.Alone.Handed
+		role, inSync = replication.RoleNone, true // see roles.Rules.Handed
 	}
 	h := wire.Hello{
 		MinVersion: wire.MinVersion, MaxVersion: wire.Version,

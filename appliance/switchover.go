@@ -7,19 +7,21 @@ import (
 	"time"
 
 	"lockstep/replication"
+	"lockstep/replication/roles"
 )
 
 // A hand-over is a takeover that nobody has to detect. The active falls silent, lets
-// the standby confirm what is on its way, and asks the voters to let it claim.
+// the standby confirm what is on its way, and lets it take over: with a witness it asks
+// the voters to let it claim, without one it says that it is active no more.
 
-var errNotClaimed = errors.New("the standby did not take over in time")
+// drainLimit bounds how long a muted active waits for the standby to confirm what is on
+// its way. Nothing is lost if it does not: it was not acknowledged either.
+const drainLimit = 100 * time.Millisecond
 
 // handOver is one under way.
 type handOver struct {
-	reply   chan<- error
-	begun   time.Time
-	drained <-chan struct{}  // closed when what was on its way is confirmed; nil once that was seen
-	late    <-chan time.Time // fires when the standby has had its time; nil before it was asked
+	reply   chan<- error    // nil: nobody waits
+	drained <-chan struct{} // closed when what was on its way is confirmed; nil once that was seen
 }
 
 func (h *handOver) done(err error) {
@@ -77,61 +79,60 @@ func (n *Node) maySwitchOver(r switchRequest) error {
 
 // handedOver tells who asked for a hand-over that the peer says it is active, so that
 // they find it so when they look.
-func (n *Node) handedOver() {
+func (n *Node) handedOver() { n.notHandedOver(nil) }
+
+// notHandedOver tells them that it is not.
+func (n *Node) notHandedOver(err error) {
 	if n.handed != nil {
-		n.handed <- nil // has room
+		n.handed <- err // has room
 		n.handed = nil
 	}
 }
 
-// handOver begins a hand-over.
-func (q *quorum) handOver(r switchRequest) {
-	n := q.n
-	h := &handOver{reply: r.reply, begun: time.Now()}
-	if err := n.maySwitchOver(r); err != nil {
-		h.done(err)
-		return
+// consider hands over if the standby can serve and we cannot.
+func (l *roleLoop) consider() {
+	if why, should := l.n.shouldHandOver(); should && l.handing == nil && time.Since(l.declinedAt) > time.Second {
+		l.handOver(switchRequest{why: why})
 	}
-	if err := q.rules.HandOver(); err != nil {
+}
+
+// handOver begins a hand-over.
+func (l *roleLoop) handOver(r switchRequest) {
+	n, h := l.n, &handOver{reply: r.reply}
+	err := n.maySwitchOver(r)
+	if err == nil {
+		err = l.rules.HandOver(n.journal.now())
+	}
+	if err != nil {
 		h.done(err)
 		return
 	}
 	n.log.Info("handing over to the standby", "why", r.why)
 	h.drained = n.journal.drainAsync(drainLimit)
-	q.handing = h
+	l.handing = h
 }
 
 // drained is closed when the hand-over under way may go on; nil if there is none.
-func (q *quorum) drained() <-chan struct{} {
-	if q.handing == nil {
+func (l *roleLoop) drained() <-chan struct{} {
+	if l.handing == nil {
 		return nil
 	}
-	return q.handing.drained
+	return l.handing.drained
 }
 
-// late fires when the standby should have claimed; nil if nothing is waited for.
-func (q *quorum) late() <-chan time.Time {
-	if q.handing == nil {
-		return nil
-	}
-	return q.handing.late
-}
-
-// yield lets the standby claim.
-func (q *quorum) yield() {
-	h := q.handing
-	h.drained, h.late = nil, time.After(handOverLimit)
-	if err := q.rules.Drained(); err != nil {
-		q.refused(err)
+// yield lets the standby take over.
+func (l *roleLoop) yield() {
+	now := l.n.journal.now()
+	l.handing.drained = nil
+	if err := l.rules.Drained(now); err != nil {
+		l.rules.Declined(now, err)
 	}
 }
 
-// refused is where the standby has not claimed. The voter gives us no lease before
-// it is certain that it will not.
-func (q *quorum) refused(why error) {
-	n, h := q.n, q.handing
-	q.handing, q.refusedAt = nil, time.Now()
-	q.rules.Refused()
-	n.log.Warn("the standby did not take over; going on", "err", why)
-	h.done(fmt.Errorf("%w; this appliance goes on as the active", why))
+// answerLate answers who asked for a hand-over that the voters have decided, though the
+// peer does not say it yet.
+func (l *roleLoop) answerLate() {
+	if n := l.n; n.voter != nil && time.Since(l.handedAt) > time.Duration(roles.HandOverLimit) {
+		n.handedOver()
+	}
 }

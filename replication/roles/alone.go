@@ -32,14 +32,6 @@ import "lockstep/replication"
 // What cannot be known without a third voter: if the two are cut off from each other on
 // all networks, both go on.
 
-// Nanos is a point in time or a span of the clock that is passed in.
-type Nanos = replication.Nanos
-
-const millis Nanos = 1_000_000
-
-// Never is no point in time.
-const Never = replication.Never
-
 // AloneConfig are the times of a pair without a witness, equal on both.
 type AloneConfig struct {
 	Smaller                   bool  // our name is the smaller one of the two
@@ -94,9 +86,7 @@ func (s stage) String() string {
 	return [...]string{"candidate", "following", "bereft", "leading", "holding", "doubting", "alone"}[s]
 }
 
-// Alone are the rules of one appliance of a pair without a witness. Its methods must
-// not run concurrently. The caller tells of claims, refusals and sessions that have come
-// before it calls Tick.
+// Alone are the rules of one appliance of a pair without a witness.
 type Alone struct {
 	a     LoneAppliance
 	cfg   AloneConfig
@@ -133,18 +123,25 @@ func NewAlone(cfg AloneConfig, a LoneAppliance, now Nanos) *Alone {
 	return r
 }
 
-// Stage says in a word where this appliance stands.
+// Stage implements Rules.
 func (r *Alone) Stage() string { return r.stage.String() }
 
-// Handed reports that this appliance has handed over, or is about to: it says in its
-// Hello that it has no role, and LoneSaid.InSync.
+// Handed implements Rules.
 func (r *Alone) Handed() bool { return r.handed || r.handing }
 
-// Waits tells when a candidate will start without connections, if nothing is heard
-// before.
+// Waits implements Rules: it is a candidate that does.
 func (r *Alone) Waits() (until Nanos, waits bool) {
 	return r.startAt(), r.stage == candidate
 }
+
+// whole reports, on a standby, whether its store could be continued.
+func (r *Alone) whole() bool { return r.a.Role() == replication.RoleStandby && r.a.InSync() }
+
+// SyncChanged implements Rules: what matters is looked at when it does.
+func (r *Alone) SyncChanged() {}
+
+// Decided implements Rules: there are no voters.
+func (r *Alone) Decided(Nanos, Decision) {}
 
 func (r *Alone) enter(s stage, now Nanos) {
 	if s != holding && s != doubting {
@@ -173,7 +170,7 @@ func (r *Alone) startAt() Nanos {
 	return max(r.due, r.seen+r.cfg.StartEmptyAfter)
 }
 
-// Next is when Tick has something to do.
+// Next implements Rules.
 func (r *Alone) Next() Nanos {
 	switch r.stage {
 	case candidate:
@@ -186,8 +183,7 @@ func (r *Alone) Next() Nanos {
 	return Never
 }
 
-// Tick does what is due. Call it often: several times within StartEmptyAfter/2, and the
-// lease of an active that is alone goes on.
+// Tick implements Rules. The lease of an active that is alone goes on by it.
 func (r *Alone) Tick(now Nanos) {
 	switch r.stage {
 	case candidate:
@@ -195,7 +191,7 @@ func (r *Alone) Tick(now Nanos) {
 	case bereft:
 		r.tickBereft(now)
 	case leading:
-		if !r.a.Replaceable() { // else the standby's answers are the lease
+		if !r.handing && !r.a.Replaceable() { // else the standby's answers are the lease
 			r.renew(now)
 		}
 	case holding:
@@ -248,7 +244,11 @@ func (r *Alone) tickCandidate(now Nanos) {
 func (r *Alone) startEmpty(now Nanos, epoch uint64, why string, lost bool) {
 	r.knows = false
 	r.a.OwnLease(now + r.cfg.ownLease())
-	r.a.StartEmpty(epoch, why, lost)
+	what := ""
+	if lost {
+		what = why
+	}
+	r.a.StartEmpty(epoch, why, what)
 	r.enter(solitary, now)
 }
 
@@ -273,7 +273,7 @@ func (r *Alone) tickBereft(now Nanos) {
 
 func (r *Alone) takeOver(now Nanos, epoch uint64, why string) {
 	r.a.OwnLease(now + r.cfg.ownLease())
-	if err := r.a.Continue(epoch, why); err != nil {
+	if err := r.a.Continue(epoch, now, why); err != nil {
 		r.giveUp(now, err.Error())
 		return
 	}
@@ -345,11 +345,10 @@ func (r *Alone) stepDown(now Nanos, why string) {
 	r.knows, r.dead = true, dead
 }
 
-// SessionLost tells that the session has ended, or that the peer was silent in it for
-// FailureTimeout. It reports false if there was none.
+// SessionLost implements Rules.
 func (r *Alone) SessionLost(now Nanos, why string) bool {
 	if r.handing {
-		r.HandedOver(now)
+		r.handedOver(now)
 		return true
 	}
 	replaceable := r.a.Replaceable()
@@ -357,7 +356,7 @@ func (r *Alone) SessionLost(now Nanos, why string) bool {
 		return false
 	}
 	switch {
-	case r.stage == following && !r.a.Whole():
+	case r.stage == following && !r.whole():
 		r.giveUp(now, "the active was lost before this standby was in sync: "+why)
 	case r.stage == following:
 		r.a.Release() // the store stays
@@ -376,9 +375,7 @@ func (r *Alone) SessionLost(now Nanos, why string) bool {
 	return true
 }
 
-// Refused tells that the peer's own kernel refuses connections to its port, asked since
-// Prove was switched on: the process that we knew is dead. (One that ends in order is
-// mute before its port is closed.)
+// Refused implements Rules.
 func (r *Alone) Refused(now Nanos) {
 	if r.stage == following || r.stage == leading {
 		return
@@ -400,9 +397,8 @@ func (r *Alone) Refused(now Nanos) {
 	}
 }
 
-// Claimed tells that somebody, by hardware address, claims one of our addresses, asked
-// or not. It is not authenticated: nobody steps down for a claim without having asked,
-// and been answered.
+// Claimed implements Rules. A claim is not authenticated: nobody steps down for one
+// without having asked, and been answered.
 func (r *Alone) Claimed(now Nanos, who string) {
 	switch r.stage {
 	case candidate:

@@ -31,7 +31,7 @@ func (l *lone) note(format string, args ...any) { l.did = append(l.did, fmt.Spri
 
 func (l *lone) Role() replication.Role   { return l.role }
 func (l *lone) Epoch() uint64            { return l.epoch }
-func (l *lone) Whole() bool              { return l.role == replication.RoleStandby && l.whole }
+func (l *lone) InSync() bool             { return l.role == replication.RoleStandby && l.whole }
 func (l *lone) Connected() bool          { return l.session }
 func (l *lone) Replaceable() bool        { return l.replaceable }
 func (l *lone) Heard() Nanos             { return l.heard }
@@ -48,7 +48,7 @@ func (l *lone) Follow(epoch uint64) {
 	l.role, l.epoch, l.whole = replication.RoleStandby, epoch, false
 	l.note("follow %d", epoch)
 }
-func (l *lone) Continue(epoch uint64, _ string) error {
+func (l *lone) Continue(epoch uint64, _ Nanos, _ string) error {
 	if l.fails {
 		return errors.New("cannot")
 	}
@@ -56,9 +56,9 @@ func (l *lone) Continue(epoch uint64, _ string) error {
 	l.note("continue %d", epoch)
 	return nil
 }
-func (l *lone) StartEmpty(epoch uint64, _ string, lost bool) {
+func (l *lone) StartEmpty(epoch uint64, _, lost string) {
 	l.role, l.epoch, l.mute = replication.RoleActive, epoch, false
-	l.note("start empty %d lost=%v", epoch, lost)
+	l.note("start empty %d lost=%v", epoch, lost != "")
 }
 func (l *lone) Raise(epoch uint64) error {
 	l.epoch = epoch
@@ -106,17 +106,17 @@ func newBench(t *testing.T, smaller bool) *bench {
 }
 
 // saidNow is what this appliance would say of itself.
-func (b *bench) said() LoneSaid {
+func (b *bench) said() Said {
 	if b.r.Handed() {
-		return LoneSaid{Epoch: b.epoch, InSync: true}
+		return Said{Epoch: b.epoch, InSync: true}
 	}
-	return LoneSaid{Role: b.role, Epoch: b.epoch, InSync: b.Whole()}
+	return Said{Role: b.role, Epoch: b.epoch, InSync: b.InSync()}
 }
 
 // standby makes it a standby in sync in epoch 3, whose newest confirmed heartbeat is a
 // round trip old.
 func (b *bench) standby() {
-	b.meets(Begin, LoneSaid{Role: replication.RoleActive, Epoch: 3})
+	b.meets(Begin, Said{Role: replication.RoleActive, Epoch: 3})
 	b.session, b.whole, b.heard, b.confirmed = true, true, b.now, b.now-millis
 	b.did = nil
 }
@@ -125,12 +125,20 @@ func (b *bench) standby() {
 func (b *bench) active() {
 	b.role, b.epoch = replication.RoleActive, 2
 	b.r.stage, b.r.begun = solitary, b.now
-	b.meets(Begin, LoneSaid{Epoch: 3, Boot: first})
+	b.meets(Begin, Said{Epoch: 3, Boot: first})
 	b.session, b.replaceable, b.lease = true, true, b.now+98*millis
 	b.did = nil
 }
 
-func (b *bench) meets(want Verdict, theirs LoneSaid) {
+// drained is where the standby has confirmed everything.
+func (b *bench) drained() {
+	b.t.Helper()
+	if err := b.r.Drained(b.now); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) meets(want Verdict, theirs Said) {
 	b.t.Helper()
 	if got := b.r.Session(b.now, b.now, b.said(), theirs); got != want {
 		b.t.Fatalf("a peer that says %+v: verdict %v, want %v (%s)", theirs, got, want, b.r.Stage())
@@ -194,7 +202,7 @@ func TestStandbyTakesOver(t *testing.T) {
 		b := newBench(t, false)
 		b.standby()
 		b.r.SessionLost(b.now, "closed")
-		b.meets(Stale, LoneSaid{})
+		b.meets(Stale, Said{})
 		b.does("continue 4")
 	})
 	t.Run("handed over, heard of late", func(t *testing.T) {
@@ -206,7 +214,7 @@ func TestStandbyTakesOver(t *testing.T) {
 		b.standby()
 		b.r.SessionLost(b.now, "closed")
 		b.sleep(5 * second)
-		b.meets(Stale, LoneSaid{Epoch: 3, InSync: true})
+		b.meets(Stale, Said{Epoch: 3, InSync: true})
 		b.does("continue 4")
 	})
 	t.Run("cannot", func(t *testing.T) {
@@ -232,7 +240,7 @@ func TestWokenStandbyKnowsNothing(t *testing.T) {
 		b := asleep(t)
 		b.r.SessionLost(b.now, "broken pipe")
 		b.does("give up")
-		b.meets(Begin, LoneSaid{Role: replication.RoleActive, Epoch: 3})
+		b.meets(Begin, Said{Role: replication.RoleActive, Epoch: 3})
 		b.does("follow 3")
 	})
 	t.Run("what waited in its socket is no news", func(t *testing.T) {
@@ -254,7 +262,7 @@ func TestWokenStandbyKnowsNothing(t *testing.T) {
 	})
 	t.Run("it slept between its word and the session", func(t *testing.T) {
 		b := newBench(t, false)
-		b.r.Session(b.now+2*second, b.now, b.said(), LoneSaid{Role: replication.RoleActive, Epoch: 3})
+		b.r.Session(b.now+2*second, b.now, b.said(), Said{Role: replication.RoleActive, Epoch: 3})
 		b.sleep(2 * second)
 		b.session, b.whole, b.heard = true, true, b.now // all that waited in its socket
 		b.did = nil
@@ -275,7 +283,7 @@ func TestWokenStandbyKnowsNothing(t *testing.T) {
 		b.standby()
 		b.r.SessionLost(b.now, "closed")
 		b.sleep(2 * second)
-		b.meets(Stale, LoneSaid{})
+		b.meets(Stale, Said{})
 		b.does("give up")
 	})
 }
@@ -286,16 +294,16 @@ func TestStoreIsGivenUpFirst(t *testing.T) {
 	b := newBench(t, false)
 	b.standby()
 	b.r.SessionLost(b.now, "reset by a middlebox")
-	b.meets(Stale, LoneSaid{Role: replication.RoleActive, Epoch: 3})
+	b.meets(Stale, Said{Role: replication.RoleActive, Epoch: 3})
 	b.does("give up")
-	b.meets(Begin, LoneSaid{Role: replication.RoleActive, Epoch: 3})
+	b.meets(Begin, Said{Role: replication.RoleActive, Epoch: 3})
 
 	a := newBench(t, true)
 	a.active()
 	a.r.SessionLost(a.now, "reset by a middlebox")
-	a.meets(Stale, LoneSaid{Role: replication.RoleStandby, Epoch: 3, InSync: true})
+	a.meets(Stale, Said{Role: replication.RoleStandby, Epoch: 3, InSync: true})
 	a.does() // the gates are closed still
-	a.meets(Begin, LoneSaid{Epoch: 3})
+	a.meets(Begin, Said{Epoch: 3})
 	a.does("go on")
 }
 
@@ -405,9 +413,9 @@ func TestActiveWithoutStandby(t *testing.T) {
 		a.active()
 		a.sleep(2 * second)
 		a.r.SessionLost(a.now, "closed")
-		a.meets(Stale, LoneSaid{Role: replication.RoleStandby, Epoch: 3, InSync: true})
+		a.meets(Stale, Said{Role: replication.RoleStandby, Epoch: 3, InSync: true})
 		a.does("mute")
-		a.meets(Begin, LoneSaid{Epoch: 3, Boot: first})
+		a.meets(Begin, Said{Epoch: 3, Boot: first})
 		a.does("go on")
 	})
 }
@@ -447,9 +455,9 @@ func wokenActive(t *testing.T, early bool) {
 	})
 	t.Run("the standby has not taken over", func(t *testing.T) {
 		a := asleep(t)
-		a.meets(Stale, LoneSaid{Role: replication.RoleStandby, Epoch: 3, InSync: true, Boot: first})
+		a.meets(Stale, Said{Role: replication.RoleStandby, Epoch: 3, InSync: true, Boot: first})
 		a.does()
-		a.meets(Begin, LoneSaid{Epoch: 3, Boot: first})
+		a.meets(Begin, Said{Epoch: 3, Boot: first})
 		a.does("go on")
 	})
 	t.Run("the standby is dead", func(t *testing.T) {
@@ -460,14 +468,14 @@ func wokenActive(t *testing.T, early bool) {
 	})
 	t.Run("the standby has restarted", func(t *testing.T) {
 		a := asleep(t)
-		a.meets(Stale, LoneSaid{Boot: other})
+		a.meets(Stale, Said{Boot: other})
 		a.does("mute", "step down")
-		a.meets(Begin, LoneSaid{Boot: other})
+		a.meets(Begin, Said{Boot: other})
 		a.does("start empty 4 lost=true")
 	})
 	t.Run("the standby has taken over, and gave up", func(t *testing.T) {
 		a := asleep(t)
-		a.meets(Stale, LoneSaid{Epoch: 4, Boot: first})
+		a.meets(Stale, Said{Epoch: 4, Boot: first})
 		a.does("mute", "step down")
 	})
 	t.Run("the standby is not heard of", func(t *testing.T) {
@@ -598,7 +606,7 @@ func TestNewcomer(t *testing.T) {
 	})
 	t.Run("the peer may still continue what it holds", func(t *testing.T) {
 		a := newBench(t, true)
-		a.meets(Stale, LoneSaid{Role: replication.RoleStandby, Epoch: 3, InSync: true})
+		a.meets(Stale, Said{Role: replication.RoleStandby, Epoch: 3, InSync: true})
 		a.does()
 	})
 }

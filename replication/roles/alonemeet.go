@@ -4,28 +4,8 @@ import "lockstep/replication"
 
 // Two appliances of a pair without a witness meet.
 
-// Boot tells one incarnation of an appliance from another.
-type Boot [16]byte
-
-// None reports that it is nobody.
-func (b Boot) None() bool { return b == Boot{} }
-
-// LoneSaid is what one side said of itself when a session was made.
-type LoneSaid struct {
-	Role  replication.Role
-	Epoch uint64
-	// InSync: of a standby, its store is whole, and it may be continuing it; of one
-	// without a role, it has handed over what it had.
-	InSync bool
-	// Holds is how many connections it has.
-	Holds uint64
-	Boot  Boot // its incarnation
-}
-
-// Session decides about a new session from what both said last, we at saidAt; the one
-// before must be lost by then. Begin: replicate over it, with the role and epoch that we have now.
-// Stale: close it, both dial again and say what they are then.
-func (r *Alone) Session(now, saidAt Nanos, ours, theirs LoneSaid) Verdict {
+// Session implements Rules.
+func (r *Alone) Session(now, saidAt Nanos, ours, theirs Said) Verdict {
 	if r.begins(now, ours, theirs) != Begin {
 		return Stale
 	}
@@ -33,9 +13,10 @@ func (r *Alone) Session(now, saidAt Nanos, ours, theirs LoneSaid) Verdict {
 	return Begin
 }
 
-func (r *Alone) begins(now Nanos, ours, theirs LoneSaid) Verdict {
-	said := LoneSaid{Role: r.a.Role(), Epoch: r.a.Epoch(), Holds: ours.Holds, Boot: ours.Boot}
-	said.InSync = r.Handed() || said.Role == replication.RoleStandby && r.a.Whole()
+func (r *Alone) begins(now Nanos, ours, theirs Said) Verdict {
+	said := ours // of that only these can have changed
+	said.Role, said.Epoch = r.a.Role(), r.a.Epoch()
+	said.InSync = r.Handed() || r.whole()
 	ours.InSync = ours.InSync && said.Role != replication.RoleActive
 	if ours != said {
 		return Stale // the peer decides on old news
@@ -51,7 +32,7 @@ func (r *Alone) begins(now Nanos, ours, theirs LoneSaid) Verdict {
 }
 
 // meetAsActive: we may be alone, or within our lease, or in doubt.
-func (r *Alone) meetAsActive(now Nanos, ours, theirs LoneSaid) Verdict {
+func (r *Alone) meetAsActive(now Nanos, ours, theirs Said) Verdict {
 	switch {
 	case theirs.Role == replication.RoleActive:
 		if r.prevails(ours, theirs) {
@@ -94,7 +75,7 @@ func (r *Alone) lead(now Nanos, standby Boot) {
 // prevails: of two actives the one with the newer epoch goes on, which has continued
 // something last; then the one that holds more; then the smaller name. Both sides decide
 // by the same words.
-func (r *Alone) prevails(ours, theirs LoneSaid) bool {
+func (r *Alone) prevails(ours, theirs Said) bool {
 	switch {
 	case ours.Epoch != theirs.Epoch:
 		return ours.Epoch > theirs.Epoch
@@ -107,7 +88,7 @@ func (r *Alone) prevails(ours, theirs LoneSaid) bool {
 // meetAsStandby: our store may still be continued. If the peer is active, it lives: it
 // begins a session only with one that has given its store up. If it is not, nobody but
 // us can continue what it had.
-func (r *Alone) meetAsStandby(now Nanos, theirs LoneSaid) {
+func (r *Alone) meetAsStandby(now Nanos, theirs Said) {
 	handed := theirs.Role == replication.RoleNone && theirs.InSync && theirs.Epoch == r.a.Epoch()
 	switch {
 	case theirs.Role == replication.RoleActive:
@@ -122,7 +103,7 @@ func (r *Alone) meetAsStandby(now Nanos, theirs LoneSaid) {
 }
 
 // meetAsCandidate: we hold nothing.
-func (r *Alone) meetAsCandidate(now Nanos, theirs LoneSaid) Verdict {
+func (r *Alone) meetAsCandidate(now Nanos, theirs Said) Verdict {
 	epoch := max(r.a.Epoch(), theirs.Epoch)
 	switch {
 	case theirs.Role == replication.RoleActive:
@@ -146,8 +127,7 @@ func (r *Alone) meetAsCandidate(now Nanos, theirs LoneSaid) Verdict {
 	return Begin
 }
 
-// HandOver begins a hand-over: we are mute. Call HandedOver when the standby has
-// confirmed everything or has had its time. An error says why there is none.
+// HandOver implements Rules.
 func (r *Alone) HandOver(now Nanos) error {
 	switch {
 	case r.a.Role() != replication.RoleActive:
@@ -162,9 +142,18 @@ func (r *Alone) HandOver(now Nanos) error {
 	return nil
 }
 
-// HandedOver lets the standby take over: it hears from us that we are no longer active.
+// Drained implements Rules.
+func (r *Alone) Drained(now Nanos) error {
+	r.handedOver(now)
+	return nil
+}
+
+// Declined implements Rules: who has handed over without a witness holds nothing any more.
+func (r *Alone) Declined(Nanos, error) {}
+
+// handedOver lets the standby take over: it hears from us that we are no longer active.
 // What it has not confirmed by then nobody was told.
-func (r *Alone) HandedOver(now Nanos) {
+func (r *Alone) handedOver(now Nanos) {
 	if !r.handing {
 		return // the session was lost meanwhile, which is the same
 	}

@@ -10,19 +10,19 @@ import (
 // holds more. Both sides decide alike.
 func TestTwoActivesMeet(t *testing.T) {
 	for _, c := range []struct {
-		a, b LoneSaid
+		a, b Said
 		stay string
 	}{
-		{LoneSaid{Epoch: 3, Holds: 100}, LoneSaid{Epoch: 4, Holds: 1}, "b"},
-		{LoneSaid{Epoch: 1, Holds: 0}, LoneSaid{Epoch: 1, Holds: 7}, "b"},
-		{LoneSaid{Epoch: 1, Holds: 8}, LoneSaid{Epoch: 1, Holds: 7}, "a"},
-		{LoneSaid{Epoch: 2, Holds: 5}, LoneSaid{Epoch: 2, Holds: 5}, "a"},
+		{Said{Epoch: 3, Holds: 100}, Said{Epoch: 4, Holds: 1}, "b"},
+		{Said{Epoch: 1, Holds: 0}, Said{Epoch: 1, Holds: 7}, "b"},
+		{Said{Epoch: 1, Holds: 8}, Said{Epoch: 1, Holds: 7}, "a"},
+		{Said{Epoch: 2, Holds: 5}, Said{Epoch: 2, Holds: 5}, "a"},
 	} {
 		a, b := newBench(t, true), newBench(t, false)
 		c.a.Role, c.b.Role = replication.RoleActive, replication.RoleActive
 		for _, x := range []struct {
 			*bench
-			ours, theirs LoneSaid
+			ours, theirs Said
 		}{{a, c.a, c.b}, {b, c.b, c.a}} {
 			x.role, x.epoch, x.r.stage = replication.RoleActive, x.ours.Epoch, solitary
 			if x.r.Session(x.now, x.now, x.ours, x.theirs) != Stale {
@@ -49,10 +49,10 @@ func TestHandOverAlone(t *testing.T) {
 	if err := a.r.HandOver(a.now); err != nil {
 		t.Fatal(err)
 	}
-	a.r.HandedOver(a.now)
+	a.drained()
 	a.does("mute", "step down")
-	a.meets(Stale, LoneSaid{Role: replication.RoleStandby, Epoch: 3, InSync: true}) // was told, and takes over
-	a.meets(Begin, LoneSaid{Role: replication.RoleActive, Epoch: 4})
+	a.meets(Stale, Said{Role: replication.RoleStandby, Epoch: 3, InSync: true}) // was told, and takes over
+	a.meets(Begin, Said{Role: replication.RoleActive, Epoch: 4})
 	a.does("follow 4")
 }
 
@@ -67,7 +67,7 @@ func TestSessionLostInHandOver(t *testing.T) {
 		t.Error("the standby is told that this one is active")
 	}
 	a.r.SessionLost(a.now, "closed")
-	a.r.HandedOver(a.now)
+	a.drained()
 	a.does("mute", "step down")
 }
 
@@ -78,7 +78,7 @@ func TestHandOverToNobody(t *testing.T) {
 	if err := a.r.HandOver(a.now); err != nil {
 		t.Fatal(err)
 	}
-	a.r.HandedOver(a.now)
+	a.drained()
 	a.does("mute", "step down")
 	b := newBench(t, false)
 	for range 2 {
@@ -97,7 +97,7 @@ func TestOldNewsAlone(t *testing.T) {
 	said := b.said()
 	b.standby()
 	b.r.SessionLost(b.now, "closed")
-	if b.r.Session(b.now, b.now, said, LoneSaid{Role: replication.RoleActive, Epoch: 3}) != Stale {
+	if b.r.Session(b.now, b.now, said, Said{Role: replication.RoleActive, Epoch: 3}) != Stale {
 		t.Error("it was a candidate when it said so")
 	}
 	b.does()

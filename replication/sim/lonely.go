@@ -116,14 +116,14 @@ func (l *lonely) sessionLost(of *session) {
 func (l *lonely) leave(*session) {}
 
 func (l *lonely) said() said {
-	s := said{Said: roles.Said{Role: l.core.Role(), Epoch: l.core.Epoch(), InSync: l.core.InSync()}}
+	s := said{Said: roles.Said{Node: l.name, Role: l.core.Role(), Epoch: l.core.Epoch(), InSync: l.core.InSync()}}
 	if l.rules.Handed() {
 		s.Role, s.InSync = replication.RoleNone, true
 	}
 	s.at = l.now()
-	s.boot = roles.Boot{byte(l.id), byte(l.life), byte(l.life >> 8), 1}
+	s.Boot = roles.Boot{byte(l.id), byte(l.life), byte(l.life >> 8), 1}
 	if s.Role == replication.RoleActive {
-		s.holds = uint64(l.core.Stats().Connections)
+		s.Holds = uint64(l.core.Stats().Connections)
 	}
 	return s
 }
@@ -135,10 +135,7 @@ func (l *lonely) meet(of *session, ours, theirs said) {
 	}
 	l.rules.SessionLost(l.now(), "superseded")
 	was := l.rules.Stage()
-	lone := func(s said) roles.LoneSaid {
-		return roles.LoneSaid{Role: s.Role, Epoch: s.Epoch, InSync: s.InSync, Holds: s.holds, Boot: s.boot}
-	}
-	if l.rules.Session(l.now(), ours.at, lone(ours), lone(theirs)) != roles.Begin {
+	if l.rules.Session(l.now(), ours.at, ours.Said, theirs.Said) != roles.Begin {
 		l.w.loneSeen.Refused++
 		of.close(l.node)
 		return
@@ -172,7 +169,7 @@ func (l *lonely) switchover() {
 			return
 		}
 		if l.core.Role() == replication.RoleActive {
-			l.rules.HandedOver(l.now())
+			l.call("hand over", l.rules.Drained(l.now()))
 			l.turn()
 		}
 	}
@@ -181,7 +178,8 @@ func (l *lonely) switchover() {
 
 func (l *lonely) Role() replication.Role { return l.core.Role() }
 func (l *lonely) Epoch() uint64          { return l.core.Epoch() }
-func (l *lonely) Whole() bool            { return l.core.Role() == replication.RoleStandby && l.core.InSync() }
+func (l *lonely) InSync() bool           { return l.core.InSync() }
+func (l *lonely) whole() bool            { return l.core.Role() == replication.RoleStandby && l.core.InSync() }
 func (l *lonely) Connected() bool        { return l.session != nil }
 func (l *lonely) Replaceable() bool      { return l.core.SaidSynced() }
 func (l *lonely) Heard() nanos           { return l.core.Heard() }
@@ -212,12 +210,12 @@ func (l *lonely) Follow(epoch uint64) {
 	l.forget()
 }
 
-func (l *lonely) Continue(epoch uint64, why string) error {
+func (l *lonely) Continue(epoch uint64, _ nanos, why string) error {
 	l.w.logf("%s takes over: %s", l.name, why)
 	return l.w.continuesAlone(l, epoch)
 }
 
-func (l *lonely) StartEmpty(epoch uint64, why string, _ bool) {
+func (l *lonely) StartEmpty(epoch uint64, why, _ string) {
 	l.w.startsAlone(l, epoch, why)
 }
 

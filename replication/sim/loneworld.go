@@ -126,7 +126,7 @@ func (w *world) runLone() {
 // wholeNow: one speaks, the other one could take its place.
 func (w *world) wholeNow() bool {
 	a := w.serves()
-	return a != nil && !a.frozen && !w.other(a).frozen && w.inSession() && a.core.Stats().CanTakeOver && w.other(a).driver.(*lonely).Whole()
+	return a != nil && !a.frozen && !w.other(a).frozen && w.inSession() && a.core.Stats().CanTakeOver && w.other(a).driver.(*lonely).whole()
 }
 
 // loneConverged: the pair is whole, every connection has come to its end.
@@ -153,7 +153,7 @@ func (w *world) standingAlone() string {
 	for _, n := range w.nodes {
 		l := n.driver.(*lonely)
 		out += fmt.Sprintf("\n%s alive %v frozen %v %s, %v in %d, silent %v, session %v, whole %v, vip %v", n.name, n.alive, n.frozen,
-			l.rules.Stage(), n.core.Role(), n.core.Epoch(), n.silent(), n.session != nil, l.Whole(), w.vip == n)
+			l.rules.Stage(), n.core.Role(), n.core.Epoch(), n.silent(), n.session != nil, l.whole(), w.vip == n)
 	}
 	return out
 }

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"encoding/binary"
+
 	"lockstep/replication"
 	"lockstep/replication/arbiter"
 	"lockstep/replication/roles"
@@ -21,10 +23,13 @@ type driver interface {
 // said is what an appliance says of itself when a session is made.
 type said struct {
 	roles.Said
-	holds uint64
-	boot  roles.Boot
-	at    nanos // when it said so
-	self  arbiter.Member
+	at nanos // when it said so
+}
+
+// bootOf is the incarnation that the voters know as m.
+func bootOf(m arbiter.Member) (b roles.Boot) {
+	binary.BigEndian.PutUint64(b[:], m.Boot)
+	return b
 }
 
 // Sessions in a world without an oracle: each end begins, puts off and ends its session

@@ -11,14 +11,12 @@ import (
 // the node's roles.Appliance.
 type shell struct {
 	*node
-	rules    *roles.Rules
+	rules    *roles.Voted
 	lease    roles.Lease[nanos]
 	speaking bool // what the engine is told by SetActive
 	parked   *session
 	inSync   bool // the last look
-	yields   int  // number of the hand-over that counts
-	mute     bool // the lease was over at the last look
-	awaits   bool // a look at a claim is under way
+	watches  int  // number of the look that counts
 
 	// News that the role loop has not taken yet, as in appliance/voter.
 	waiting bool
@@ -32,32 +30,34 @@ func (n *node) begin() {
 	n.boot()
 	s := &shell{node: n}
 	n.pair, n.driver = s, s
-	s.rules = roles.New(arbiter.Member{}, s)
 	n.decided = s.hear
 	n.vote()
-	s.rules = roles.New(n.self, s)
+	s.rules = roles.NewVoted(n.self, s, n.now())
 	s.watch()
 }
 
-// loop does something in the role loop.
+// loop does something in the role loop, which then does what is due.
 func (s *shell) loop(do func()) {
 	s.later(s.w.between(0, s.w.loop), func() {
 		do()
-		s.pump()
-		s.await()
+		s.turn()
 	})
 }
 
-// await looks again at a claim that may not be acted on yet.
-func (s *shell) await() {
-	d := s.rules.Next()
-	if d == roles.Never || s.awaits {
-		return
-	}
-	s.awaits = true
-	s.later(d, func() {
-		s.awaits = false
-		s.loop(s.rules.Tick)
+func (s *shell) turn() {
+	s.rules.Tick(s.now())
+	s.pump()
+	s.watch()
+}
+
+// watch arranges the next look.
+func (s *shell) watch() {
+	s.watches++
+	no := s.watches
+	s.later(min(max(s.rules.Next()-s.now(), millis), 100*millis)+s.w.between(0, s.w.loop), func() {
+		if s.watches == no {
+			s.turn()
+		}
 	})
 }
 
@@ -82,7 +82,7 @@ func (s *shell) hear(r *arbiter.Ready) {
 		claim := s.claim
 		s.waiting, s.claim = false, nil
 		handing := s.rules.Handing()
-		s.rules.Decided(s.state, claim, s.solo)
+		s.rules.Decided(s.now(), roles.Decision{State: s.state, Claim: claim, Solo: s.solo})
 		if handing && !s.rules.Handing() {
 			s.w.pairSeen.HandedOver++
 		}
@@ -95,20 +95,6 @@ func (s *shell) look() {
 		s.inSync = in
 		s.loop(s.rules.SyncChanged)
 	}
-}
-
-// watch looks whether the lease has run out and is back: neighbours may have lost us.
-func (s *shell) watch() {
-	s.later(100*millis, func() {
-		mute := s.speaking && s.silent()
-		if s.mute && !mute && s.speaking {
-			s.w.pairSeen.SpeaksAgain++
-			s.announce()
-		}
-		s.mute = mute
-		s.loop(s.rules.Look)
-		s.watch()
-	})
 }
 
 // announce claims the virtual addresses, several times; only who may speak does.
@@ -127,7 +113,7 @@ func (s *shell) sessionLost(of *session) {
 	s.loop(func() {
 		if s.session == of && of != nil {
 			s.w.logf("%s loses its session", s.name)
-			s.rules.SessionLost()
+			s.rules.SessionLost(s.now(), "lost")
 		}
 	})
 }
@@ -139,9 +125,9 @@ func (s *shell) meet(of *session, ours, theirs said) {
 	}
 	if s.session != nil {
 		s.w.pairSeen.Superseded++
-		s.rules.SessionLost()
+		s.rules.SessionLost(s.now(), "lost")
 	}
-	switch s.rules.Session(ours.Said, theirs.Said, theirs.self) {
+	switch s.rules.Session(s.now(), ours.at, ours.Said, theirs.Said) {
 	case roles.Stale:
 		s.w.pairSeen.Stale++
 		of.close(s.node)
@@ -149,11 +135,6 @@ func (s *shell) meet(of *session, ours, theirs said) {
 		s.w.pairSeen.Parked++
 		s.Unpark()
 		s.parked = of
-		s.later(100*millis, func() {
-			if s.parked == of {
-				s.Unpark()
-			}
-		})
 	case roles.Begin:
 		s.inSync = false
 		s.w.logf("%s begins a session, %v in %d", s.name, s.core.Role(), s.core.Epoch())
@@ -168,36 +149,24 @@ func (s *shell) meet(of *session, ours, theirs said) {
 
 // switchover is asked for by the operator.
 func (s *shell) switchover() {
-	if s.rules.HandOver() != nil {
+	if s.rules.HandOver(s.now()) != nil {
 		return
 	}
 	s.w.logf("%s hands over", s.name)
 	s.w.pairSeen.HandOver++
-	s.yields++
-	no, begun := s.yields, s.now()
-	still := func() bool { return s.rules.Handing() && s.yields == no }
-	refused := func() {
-		s.w.logf("%s is refused", s.name)
-		s.w.pairSeen.HandOverRefused++
-		s.rules.Refused()
+	s.drain(s.now())
+}
+
+// drain waits until the standby has confirmed everything, or has had its time.
+func (s *shell) drain(begun nanos) {
+	if !s.core.Drained() && s.now() < begun+100*millis {
+		s.later(millis, func() { s.drain(begun) })
+		return
 	}
-	var drain func()
-	drain = func() {
-		switch {
-		case !still():
-		case !s.core.Drained() && s.now() < begun+100*millis:
-			s.later(millis, drain)
-		case s.rules.Drained() != nil:
-			refused()
-		default:
-			s.later(2000*millis, func() {
-				if still() {
-					refused()
-				}
-			})
-		}
+	if err := s.rules.Drained(s.now()); err != nil {
+		s.rules.Declined(s.now(), err)
 	}
-	drain()
+	s.turn()
 }
 
 // seek finds proof that m is dead, for as long as FailureTimeout.
@@ -218,14 +187,16 @@ func (s *shell) seek(m arbiter.Member, until nanos) {
 func (n *node) fenced() bool { return n.pair != nil && n.w.epoch > n.core.Epoch() }
 
 var (
-	_ roles.Appliance = (*shell)(nil)
-	_ driver          = (*shell)(nil)
+	_ roles.VotedAppliance = (*shell)(nil)
+	_ driver               = (*shell)(nil)
 )
 
 func (s *shell) mayNotSpeak() bool { return !s.speaking || s.now() >= s.lease.Until() }
 
 func (s *shell) said() said {
-	return said{Said: roles.Said{Role: s.core.Role(), Epoch: s.core.Epoch(), InSync: s.core.InSync()}, self: s.self}
+	return said{Said: roles.Said{
+		Node: s.self.Node, Boot: bootOf(s.self), Role: s.core.Role(), Epoch: s.core.Epoch(), InSync: s.core.InSync(),
+	}}
 }
 
 func (s *shell) leave(of *session) {
@@ -275,18 +246,27 @@ func (s *shell) Follow(epoch uint64) {
 	s.forget()
 }
 
-func (s *shell) Continue(epoch uint64) error { return s.w.continues(s, epoch) }
+func (s *shell) Continue(epoch uint64, _ nanos, _ string) error { return s.w.continues(s, epoch) }
 
-func (s *shell) StartEmpty(epoch uint64) { s.w.startsEmpty(s, epoch) }
+func (s *shell) StartEmpty(epoch uint64, _, _ string) { s.w.startsEmpty(s, epoch) }
 
 func (s *shell) Mute() { s.speaking = false }
 
-func (s *shell) Unmute() {
+func (s *shell) Unmute(why error) {
+	s.w.logf("%s goes on: %v", s.name, why)
+	s.w.pairSeen.HandOverRefused++
 	s.speaking = true
 	s.announce()
 }
 
-func (s *shell) StepDown() {
+func (s *shell) Announce() {
+	s.w.pairSeen.SpeaksAgain++
+	s.announce()
+}
+
+func (s *shell) Say(roles.Event, string) {}
+
+func (s *shell) StepDown(string) {
 	s.w.logf("%s steps down", s.name)
 	s.speaking = false
 	for _, g := range s.ordered {
