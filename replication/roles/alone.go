@@ -124,7 +124,12 @@ func NewAlone(cfg AloneConfig, a LoneAppliance, now Nanos) *Alone {
 }
 
 // Stage implements Rules.
-func (r *Alone) Stage() string { return r.stage.String() }
+func (r *Alone) Stage() string {
+	if r.handing {
+		return HandingOver
+	}
+	return r.stage.String()
+}
 
 // Handed implements Rules.
 func (r *Alone) Handed() bool { return r.handed || r.handing }

@@ -26,7 +26,7 @@ func (r *Voted) HandOver(Nanos) error {
 
 // Drained implements Rules.
 func (r *Voted) Drained(now Nanos) error {
-	if r.releasing || !r.a.Connected() {
+	if !r.handing || r.releasing || !r.a.Connected() {
 		return ErrLost // it is about to be taken out, a wish that Yield would forget
 	}
 	if err := r.a.Yield(r.peer.Node); err != nil {

@@ -128,5 +128,8 @@ const (
 	ErrNotClaimed Error = "the standby did not take over in time"
 )
 
+// HandingOver is the Stage of an active whose hand-over is under way.
+const HandingOver = "handing over"
+
 // HandOverLimit bounds a hand-over: after it the active goes on, if it still may.
 const HandOverLimit = 2000 * millis

@@ -54,18 +54,6 @@ func NewVoted(self arbiter.Member, a VotedAppliance, now Nanos) *Voted {
 	return &Voted{a: a, self: self, yielded: Never, lostAt: Never, unpark: Never, lookAt: now, proveAt: now + proofLook}
 }
 
-// State is the newest state of the voters that Decided was told.
-func (r *Voted) State() arbiter.State { return r.state }
-
-// Peer is the incarnation that the newest session was with.
-func (r *Voted) Peer() arbiter.Member { return r.peer }
-
-// Handing reports whether a hand-over is under way.
-func (r *Voted) Handing() bool { return r.handing }
-
-// Releasing reports whether the gates of a lost session wait for the voters.
-func (r *Voted) Releasing() bool { return r.releasing }
-
 // Session decides about a new session. The one before must be lost by then. Only an
 // active and one that is not make a session, and only if the former standby is
 // released and the other side does not follow an older epoch than the voters'. A
@@ -302,7 +290,7 @@ func (r *Voted) Waits() (Nanos, bool) { return Never, false }
 func (r *Voted) Stage() string {
 	switch {
 	case r.handing:
-		return "handing over"
+		return HandingOver
 	case r.releasing:
 		return "releasing"
 	case r.claim != nil:

@@ -128,7 +128,7 @@ func (p *pipe) read() {
 			if p.to.driver == nil {
 				p.s.cut()
 			} else {
-				p.to.driver.sessionLost(p.s)
+				p.to.shell.sessionLost(p.s)
 			}
 			p.budget, p.buf = 0, nil // it reads no further
 			return

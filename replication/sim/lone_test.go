@@ -21,10 +21,13 @@ func TestLoneSeeds(t *testing.T) {
 		return
 	}
 	n := numSeeds(t, defaultLoneSeeds)
-	steps, seen, _, lone := playAll(t, n, func(i int) Config { return Config{Seed: uint64(i), Fault: -1, Kind: -1, Alone: true} })
+	steps, seen, pair, lone := playAll(t, n, func(i int) Config { return Config{Seed: uint64(i), Fault: -1, Kind: -1, Alone: true} })
 	t.Logf("%d seeds, %d steps: %+v %+v", n, steps, seen, lone)
 	if n < defaultLoneSeeds {
 		return // too few to demand everything
+	}
+	if pair.HandOver == 0 || pair.Stale == 0 || pair.Superseded == 0 {
+		t.Errorf("not all that this test is for has happened: %+v", pair)
 	}
 	v := reflect.ValueOf(lone)
 	for i := range v.NumField() {
@@ -45,12 +48,12 @@ func TestLoneFaultAtEveryStep(t *testing.T) {
 		last = 440
 	}
 	n := 2 * (last - first)
-	_, seen, _, lone := playAll(t, n, func(i int) Config {
+	_, seen, pair, lone := playAll(t, n, func(i int) Config {
 		step := first + i/2
 		return Config{Seed: uint64(6004 + i%2), Fault: step, Kind: FaultKind(step % int(numSingle)), Alone: true}
 	})
 	t.Logf("%d faults: %+v %+v", n, seen, lone)
-	if lone.TookOver == 0 || lone.HandOver == 0 || lone.WentOn == 0 || seen.HeldRequest+seen.HeldResponse == 0 || lone.Lost > 0 {
+	if lone.TookOver == 0 || pair.HandOver == 0 || lone.WentOn == 0 || seen.HeldRequest+seen.HeldResponse == 0 || lone.Lost > 0 {
 		t.Errorf("not all that this test is for has happened, or too much: %+v", lone)
 	}
 }

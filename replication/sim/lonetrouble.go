@@ -88,14 +88,12 @@ func (w *world) strikeAlone(kind FaultKind) {
 		w.unplug(n, d)
 		w.after(w.between(0, 20*millis), func() { // as fitness.go has it
 			if n.alive && w.unplugged[n.id] > 0 && w.unplugged[o.id] == 0 {
-				l := n.driver.(*lonely)
-				l.loop(l.switchover)
+				n.shell.loop(n.shell.switchover)
 			}
 		})
 	case Switchover:
 		if a != nil {
-			l := a.driver.(*lonely)
-			l.loop(l.switchover)
+			a.shell.loop(a.shell.switchover)
 		}
 	case Claim:
 		w.claim()
@@ -149,8 +147,8 @@ func (w *world) unplug(n *node, d nanos) {
 	w.unplugged[n.id]++
 	w.after(d, func() {
 		w.unplugged[n.id] = max(w.unplugged[n.id]-1, 0)
-		if l := n.driver.(*lonely); w.unplugged[n.id] == 0 && l.speaks() {
-			l.announce() // as tun does when the carrier is back
+		if w.unplugged[n.id] == 0 && n.shell.speaks() {
+			n.shell.announce() // as tun does when the carrier is back
 		}
 	})
 }
@@ -169,9 +167,9 @@ func (w *world) claim() {
 		if !n.alive || w.unplugged[n.id] > 0 {
 			continue
 		}
-		l, life := n.driver.(*lonely), n.life
+		life := n.life
 		for range times {
-			w.after(w.between(50*micros, millis), func() { n.run(life, func() { l.hears("stranger") }) })
+			w.after(w.between(50*micros, millis), func() { n.run(life, func() { n.shell.hears("stranger") }) })
 		}
 	}
 }
@@ -201,8 +199,8 @@ func (n *node) crashAlone(dark bool) {
 			w.seen.CrashInSnapshot++
 		}
 	}
-	if o := w.other(n); n.core.Role() == replication.RoleActive && o.alive && o.driver.(*lonely).speaks() {
-		w.dropped(n.driver.(*lonely)) // it may be one of two that have gone on
+	if o := w.other(n); n.core.Role() == replication.RoleActive && o.alive && o.shell.speaks() {
+		w.dropped(n.alone(), n.table) // it may be one of two that have gone on
 	}
 	n.stop()
 	n.dark = dark

@@ -31,7 +31,7 @@ func (w *world) checkLone() {
 
 // observeAlone sees a packet as it leaves n (invariant 4).
 func (w *world) observeAlone(n *node, g *gwConn) {
-	t := n.driver.(*lonely).ten
+	t := n.alone().ten
 	if n.table.astray {
 		return
 	}
@@ -129,14 +129,14 @@ func (w *world) startedOver(old *tenure) {
 	}
 }
 
-// dropped: l has stepped down. What the other active does not continue is lost; if there
+// dropped: l has stepped down, and had those connections. What the other active does not continue is lost; if there
 // is none, a standby may still continue it.
-func (w *world) dropped(l *lonely) {
+func (w *world) dropped(l *lonely, had *table) {
 	if o := w.other(l.node); w.tenure == l.ten && o.alive && o.core.Role() == replication.RoleActive {
-		w.tenure, w.spoken = o.driver.(*lonely).ten, 0
+		w.tenure, w.spoken = o.alone().ten, 0
 	}
 	if w.tenure != l.ten {
-		w.forsakeFor(l.table, w.tenure.table)
+		w.forsakeFor(had, w.tenure.table)
 	}
 }
 

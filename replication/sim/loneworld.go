@@ -25,12 +25,12 @@ type duo struct {
 
 // LoneSometimes counts what must have happened in worlds without a witness.
 type LoneSometimes struct {
-	Single, Rough, Split                        int // worlds
-	TookOver, TookOverDead, WentOn, Newcomer    int
-	StartedEmpty, StartedOverHolder             int
-	StepDown, GaveUp, HandOver, Proved, Refused int
-	Claim, Unplugged, LANCut, LongFreeze        int
-	WokeMute, TwoSpoke, Astray, Lost            int
+	Single, Rough, Split                     int // worlds
+	TookOver, TookOverDead, WentOn, Newcomer int
+	StartedEmpty, StartedOverHolder          int
+	StepDown, GaveUp, Proved                 int
+	Claim, Unplugged, LANCut, LongFreeze     int
+	WokeMute, TwoSpoke, Astray, Lost         int
 }
 
 func (w *world) startLone(cfg Config) {
@@ -126,7 +126,7 @@ func (w *world) runLone() {
 // wholeNow: one speaks, the other one could take its place.
 func (w *world) wholeNow() bool {
 	a := w.serves()
-	return a != nil && !a.frozen && !w.other(a).frozen && w.inSession() && a.core.Stats().CanTakeOver && w.other(a).driver.(*lonely).whole()
+	return a != nil && !a.frozen && !w.other(a).frozen && w.inSession() && a.core.Stats().CanTakeOver && w.other(a).alone().whole()
 }
 
 // loneConverged: the pair is whole, every connection has come to its end.
@@ -151,7 +151,7 @@ func (w *world) loneConverged() bool {
 func (w *world) standingAlone() string {
 	out := ""
 	for _, n := range w.nodes {
-		l := n.driver.(*lonely)
+		l := n.alone()
 		out += fmt.Sprintf("\n%s alive %v frozen %v %s, %v in %d, silent %v, session %v, whole %v, vip %v", n.name, n.alive, n.frozen,
 			l.rules.Stage(), n.core.Role(), n.core.Epoch(), n.silent(), n.session != nil, l.whole(), w.vip == n)
 	}

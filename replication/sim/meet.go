@@ -1,35 +1,14 @@
 package sim
 
 import (
-	"encoding/binary"
-
 	"lockstep/replication"
-	"lockstep/replication/arbiter"
 	"lockstep/replication/roles"
 )
-
-// driver is an appliance's role loop, in a world without an oracle.
-type driver interface {
-	mayNotSpeak() bool
-	serveEpoch(epoch uint64) // the connections of epoch may speak from now on
-	look()                   // is called after all that the core has done
-	sessionLost(of *session) // its end or the peer's silence was seen
-	said() said
-	meet(of *session, ours, theirs said) // runs in the role loop
-	loop(do func())                      // does something in the role loop
-	leave(of *session)                   // one that the role loop has put off has ended
-}
 
 // said is what an appliance says of itself when a session is made.
 type said struct {
 	roles.Said
 	at nanos // when it said so
-}
-
-// bootOf is the incarnation that the voters know as m.
-func bootOf(m arbiter.Member) (b roles.Boot) {
-	binary.BigEndian.PutUint64(b[:], m.Boot)
-	return b
 }
 
 // Sessions in a world without an oracle: each end begins, puts off and ends its session
@@ -57,9 +36,9 @@ func (w *world) dial() {
 	s.connect(a, b)
 	w.sessions = append(w.sessions, s)
 	a.linked, b.linked = s, s
-	ofA, ofB := a.driver.said(), b.driver.said()
-	a.driver.loop(func() { a.driver.meet(s, ofA, ofB) })
-	b.driver.loop(func() { b.driver.meet(s, ofB, ofA) })
+	ofA, ofB := a.shell.says(), b.shell.says()
+	a.shell.loop(func() { a.shell.meet(s, ofA, ofB) })
+	b.shell.loop(func() { b.shell.meet(s, ofB, ofA) })
 }
 
 // live: the newest session that was made has not ended at our side, be it taken by
@@ -113,11 +92,11 @@ func (n *node) closed(s *session) {
 		return
 	}
 	if n.session == s {
-		n.driver.sessionLost(s)
+		n.shell.sessionLost(s)
 		return
 	}
 	s.left[n.id] = true
-	n.driver.leave(s)
+	n.shell.leave(s)
 }
 
 // broken ends all sessions of a process that has died: of what was on its way, some
@@ -142,7 +121,7 @@ func (w *world) broken(n *node) {
 func (w *world) reset() {
 	for _, n := range w.nodes {
 		if s := n.session; s != nil && n.alive {
-			n.run(n.life, func() { n.driver.sessionLost(s) })
+			n.run(n.life, func() { n.shell.sessionLost(s) })
 		}
 	}
 }

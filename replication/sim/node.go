@@ -18,7 +18,7 @@ type node struct {
 	*table
 	next   uint64
 	driver driver   // nil in an oracle world
-	pair   *shell   // the same in a world with voters
+	shell  *shell   // the same
 	linked *session // the newest, as replication/link keeps it; not in an oracle world
 
 	flushing bool // a flush is scheduled
@@ -352,7 +352,7 @@ func (n *node) schedule() {
 			if n.driver == nil {
 				n.session.cut()
 			} else {
-				n.driver.sessionLost(n.session)
+				n.shell.sessionLost(n.session)
 			}
 		}
 		n.pump()

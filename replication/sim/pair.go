@@ -120,12 +120,8 @@ func (m *machine) begins(d nanos) {
 			return // it has started already
 		}
 		m.dark = false
-		switch n := m.id; {
-		case m.w.duo != nil:
-			m.w.nodes[n].beginLone()
-			return
-		case n < 2:
-			m.w.nodes[n].begin()
+		if m.id < 2 {
+			m.w.nodes[m.id].begin()
 			return
 		}
 		if a := m.w.active(); a != nil && m.life > 0 {
@@ -205,8 +201,8 @@ func (w *world) standing() string {
 		out += fmt.Sprintf("\n%v alive %v frozen %v joined %v state %+v", m.self, m.alive, m.frozen, m.joined, m.state)
 		if m.id < 2 {
 			n := w.nodes[m.id]
-			out += fmt.Sprintf(" %v in %d, silent %v, session %v, in sync %v, releasing %v, handing %v, vip %v",
-				n.core.Role(), n.core.Epoch(), n.silent(), n.session != nil, n.core.InSync(), n.pair.rules.Releasing(), n.pair.rules.Handing(), w.vip == n)
+			out += fmt.Sprintf(" %v in %d, %s, silent %v, session %v, in sync %v, vip %v",
+				n.core.Role(), n.core.Epoch(), n.shell.rules.Stage(), n.silent(), n.session != nil, n.core.InSync(), w.vip == n)
 		}
 	}
 	return out

@@ -186,7 +186,7 @@ func (n *node) send(client bool, g *gwConn, seg segment) {
 		if n.w.unplugged[n.id] > 0 {
 			return
 		}
-	case n.pair != nil:
+	case n.shell != nil:
 		n.w.observeRelease(n, g)
 	}
 	n.w.toHost(client, seg)

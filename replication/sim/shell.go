@@ -2,38 +2,43 @@ package sim
 
 import (
 	"lockstep/replication"
-	"lockstep/replication/arbiter"
 	"lockstep/replication/roles"
 )
 
-// shell is an appliance's role loop in a world with voters: the rules of
-// replication/roles, which run in a real appliance, too, and what they act on. It is
-// the node's roles.Appliance.
+// shell is an appliance's role loop: it drives the rules of replication/roles, with a
+// witness or without, which run in a real appliance, too, and is what they act on. What
+// only one of the two sets wants is in voted.go and lonely.go.
 type shell struct {
 	*node
-	rules    *roles.Voted
-	lease    roles.Lease[nanos]
+	rules    roles.Rules
+	boot     roles.Boot
 	speaking bool // what the engine is told by SetActive
 	parked   *session
-	inSync   bool // the last look
-	watches  int  // number of the look that counts
+	ten      *tenure // our newest time as the active
+	watches  int     // number of the look that counts
+	claims   []string
+	refused  bool // the peer's kernel has refused, in the present search
+}
 
-	// News that the role loop has not taken yet, as in appliance/voter.
-	waiting bool
-	state   arbiter.State
-	solo    bool
-	claim   *arbiter.Claim
+// driver is what a shell of one of the two sets of rules does in its own way.
+type driver interface {
+	mayNotSpeak() bool
+	serveEpoch(epoch uint64) // the connections of epoch may speak from now on
+	look()                   // is called after all that the core has done
+	begun(of *session)       // replication over it begins
+	claimed()                // somebody has claimed our addresses
 }
 
 // begin is a new incarnation's.
 func (n *node) begin() {
 	n.boot()
-	s := &shell{node: n}
-	n.pair, n.driver = s, s
-	n.decided = s.hear
-	n.vote()
-	s.rules = roles.NewVoted(n.self, s, n.now())
-	s.watch()
+	n.shell, n.linked = &shell{node: n}, nil
+	if n.w.duo != nil {
+		n.driver = beginLone(n.shell)
+	} else {
+		n.driver = beginVoted(n.shell)
+	}
+	n.shell.watch()
 }
 
 // loop does something in the role loop, which then does what is due.
@@ -44,7 +49,18 @@ func (s *shell) loop(do func()) {
 	})
 }
 
+// turn is the end of each turn of the role loop: first what has come, then the time.
 func (s *shell) turn() {
+	for len(s.claims) > 0 {
+		who := s.claims[0]
+		s.claims = s.claims[1:]
+		s.rules.Claimed(s.now(), who)
+		s.driver.claimed()
+	}
+	if s.refused {
+		s.refused = false
+		s.rules.Refused(s.now())
+	}
 	s.rules.Tick(s.now())
 	s.pump()
 	s.watch()
@@ -52,70 +68,90 @@ func (s *shell) turn() {
 
 // watch arranges the next look.
 func (s *shell) watch() {
+	d := 100 * millis
+	if at := s.rules.Next(); at != roles.Never {
+		d = min(max(at-s.now(), millis), d)
+	}
 	s.watches++
 	no := s.watches
-	s.later(min(max(s.rules.Next()-s.now(), millis), 100*millis)+s.w.between(0, s.w.loop), func() {
+	s.later(d+s.w.between(0, s.w.loop), func() {
 		if s.watches == no {
 			s.turn()
 		}
 	})
 }
 
-// hear runs in the voter: the lease counts at once, the news when the loop gets there.
-func (s *shell) hear(r *arbiter.Ready) {
-	s.lease.Grant(r.State.Epoch, r.Lease)
-	if s.now() < r.Lease && s.speaking && s.lease.Until() == 0 {
-		s.w.pairSeen.LeaseHeldBack++
-	}
-	if r.Claimed == nil && r.State == s.state && r.Solo == s.solo {
-		return
-	}
-	s.state, s.solo = r.State, r.Solo
-	if r.Claimed != nil {
-		s.claim = r.Claimed
-	}
-	if s.waiting {
-		return
-	}
-	s.waiting = true
-	s.loop(func() {
-		claim := s.claim
-		s.waiting, s.claim = false, nil
-		handing := s.rules.Handing()
-		s.rules.Decided(s.now(), roles.Decision{State: s.state, Claim: claim, Solo: s.solo})
-		if handing && !s.rules.Handing() {
-			s.w.pairSeen.HandedOver++
-		}
-	})
-}
-
-// look finds whether the standby has come in sync, or fallen out of it.
-func (s *shell) look() {
-	if in := s.core.InSync(); in != s.inSync {
-		s.inSync = in
-		s.loop(s.rules.SyncChanged)
-	}
+func (s *shell) speaks() bool {
+	return !s.silent() && s.core.Role() == replication.RoleActive
 }
 
 // announce claims the virtual addresses, several times; only who may speak does.
 func (s *shell) announce() {
-	for _, d := range []nanos{0, 50 * millis, 150 * millis, 400 * millis} {
+	for _, d := range []nanos{0, 10 * millis, 50 * millis, 200 * millis, 500 * millis, 1000 * millis} {
 		s.serve(d, func() {
-			if !s.silent() {
-				s.w.vip = s.node
+			if s.speaks() {
+				s.hold()
 			}
 		})
 	}
+}
+
+// hold is one announcement.
+func (s *shell) hold() {
+	if s.w.duo == nil {
+		s.w.vip = s.node
+		return
+	}
+	if s.w.unplugged[s.id] == 0 {
+		s.w.vip = s.node
+	}
+	o := s.w.other(s.node)
+	for range 2 {
+		s.w.overLAN(s.node, o, func() { o.shell.hears(s.name) })
+	}
+}
+
+// hears somebody claim our addresses.
+func (s *shell) hears(who string) {
+	s.claims = append(s.claims, who)
+	s.loop(func() {})
+}
+
+// refuses: the kernel of the other one is there, and its process is not.
+func (s *shell) refuses() bool {
+	o := s.w.other(s.node)
+	return !o.alive && !o.dark && !s.w.blocked(s.machine, o.machine) && !s.w.blocked(o.machine, s.machine)
 }
 
 // sessionLost tells the role loop.
 func (s *shell) sessionLost(of *session) {
 	s.loop(func() {
 		if s.session == of && of != nil {
-			s.w.logf("%s loses its session", s.name)
+			s.w.logf("%s loses its session, %s", s.name, s.rules.Stage())
 			s.rules.SessionLost(s.now(), "lost")
 		}
 	})
+}
+
+// leave: a session that the role loop has put off has ended.
+func (s *shell) leave(of *session) {
+	if s.parked == of {
+		s.parked = nil
+	}
+}
+
+// says is what it says of itself when a session is made.
+func (s *shell) says() said {
+	x := said{at: s.now(), Said: roles.Said{
+		Node: s.name, Boot: s.boot, Role: s.core.Role(), Epoch: s.core.Epoch(), InSync: s.core.InSync(),
+	}}
+	if s.rules.Handed() && x.Role != replication.RoleStandby {
+		x.Role, x.InSync = replication.RoleNone, true
+	}
+	if x.Role == replication.RoleActive {
+		x.Holds = uint64(s.core.Stats().Connections)
+	}
+	return x
 }
 
 // meet is a new session at the role loop.
@@ -125,29 +161,31 @@ func (s *shell) meet(of *session, ours, theirs said) {
 	}
 	if s.session != nil {
 		s.w.pairSeen.Superseded++
-		s.rules.SessionLost(s.now(), "lost")
 	}
+	s.rules.SessionLost(s.now(), "superseded")
+	was := s.rules.Stage()
 	switch s.rules.Session(s.now(), ours.at, ours.Said, theirs.Said) {
 	case roles.Stale:
 		s.w.pairSeen.Stale++
 		of.close(s.node)
+		return
 	case roles.Park:
 		s.w.pairSeen.Parked++
-		s.Unpark()
+		s.unpark()
 		s.parked = of
-	case roles.Begin:
-		s.inSync = false
-		s.w.logf("%s begins a session, %v in %d", s.name, s.core.Role(), s.core.Epoch())
-		if err := s.core.PeerJoined(s.now(), s.w.plan.version); err != nil {
-			s.w.failf("%s begins a session: %v", s.name, err)
-		}
-		s.core.SetClock(s.now(), s.clock())
-		s.session = of
-		of.read(s.node)
+		return
 	}
+	s.w.logf("%s begins a session, was %s, is %v in %d", s.name, was, s.core.Role(), s.core.Epoch())
+	if err := s.core.PeerJoined(s.now(), s.w.plan.version); err != nil {
+		s.w.failf("%s begins a session: %v", s.name, err)
+	}
+	s.driver.begun(of)
+	s.core.SetClock(s.now(), s.clock())
+	s.session = of
+	of.read(s.node)
 }
 
-// switchover is asked for by the operator.
+// switchover is asked for by the operator, or because the networks here are down.
 func (s *shell) switchover() {
 	if s.rules.HandOver(s.now()) != nil {
 		return
@@ -169,41 +207,7 @@ func (s *shell) drain(begun nanos) {
 	s.turn()
 }
 
-// seek finds proof that m is dead, for as long as FailureTimeout.
-func (s *shell) seek(m arbiter.Member, until nanos) {
-	o := s.w.other(s.node)
-	switch {
-	case s.now() >= until:
-	case !o.alive && !o.dark && !s.w.blocked(s.machine, o.machine) && !s.w.blocked(o.machine, s.machine):
-		s.w.logf("%s knows that %v is dead", s.name, m)
-		s.tell(func() { s.arb.PeerGone(s.now(), m) })
-	default:
-		s.later(2*millis, func() { s.seek(m, until) })
-	}
-}
-
-// fenced: somebody else has claimed since we did. What we do to our connections now
-// is seen by nobody.
-func (n *node) fenced() bool { return n.pair != nil && n.w.epoch > n.core.Epoch() }
-
-var (
-	_ roles.VotedAppliance = (*shell)(nil)
-	_ driver               = (*shell)(nil)
-)
-
-func (s *shell) mayNotSpeak() bool { return !s.speaking || s.now() >= s.lease.Until() }
-
-func (s *shell) said() said {
-	return said{Said: roles.Said{
-		Node: s.self.Node, Boot: bootOf(s.self), Role: s.core.Role(), Epoch: s.core.Epoch(), InSync: s.core.InSync(),
-	}}
-}
-
-func (s *shell) leave(of *session) {
-	if s.parked == of {
-		s.parked = nil
-	}
-}
+// What the rules want, with a witness or without.
 
 func (s *shell) Role() replication.Role { return s.core.Role() }
 func (s *shell) Epoch() uint64          { return s.core.Epoch() }
@@ -223,16 +227,7 @@ func (s *shell) CloseSession() bool {
 	return true
 }
 
-func (s *shell) Release() {
-	if s.core.Role() == replication.RoleActive && !s.fenced() {
-		s.w.logf("%s goes on alone", s.name)
-		s.w.released(s)
-	}
-	s.core.PeerLost()
-	s.pump()
-}
-
-func (s *shell) Unpark() {
+func (s *shell) unpark() {
 	if of := s.parked; of != nil {
 		s.parked = nil
 		of.close(s.node)
@@ -246,28 +241,12 @@ func (s *shell) Follow(epoch uint64) {
 	s.forget()
 }
 
-func (s *shell) Continue(epoch uint64, _ nanos, _ string) error { return s.w.continues(s, epoch) }
-
-func (s *shell) StartEmpty(epoch uint64, _, _ string) { s.w.startsEmpty(s, epoch) }
-
 func (s *shell) Mute() { s.speaking = false }
-
-func (s *shell) Unmute(why error) {
-	s.w.logf("%s goes on: %v", s.name, why)
-	s.w.pairSeen.HandOverRefused++
-	s.speaking = true
-	s.announce()
-}
-
-func (s *shell) Announce() {
-	s.w.pairSeen.SpeaksAgain++
-	s.announce()
-}
 
 func (s *shell) Say(roles.Event, string) {}
 
-func (s *shell) StepDown(string) {
-	s.w.logf("%s steps down", s.name)
+func (s *shell) StepDown(why string) {
+	s.w.logf("%s steps down: %s", s.name, why)
 	s.speaking = false
 	for _, g := range s.ordered {
 		g.dropped = g.dropped || !s.core.Protected(g.id)
@@ -279,39 +258,11 @@ func (s *shell) StepDown(string) {
 	s.forget()
 }
 
-// serveEpoch lets the connections of epoch speak.
-func (s *shell) serveEpoch(epoch uint64) {
-	s.lease.Serve(epoch)
-	s.w.tenure = &tenure{node: s.node, life: s.life, epoch: epoch, table: s.table}
+// serves lets the connections of epoch speak.
+func (s *shell) serves(epoch uint64) {
+	s.ten = &tenure{node: s.node, life: s.life, epoch: epoch, table: s.table}
+	s.w.tenure = s.ten
+	s.w.epoch = max(s.w.epoch, epoch)
 	s.speaking = true
 	s.announce()
 }
-
-func (s *shell) Leased(epoch uint64) bool { return s.now() < s.lease.Of(epoch) }
-
-func (s *shell) SetAble(epoch uint64, able bool) {
-	s.tell(func() { s.arb.SetAble(s.now(), epoch, able) })
-}
-
-func (s *shell) AddStandby(m arbiter.Member) {
-	s.w.tenure.rejoined = m
-	s.tell(func() { s.arb.AddStandby(s.now(), m) })
-}
-
-func (s *shell) RemoveStandby() {
-	s.tell(func() { s.arb.RemoveStandby(s.now()) })
-}
-
-func (s *shell) Yield(to string) error {
-	for len(s.calls) > 0 {
-		s.callNext()
-	}
-	if !s.alive {
-		return roles.ErrLost
-	}
-	err := s.arb.Yield(s.now(), to)
-	s.settle()
-	return err
-}
-
-func (s *shell) SeekProof(m arbiter.Member) { s.seek(m, s.now()+s.w.failure) }

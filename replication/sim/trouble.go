@@ -76,7 +76,7 @@ func (w *world) strikePair(kind FaultKind) {
 		w.swizzle()
 	case SwitchOver:
 		if a != nil {
-			a.pair.loop(a.pair.switchover)
+			a.shell.loop(a.shell.switchover)
 		}
 	case ForgetLease:
 		x, y, v := w.machines[0], w.machines[1], w.machines[2]

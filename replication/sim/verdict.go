@@ -59,34 +59,34 @@ func (w *world) checkPair() {
 	}
 }
 
-// released: s goes on alone, so its standby holds too little from now on.
-func (w *world) released(s *shell) {
+// released: v goes on alone, so its standby holds too little from now on.
+func (w *world) released(v *voted) {
 	w.seen.Released++
-	if t := w.tenure; t != nil && t.node == s.node && t.life == s.life {
+	if t := w.tenure; t != nil && t.node == v.node && t.life == v.life {
 		t.solo, t.rejoined = true, arbiter.Member{}
 	}
 }
 
 // continues is a takeover of what the tenure before has served.
-func (w *world) continues(s *shell, epoch uint64) error {
+func (w *world) continues(v *voted, epoch uint64) error {
 	t := w.tenure
 	switch {
-	case t == nil || t.epoch != s.core.Epoch():
-		w.failf("%s continues what epoch %d has served, the last one is %+v (invariant 5)", s.name, s.core.Epoch(), t)
-	case t.solo && t.rejoined != s.self:
-		w.failf("%s continues connections although %s went on without it (invariant 5)", s.name, t.node.name)
+	case t == nil || t.epoch != v.core.Epoch():
+		w.failf("%s continues what epoch %d has served, the last one is %+v (invariant 5)", v.name, v.core.Epoch(), t)
+	case t.solo && t.rejoined != v.self:
+		w.failf("%s continues connections although %s went on without it (invariant 5)", v.name, t.node.name)
 	}
-	clock, known := s.core.PeerClock(s.clock())
-	rtt := s.core.RTT()
-	handing := t.node.alive && t.node.pair.rules.Handing()
-	live := s.core.Stats().Connections
-	if err := s.continueAll(epoch, t.table); err != nil {
-		w.failf("%s is in sync for the voters, but not for itself: %v", s.name, err)
+	clock, known := v.core.PeerClock(v.clock())
+	rtt := v.core.RTT()
+	handing := t.node.alive && t.node.shell.handing()
+	live := v.core.Stats().Connections
+	if err := v.continueAll(epoch, t.table); err != nil {
+		w.failf("%s is in sync for the voters, but not for itself: %v", v.name, err)
 		return err
 	}
 	// Invariant 7, with the margin of appliance/roles.go.
 	if shifted := clock + uint32(rtt/millis) + 20; t.spoke && (!known || int32(shifted-t.lastTS) < 0) {
-		w.failf("%s would let TSval go back: known %v, %d after %d", s.name, known, shifted, t.lastTS)
+		w.failf("%s would let TSval go back: known %v, %d after %d", v.name, known, shifted, t.lastTS)
 	}
 	w.pairSeen.TakeoverWhole++
 	if t.solo && live > 0 {
@@ -99,24 +99,24 @@ func (w *world) continues(s *shell, epoch uint64) error {
 }
 
 // startsEmpty is a claim of one that holds nothing.
-func (w *world) startsEmpty(s *shell, epoch uint64) {
+func (w *world) startsEmpty(v *voted, epoch uint64) {
 	old := w.tenure
-	if s.core.Role() == replication.RoleStandby && !s.core.InSync() {
-		if s.core.Stats().Connections > 0 {
+	if v.core.Role() == replication.RoleStandby && !v.core.InSync() {
+		if v.core.Stats().Connections > 0 {
 			w.seen.RefusedInSnapshot++
 		}
-		if _, err := s.core.Takeover(epoch); err == nil {
-			w.failf("%s takes over although it is not in sync (invariant 5)", s.name)
+		if _, err := v.core.Takeover(epoch); err == nil {
+			w.failf("%s takes over although it is not in sync (invariant 5)", v.name)
 		}
 		w.seen.NotInSync++
 	}
-	if err := s.core.SetRole(replication.RoleActive, epoch); err != nil {
-		w.failf("%s starts empty: %v", s.name, err)
+	if err := v.core.SetRole(replication.RoleActive, epoch); err != nil {
+		w.failf("%s starts empty: %v", v.name, err)
 	}
-	w.logf("%s starts empty in epoch %d", s.name, epoch)
-	s.next = 0
-	s.forget()
-	s.serveEpoch(epoch)
+	w.logf("%s starts empty in epoch %d", v.name, epoch)
+	v.next = 0
+	v.forget()
+	v.serveEpoch(epoch)
 	if old == nil {
 		return
 	}
@@ -130,7 +130,7 @@ func (w *world) startsEmpty(s *shell, epoch uint64) {
 		default:
 			w.pairSeen.LostProtected++
 			if n := w.faultsSince(old.settled); n < 2 {
-				w.failf("flow %d was protected and is lost after %d fault(s)", f.n, n)
+				w.failf("flow %d was protected and is lost after %d fault(v)", f.n, n)
 			}
 		}
 	}
