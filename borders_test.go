@@ -74,7 +74,7 @@ var borders = map[string]string{
 	"internal/pair":        "appliance appliance/config appliance/control appliance/witness internal/clock internal/lab replication/identity",
 	"internal/bench":       "appliance/control internal/lab internal/lab/traffic internal/pair replication/identity",
 	"internal/demo":        "appliance/config appliance/control internal/lab internal/lab/traffic internal/pair internal/realservers internal/vm",
-	"internal/e2e/rig":     "appliance appliance/config appliance/control appliance/witness internal/clock internal/lab internal/lab/labtest internal/pair replication/identity",
+	"internal/e2e/rig":     "appliance/config appliance/control internal/lab internal/lab/labtest internal/pair",
 	"internal/realservers": "internal/lab internal/lab/traffic",
 	"internal/storm":       "appliance/config appliance/control internal/bench internal/lab internal/lab/traffic internal/pair internal/realservers",
 	"internal/suites":      "internal/lab internal/pair internal/realservers",

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
@@ -33,7 +34,7 @@ func (p *pair) stopped(proc *lab.Proc, during func()) {
 // The standby is stopped and woken. Meanwhile the active goes on alone: what the standby
 // holds is behind, and a session that it finds closed is no sign that the active died.
 func TestFrozenStandby(t *testing.T) {
-	p := start(t, options{pair: "  heartbeat: 50ms\n  failure_timeout: 500ms"})
+	p := start(t, options{tune: times(50*time.Millisecond, 500*time.Millisecond)})
 	c := p.client(port4)
 	finish := make(chan struct{})
 	c.Finish = finish
@@ -63,7 +64,10 @@ func TestFrozenStandby(t *testing.T) {
 func TestNewcomerBesideFrozenHolder(t *testing.T) {
 	for name, witness := range map[string]bool{"alone": false, "witness": true} {
 		t.Run(name, func(t *testing.T) {
-			o := options{witness: witness, pair: "  heartbeat: 50ms\n  failure_timeout: 300ms", keys: "  start_empty_after: 1m"}
+			o := options{witness: witness, tune: func(c *config.Config) {
+				times(50*time.Millisecond, 300*time.Millisecond)(c)
+				c.Pair.StartEmptyAfter = time.Minute
+			}}
 			p := start(t, o)
 			c := p.client(port4)
 			finish := make(chan struct{})

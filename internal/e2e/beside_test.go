@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab"
 )
 
@@ -50,7 +51,7 @@ func sendUrgent(c net.Conn, b byte) error {
 // What a segment says beside its bytes gets to the other side: where urgent data is, also among a lot
 // that is not, and the class of service.
 func TestUrgentAndClass(t *testing.T) {
-	p := start(t, options{alone: true, extra: rawService})
+	p := start(t, options{alone: true, extra: []config.Service{rawService()}})
 	accepted := make(chan net.Conn, 1)
 	p.listenRaw(func(c net.Conn) { accepted <- c })
 

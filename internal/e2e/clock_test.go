@@ -198,7 +198,7 @@ func TestClocksAtTheBound(t *testing.T) {
 				// speak for a hundred milliseconds too long, more than an election takes. It is also
 				// longer than the kernel's usual patience with a silent connection.
 				p := start(t, options{
-					witness: witness, pair: "  heartbeat: 50ms\n  failure_timeout: 5s",
+					witness: witness, tune: times(50*time.Millisecond, 5*time.Second),
 					clocks:      map[string]float64{"a": 0.99, "b": 1.01, "w": 1.01},
 					PairOptions: lab.PairOptions{Sync: lab.NetOptions{Kind: lab.Switch}},
 				})
@@ -247,7 +247,7 @@ func TestClocksAtTheBound(t *testing.T) {
 // so the connections go on intact; and it gives in as soon as it hears of the other.
 func TestClockBeyondTheBound(t *testing.T) {
 	p := start(t, options{
-		witness: true, pair: "  heartbeat: 50ms\n  failure_timeout: 2s",
+		witness: true, tune: times(50*time.Millisecond, 2*time.Second),
 		clocks:      map[string]float64{"a": 0.25},
 		PairOptions: lab.PairOptions{Sync: lab.NetOptions{Kind: lab.Switch}},
 	})

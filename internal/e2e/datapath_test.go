@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
+	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
@@ -156,7 +157,7 @@ func TestStandbyCouldNotServe(t *testing.T) {
 	p.AwaitInSync()
 
 	// b begins anew, with a service less and another server for the one that is left.
-	extra := "  - {name: more, listen: [\"" + lab.VIP4 + ":81\"], servers: [\"10.20.0.11:80\"]}\n"
+	extra := []config.Service{service("more", []string{lab.VIP4 + ":81"}, []string{"10.20.0.11:80"})}
 	p.kill(p.a)
 	<-p.a.Done()
 	p.await("b is active", func() bool { return p.status("b").Role == control.RoleActive })
@@ -165,7 +166,7 @@ func TestStandbyCouldNotServe(t *testing.T) {
 	p.kill(p.b)
 	<-p.b.Done()
 	p.await("a is active", func() bool { return p.status("a").Role == control.RoleActive })
-	p.b = p.appliance(p.B, "b", options{servers: `["10.20.0.12:80", "[fd20::11]:80"]`})
+	p.b = p.appliance(p.B, "b", options{servers: []string{"10.20.0.12:80", "[fd20::11]:80"}})
 	p.await("a takeover would lose connections", both(`service "web" has other servers on the standby; service "more" is not configured on the standby`))
 
 	// It would take over all the same, and says what it could not continue.

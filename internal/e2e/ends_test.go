@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 )
@@ -41,10 +42,9 @@ func (p *pair) listenRaw(handle func(net.Conn)) {
 }
 
 // rawService is a second service, port 81, beside the traffic server's.
-const rawService = `  - name: raw
-    listen: ["203.0.113.10:81"]
-    servers: ["10.20.0.11:81"]
-    protection: gateway`
+func rawService(set ...func(*config.Service)) config.Service {
+	return service("raw", []string{"203.0.113.10:81"}, []string{"10.20.0.11:81"}, set...)
+}
 
 // gone waits until no connection and no leg is left on either appliance.
 func (p *pair) gone() {
@@ -57,7 +57,7 @@ func (p *pair) gone() {
 }
 
 func TestClientResetReachesServer(t *testing.T) {
-	p := start(t, options{extra: rawService})
+	p := start(t, options{extra: []config.Service{rawService()}})
 	got := make(chan error, 1)
 	p.listenRaw(func(c net.Conn) {
 		_, err := io.Copy(io.Discard, c)
@@ -79,7 +79,7 @@ func TestClientResetReachesServer(t *testing.T) {
 }
 
 func TestServerResetReachesClient(t *testing.T) {
-	p := start(t, options{extra: rawService})
+	p := start(t, options{extra: []config.Service{rawService()}})
 	p.listenRaw(func(c net.Conn) {
 		io.ReadFull(c, make([]byte, 5))
 		c.(*net.TCPConn).SetLinger(0)
@@ -104,7 +104,7 @@ func TestServerResetReachesClient(t *testing.T) {
 // whole answer, then ECONNRESET.
 func TestAnswerBeforeReset(t *testing.T) {
 	const conns, size = 50, 10 << 10 // bytes: what the kernel sends at once; the rest it drops
-	p := start(t, options{extra: rawService})
+	p := start(t, options{extra: []config.Service{rawService()}})
 	p.listenRaw(func(c net.Conn) {
 		io.ReadFull(c, make([]byte, 5))
 		c.Write(make([]byte, size))
@@ -129,7 +129,7 @@ func TestAnswerBeforeReset(t *testing.T) {
 
 // Nobody listens on the server: the client is refused, as without a gateway.
 func TestRefusedServer(t *testing.T) {
-	p := start(t, options{extra: rawService})
+	p := start(t, options{extra: []config.Service{rawService()}})
 	if _, err := p.dial(lab.VIP4 + ":81"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("client saw %v, want a refusal", err)
 	}
@@ -142,7 +142,7 @@ func TestRefusedServer(t *testing.T) {
 
 // The server does not answer at all: nor does the client get an answer.
 func TestSilentServer(t *testing.T) {
-	p := start(t, options{extra: rawService})
+	p := start(t, options{extra: []config.Service{rawService()}})
 	if err := p.Back.PortOf(p.Servers[0]).SetLink(false); err != nil {
 		t.Fatal(err)
 	}
@@ -160,10 +160,7 @@ func TestSilentServer(t *testing.T) {
 
 // The second server serves when the first refuses.
 func TestNextServer(t *testing.T) {
-	p := start(t, options{extra: `  - name: raw
-    listen: ["203.0.113.10:81"]
-    servers: ["10.20.0.11:81", "10.20.0.12:80"]
-    protection: gateway`})
+	p := start(t, options{extra: []config.Service{service("raw", []string{"203.0.113.10:81"}, []string{"10.20.0.11:81", "10.20.0.12:80"})}})
 	c, err := p.dial(lab.VIP4 + ":81")
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +170,7 @@ func TestNextServer(t *testing.T) {
 }
 
 func TestIdleTimeout(t *testing.T) {
-	p := start(t, options{extra: rawService + "\n    limits: {idle: 2s}"})
+	p := start(t, options{extra: []config.Service{rawService(func(s *config.Service) { s.Limits.Idle = 2 * time.Second })}})
 	p.listenRaw(func(c net.Conn) { io.Copy(c, c) })
 	c, err := p.dial(lab.VIP4 + ":81")
 	if err != nil {
@@ -190,7 +187,7 @@ func TestIdleTimeout(t *testing.T) {
 // A planned end: SIGTERM hands over as a crash does, and the process leaves
 // nothing behind.
 func TestTerminate(t *testing.T) {
-	p := start(t, options{extra: rawService})
+	p := start(t, options{extra: []config.Service{rawService()}})
 	p.listenRaw(func(c net.Conn) { io.Copy(c, c) })
 	c, err := p.dial(lab.VIP4 + ":81")
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 )
@@ -17,10 +18,7 @@ import (
 // to the server that its kernel could answer on. A client that talks to a server of the
 // service directly, through the appliance as its router, is left alone.
 func TestLostConnectionsAreTold(t *testing.T) {
-	o := options{alone: true, extra: `  - name: raw
-    listen: ["203.0.113.10:81"]
-    servers: ["10.20.0.11:81", "10.20.0.12:81"]
-    protection: gateway`}
+	o := options{alone: true, extra: []config.Service{service("raw", []string{"203.0.113.10:81"}, []string{"10.20.0.11:81", "10.20.0.12:81"})}}
 	p := start(t, o)
 	speak, told := make(chan struct{}), make(chan error, 3)
 	serve := func(c net.Conn) {
@@ -98,12 +96,10 @@ func TestLostConnectionsAreTold(t *testing.T) {
 // A client's machine vanishes. A server that asks (keepalive) learns it in its own time, as
 // without a gateway; of a server that does not, the gateway finds out by itself.
 func TestDeadPeers(t *testing.T) {
-	p := start(t, options{alone: true, extra: rawService + `
-  - name: asked
-    listen: ["203.0.113.10:82"]
-    servers: ["10.20.0.12:82"]
-    protection: gateway
-    keepalive: {idle: 1s, interval: 1s, count: 2}`})
+	p := start(t, options{alone: true, extra: []config.Service{rawService(),
+		service("asked", []string{"203.0.113.10:82"}, []string{"10.20.0.12:82"}, func(s *config.Service) {
+			s.Keepalive = config.Keepalive{Idle: time.Second, Interval: time.Second, Count: 2}
+		})}})
 	read := make(chan error, 1)
 	p.listenRaw(func(c net.Conn) {
 		if n, _ := c.Read(make([]byte, 1)); n == 0 {

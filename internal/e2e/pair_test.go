@@ -9,13 +9,13 @@ package e2e
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/e2e/rig"
 	"lockstep/internal/lab"
@@ -23,22 +23,20 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	lab.Main(traffic.Roles())
-	rig.Main()
+	rig.Main(traffic.Roles())
 	os.Exit(m.Run())
 }
 
 // options of a pair under test. The zero value is the common case.
 type options struct {
 	lab.PairOptions
-	source  string // client (default) or gateway
-	extra   string // YAML of further services
-	servers string // default: s1 on both families
-	listen  string // default: port4 and port6
-	pair    string // YAML added to pair:, indented by two
-	keys    string // more of it, not for the witness
-	alone   bool   // only a is started
-	witness bool   // the pair has a witness on a host of its own
+	source  config.Source        // client (default) or gateway
+	extra   []config.Service     // further services
+	servers []string             // default: s1 on both families
+	listen  []string             // default: port4 and port6
+	tune    func(*config.Config) // see rig.Options
+	alone   bool                 // only a is started
+	witness bool                 // the pair has a witness on a host of its own
 	// serve starts the servers of what is in extra, before anybody probes them.
 	serve func(p *pair)
 	// clocks are the speeds of the nodes' clocks, see rig.Options.
@@ -65,7 +63,7 @@ const (
 func start(t testing.TB, o options) *pair {
 	t.Helper()
 	o.PairOptions.Witness = o.witness
-	p := &pair{t: t, Pair: rig.New(t, o.PairOptions)}
+	p := &pair{t: t, Pair: rig.New(t, o.rig())}
 	p.server = traffic.NewServer(time.Minute, nil)
 	t.Cleanup(func() { p.server.Close() })
 	for _, h := range p.Servers {
@@ -118,20 +116,30 @@ func (p *pair) healthy(node string) bool {
 
 // rig turns options into those of the appliances.
 func (o options) rig() rig.Options {
-	if o.source == "" {
-		o.source = "client"
+	if o.servers == nil {
+		o.servers = []string{"10.20.0.11:80", "[fd20::11]:80"}
 	}
-	if o.servers == "" {
-		o.servers = `["10.20.0.11:80", "[fd20::11]:80"]`
+	if o.listen == nil {
+		o.listen = []string{port4, port6}
 	}
-	o.listen = cmp.Or(o.listen, fmt.Sprintf("%q, %q", port4, port6))
 	o.PairOptions.Witness = o.witness
-	return rig.Options{PairOptions: o.PairOptions, Times: o.pair, Keys: o.keys, Clocks: o.clocks, Services: fmt.Sprintf(`  - name: web
-    listen: [%s]
-    servers: %s
-    protection: gateway
-    source: %s
-%s`, o.listen, o.servers, o.source, o.extra)}
+	web := service("web", o.listen, o.servers)
+	web.Source = cmp.Or(o.source, config.SourceClient)
+	return rig.Options{PairOptions: o.PairOptions, Tune: o.tune, Clocks: o.clocks, Services: append([]config.Service{web}, o.extra...)}
+}
+
+// service is one with the product's defaults, but for what set changes.
+func service(name string, listen, servers []string, set ...func(*config.Service)) config.Service {
+	s := rig.Service(name, listen, servers)
+	for _, f := range set {
+		f(&s)
+	}
+	return s
+}
+
+// times of the pair, instead of generous ones.
+func times(heartbeat, failure time.Duration) func(*config.Config) {
+	return func(c *config.Config) { c.Pair.Heartbeat, c.Pair.FailureTimeout = heartbeat, failure }
 }
 
 func (p *pair) appliance(_ *lab.Host, node string, o options) *lab.Proc {

@@ -10,16 +10,15 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
 )
 
 // farServices have their servers behind a router of the back network (s2).
-const farServices = `  - name: far
-    listen: ["203.0.113.10:81", "[2001:db8::10]:81"]
-    servers: ["10.21.0.31:80", "[fd21::31]:80"]
-    protection: gateway
-`
+func farServices() []config.Service {
+	return []config.Service{service("far", []string{"203.0.113.10:81", "[2001:db8::10]:81"}, []string{"10.21.0.31:80", "[fd21::31]:80"})}
+}
 
 // must is for the many steps of laying a network.
 func (p *pair) must(errs ...error) {
@@ -70,7 +69,7 @@ func (p *pair) setMTU(h *lab.Host, ifname string, mtu int) {
 // Paths that are narrower than the networks that the appliances are attached to: beyond a router on
 // the servers' side, at the appliance's own NIC, and beyond a router on the clients' side.
 func TestNarrowPaths(t *testing.T) {
-	p := start(t, options{alone: true, extra: farServices, serve: func(p *pair) {
+	p := start(t, options{alone: true, extra: farServices(), serve: func(p *pair) {
 		far := p.behind(p.Servers[1], "far", "10.21.0", "fd21")
 		p.narrow(p.Servers[1], "far", "10.21.0.0/24", 1400)
 		p.narrow(p.Servers[1], "far", "fd21::/64", 1400)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab"
 )
 
@@ -56,8 +57,10 @@ func TestOneAtATime(t *testing.T) {
 	var accepted [2]atomic.Int64
 	p := start(t, options{
 		alone: true, PairOptions: lab.PairOptions{Servers: 2},
-		extra: "  - {name: plain, listen: [\"" + lab.VIP4 + ":7000\"], servers: [\"10.20.0.11:7000\"]}\n" +
-			"  - {name: kept, listen: [\"" + lab.VIP4 + ":8000\"], servers: [\"10.20.0.12:8000\"], protection: log}\n",
+		extra: []config.Service{
+			service("plain", []string{lab.VIP4 + ":7000"}, []string{"10.20.0.11:7000"}),
+			service("kept", []string{lab.VIP4 + ":8000"}, []string{"10.20.0.12:8000"}, func(s *config.Service) { s.Protection = config.ProtectLog }),
+		},
 		serve: func(p *pair) {
 			for i, port := range []string{":7000", ":8000"} {
 				ln, err := p.Servers[i].Listen("tcp4", port)

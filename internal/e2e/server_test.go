@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
@@ -35,20 +36,19 @@ func startKept(t *testing.T, o options) (p *pair, s []*lab.RoleProc) {
 }
 
 // keptOptions of a pair whose service outlives its servers.
-func keptOptions(servers int, more string) options {
-	list := ""
+func keptOptions(servers int, protection config.Protection, set ...func(*config.Service)) options {
+	var list []string
 	for i := range servers {
-		list += fmt.Sprintf("\"10.20.0.%d:8000\", ", i+11)
+		list = append(list, fmt.Sprintf("10.20.0.%d:8000", i+11))
 	}
-	return options{
-		PairOptions: lab.PairOptions{Servers: max(servers, 1)},
-		extra: fmt.Sprintf(`  - name: kept
-    listen: ["%s:8000"]
-    servers: [%s]
-    patience: 20s
-    health: {interval: 1s, timeout: 800ms, tcp: true}
-%s`, lab.VIP4, list, more),
+	kept := service("kept", []string{portKept}, list, func(s *config.Service) {
+		s.Protection, s.Patience = protection, 20*time.Second
+		s.Health.Interval, s.Health.Timeout = time.Second, 800*time.Millisecond
+	})
+	for _, f := range set {
+		f(&kept)
 	}
+	return options{PairOptions: lab.PairOptions{Servers: max(servers, 1)}, extra: []config.Service{kept}}
 }
 
 const portKept = lab.VIP4 + ":8000"
@@ -115,7 +115,7 @@ func mixed() []traffic.Request {
 // come to its end, and waits for it.
 func serverEnds(t *testing.T, servers int, after int64) (p *pair, s []*lab.RoleProc, c *traffic.Client, finish func()) {
 	t.Helper()
-	p, s = startKept(t, keptOptions(servers, "    protection: log"))
+	p, s = startKept(t, keptOptions(servers, config.ProtectLog))
 	c = p.client(portKept)
 	last := make(chan struct{})
 	c.Finish = last
@@ -160,8 +160,8 @@ func TestServerRestartedLog(t *testing.T) {
 // not in truth. When the one that serves dies the other is tried, since there is none
 // better, and not given up for the old verdict.
 func TestServerTriedInNeed(t *testing.T) {
-	o := keptOptions(2, "    protection: log")
-	o.alone, o.extra = true, strings.Replace(o.extra, "interval: 1s", "interval: 1h", 1)
+	o := keptOptions(2, config.ProtectLog, func(s *config.Service) { s.Health.Interval = time.Hour })
+	o.alone = true
 	p := start(t, o)
 	p.await("both are down", func() bool {
 		for _, s := range p.status("a").Services {
@@ -191,7 +191,7 @@ func TestServerKilledHot(t *testing.T) {
 	for _, release := range []string{"primary", "first"} {
 		for name, end := range map[string]syscall.Signal{"kill": syscall.SIGKILL, "freeze": syscall.SIGSTOP} {
 			t.Run(release+"-"+name, func(t *testing.T) {
-				p, s := startKept(t, keptOptions(2, "    protection: hot\n    release: "+release))
+				p, s := startKept(t, keptOptions(2, config.ProtectHot, func(s *config.Service) { s.Release = config.Release(release) }))
 				c := p.client(portKept)
 				finish := make(chan struct{})
 				c.Finish = finish
@@ -219,7 +219,7 @@ func TestServerKilledHot(t *testing.T) {
 func TestServerAndApplianceKilled(t *testing.T) {
 	for _, protection := range []string{"log", "hot"} {
 		t.Run(protection, func(t *testing.T) {
-			p, s := startKept(t, keptOptions(2, "    protection: "+protection))
+			p, s := startKept(t, keptOptions(2, config.Protection(protection)))
 			c := p.client(portKept)
 			finish := make(chan struct{})
 			c.Finish = finish
@@ -245,8 +245,7 @@ func TestServerAndApplianceKilled(t *testing.T) {
 func TestServerDiverges(t *testing.T) {
 	for _, protection := range []string{"log", "hot"} {
 		t.Run(protection, func(t *testing.T) {
-			o := keptOptions(2, "    protection: "+protection)
-			o.extra = strings.Replace(o.extra, "patience: 20s", "patience: 5s", 1) // it is reset then
+			o := keptOptions(2, config.Protection(protection), func(s *config.Service) { s.Patience = 5 * time.Second }) // it is reset then
 			const sent = 300 << 10
 			var stop []func()
 			o.serve = func(p *pair) {
@@ -343,7 +342,7 @@ func talk(ln net.Listener, say []byte) (stop func()) {
 // A backup dies, is repaired and taken back: running connections are told to it again
 // beside the running leg. Then the primary dies: the old connections survive.
 func TestServerComesBackHot(t *testing.T) {
-	p, s := startKept(t, keptOptions(2, "    protection: hot"))
+	p, s := startKept(t, keptOptions(2, config.ProtectHot))
 	c := p.client(portKept)
 	finish := make(chan struct{})
 	c.Finish = finish
@@ -380,7 +379,7 @@ func TestApplianceKilledInReplay(t *testing.T) {
 func TestServerUnplugged(t *testing.T) {
 	for _, protection := range []string{"log", "hot"} {
 		t.Run(protection, func(t *testing.T) {
-			o := keptOptions(2, "    protection: "+protection)
+			o := keptOptions(2, config.Protection(protection))
 			o.alone = true
 			p, _ := startKept(t, o)
 			c := p.client(portKept)
@@ -409,7 +408,7 @@ func TestServerMajority(t *testing.T) {
 			say := bytes.Repeat([]byte("right "), 50<<10)
 			all := [][]byte{say, say, say}
 			all[odd] = bytes.Repeat([]byte("wrong "), 50<<10)
-			o := keptOptions(3, "    protection: hot")
+			o := keptOptions(3, config.ProtectHot)
 			o.serve = func(p *pair) { p.talkers(all...) }
 			p := start(t, o)
 			conn, err := p.Client.DialContext(context.Background(), "tcp", portKept)

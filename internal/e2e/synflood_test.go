@@ -18,6 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
+	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
@@ -152,11 +153,9 @@ func floods(t *testing.T) (rate, n int) {
 // echo is a server that counts whom it has accepted; nobody else probes it.
 type echo struct{ accepted atomic.Int64 }
 
-const echoService = `  - name: echo
-    listen: ["` + lab.VIP4 + `:80", "[` + lab.VIP6 + `]:80"]
-    servers: ["10.20.0.11:7", "[fd20::11]:7"]
-    health: {tcp: false}
-`
+func echoService() config.Service {
+	return service("echo", []string{port4, port6}, []string{"10.20.0.11:7", "[fd20::11]:7"}, func(s *config.Service) { s.Health.TCP = false })
+}
 
 func (e *echo) serve(p *pair) {
 	for _, network := range []string{"tcp4", "tcp6"} {
@@ -229,7 +228,7 @@ func forgedSYNs(t *testing.T, v6 bool) {
 		addr, calm = port6, calm6
 	}
 	var e echo
-	p := start(t, options{listen: fmt.Sprintf("%q, %q", calm4, calm6), extra: echoService, serve: e.serve})
+	p := start(t, options{listen: []string{calm4, calm6}, extra: []config.Service{echoService()}, serve: e.serve})
 	p.routeForged()
 	finish := make(chan struct{})
 	stands := p.client(calm)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
@@ -50,11 +51,11 @@ func TestBoth(t *testing.T)     { killWhen(t, options{}, port4, 20*mib, traffic.
 func TestIPv6(t *testing.T) { killWhen(t, options{}, port6, 20*mib, traffic.Both(50*mib)) }
 
 func TestSourceGateway(t *testing.T) {
-	killWhen(t, options{source: "gateway"}, port4, 20*mib, traffic.Both(50*mib))
+	killWhen(t, options{source: config.SourceGateway}, port4, 20*mib, traffic.Both(50*mib))
 }
 
 func TestSourceGatewayIPv6(t *testing.T) {
-	killWhen(t, options{source: "gateway"}, port6, 20*mib, traffic.Both(50*mib))
+	killWhen(t, options{source: config.SourceGateway}, port6, 20*mib, traffic.Both(50*mib))
 }
 
 func TestIdleStayUsable(t *testing.T) {
@@ -114,7 +115,7 @@ func TestCongestionControls(t *testing.T) {
 
 // The standby's knowledge lags: the sync link is slow and unsteady.
 func TestSlowSyncLink(t *testing.T) {
-	o := options{pair: "  heartbeat: 50ms\n  failure_timeout: 1s"}
+	o := options{tune: times(50*time.Millisecond, time.Second)}
 	o.Sync = lab.NetOptions{Kind: lab.Switch, Faults: lab.Faults{Delay: 5 * time.Millisecond, Jitter: 5 * time.Millisecond}}
 	killWhen(t, o, port4, 5*mib, traffic.Both(20*mib), traffic.Download(20*mib), traffic.Upload(20*mib), traffic.PingPong(200, 100, 1000))
 }

@@ -1,14 +1,15 @@
 package services
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/e2e/rig"
 	"lockstep/internal/lab"
@@ -25,50 +26,52 @@ type bed struct {
 
 // service is one entry of the appliances' configuration.
 type service struct {
-	name   string
-	port   int // on the virtual address
-	to     int // on the servers
-	more   string
-	only   string // the server's address; empty: both
-	health string // empty: a connection that opens
+	name       string
+	port       int // on the virtual address
+	to         int // on the servers
+	protection config.Protection
+	http       bool   // the protocol adapter; false: raw
+	only       string // the server's address; empty: both
+	unprobed   bool
+	set        func(*config.Service) // whatever else; nil: nothing
 }
 
-func (s service) yaml() string {
+func (s service) config() config.Service {
 	servers := []string{"10.20.0.11", "10.20.0.12"}
 	if s.only != "" {
 		servers = []string{s.only}
 	}
 	for i, a := range servers {
-		servers[i] = fmt.Sprintf("\"%s:%d\"", a, s.to)
+		servers[i] = fmt.Sprintf("%s:%d", a, s.to)
 	}
-	health := s.health
-	if health == "" {
-		health = "{interval: 2s, timeout: 2s, tcp: true}"
+	c := rig.Service(s.name, []string{fmt.Sprintf("%s:%d", lab.VIP4, s.port)}, servers)
+	c.Protection = cmp.Or(s.protection, config.ProtectGateway)
+	if s.http {
+		c.Protocol = config.ProtocolHTTP
 	}
-	return fmt.Sprintf(`  - name: %s
-    listen: ["%s:%d"]
-    servers: [%s]
-    health: %s
-    limits: {log: 64MiB}
-%s
-`, s.name, lab.VIP4, s.port, strings.Join(servers, ", "), health, s.more)
+	c.Health = config.Health{Interval: 2 * time.Second, Timeout: 2 * time.Second, TCP: !s.unprobed, Canary: true}
+	c.Limits.Log = 64 * config.MiB
+	if s.set != nil {
+		s.set(&c)
+	}
+	return c
 }
 
 // options of the appliances for services.
 func options(services []service) rig.Options {
-	yaml := ""
-	for _, s := range services {
-		yaml += s.yaml()
-	}
 	// A killed process is noticed by the end of its session, whatever the time-out. With a real
 	// server or two beside it an appliance may stand still for a while.
-	return rig.Options{Services: yaml, Times: "  heartbeat: 100ms\n  failure_timeout: 3s"}
+	o := rig.Options{Tune: func(c *config.Config) { c.Pair.Heartbeat, c.Pair.FailureTimeout = 100*time.Millisecond, 3*time.Second }}
+	for _, s := range services {
+		o.Services = append(o.Services, s.config())
+	}
+	return o
 }
 
 // lay makes the bed with its appliances in sync. setup starts the servers before them.
 func lay(t *testing.T, services []service, setup func(b *bed)) *bed {
 	t.Helper()
-	p := rig.New(t, lab.PairOptions{})
+	p := rig.New(t, options(services))
 	b := &bed{Pair: p, t: t}
 	// The servers give up root.
 	for _, dir := range []string{p.Dir, filepath.Dir(p.Dir)} {

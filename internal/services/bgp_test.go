@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/labtest"
 	"lockstep/internal/realservers"
@@ -71,9 +72,9 @@ func TestBIRD(t *testing.T) {
 	labtest.RequirePrograms(t, "bird:bird2", "birdc:bird2")
 	const plain, secure = 179, 1179
 	services := []service{
-		{name: "bgp", port: plain, to: 179, only: "10.20.0.11", health: "{tcp: false}", more: "    protection: gateway"},
-		{name: "bgp-secure", port: secure, to: 179, only: "10.20.0.11", health: "{tcp: false}",
-			more: "    protection: gateway\n    source: gateway\n    ttl: 255\n    min_ttl: 255"},
+		{name: "bgp", port: plain, to: 179, only: "10.20.0.11", unprobed: true},
+		{name: "bgp-secure", port: secure, to: 179, only: "10.20.0.11", unprobed: true,
+			set: func(s *config.Service) { s.Source, s.TTL, s.MinTTL = config.SourceGateway, 255, 255 }},
 	}
 	var clientDir, serverDir string
 	b := lay(t, services, func(b *bed) {

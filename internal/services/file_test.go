@@ -35,7 +35,7 @@ func (l *load) smbclient(name string, in input, out output, commands string) *cl
 
 func TestSamba(t *testing.T) {
 	labtest.RequirePrograms(t, "smbd:samba", "smbclient:smbclient")
-	services := []service{{name: "samba", port: 8445, to: 445, more: "    protection: gateway"}}
+	services := []service{{name: "samba", port: 8445, to: 445}}
 	var servers [2]*daemon
 	b := lay(t, services, func(b *bed) { servers = samba(b, medium) })
 	t.Run("appliance killed", func(t *testing.T) {
@@ -58,7 +58,7 @@ func TestSamba(t *testing.T) {
 
 func TestRsync(t *testing.T) {
 	labtest.RequirePrograms(t, "rsync:rsync")
-	services := []service{{name: "rsync", port: 8873, to: 873, more: "    protection: gateway"}}
+	services := []service{{name: "rsync", port: 8873, to: 873}}
 	// rsync is slow while its fault is awaited (--bwlimit), and remains so.
 	down, up := file{"down", 6 * mib}, file{"up", 4 * mib}
 	tree := append([]file{down}, small...)

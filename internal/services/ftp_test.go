@@ -16,11 +16,11 @@ import (
 var ftpPorts = [2]struct{ first, last int }{{50000, 50031}, {50100, 50131}}
 
 func ftpServices() []service {
-	all := []service{{name: "ftp", port: 21, to: 21, more: "    protection: gateway"}}
+	all := []service{{name: "ftp", port: 21, to: 21}}
 	for i, server := range []string{"10.20.0.11", "10.20.0.12"} {
 		for port := ftpPorts[i].first; port <= ftpPorts[i].last; port++ {
 			all = append(all, service{name: fmt.Sprintf("ftp-%d", port), port: port, to: port, only: server,
-				health: "{tcp: false}", more: "    protection: gateway"})
+				unprobed: true})
 		}
 	}
 	return all

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab/labtest"
 )
 
@@ -12,9 +13,9 @@ import (
 func TestBroadcast(t *testing.T) {
 	labtest.RequirePrograms(t, "icecast2:icecast2", "curl:curl", "ffmpeg:ffmpeg", "ffprobe:ffmpeg")
 	var (
-		listen = service{name: "listen", port: 8000, to: 8000, more: "    protection: gateway"}
-		ingest = service{name: "ingest", port: 8001, to: 8000, more: "    protection: hot"}
-		feed   = service{name: "feed", port: 8002, to: 8000, more: "    protection: gateway"}
+		listen = service{name: "listen", port: 8000, to: 8000}
+		ingest = service{name: "ingest", port: 8001, to: 8000, protection: config.ProtectHot}
+		feed   = service{name: "feed", port: 8002, to: 8000}
 	)
 	var servers [2]*daemon
 	b := lay(t, []service{listen, ingest, feed}, func(b *bed) { servers = icecast(b) })

@@ -15,11 +15,9 @@ import (
 	"testing"
 
 	"lockstep/internal/e2e/rig"
-	"lockstep/internal/lab"
 )
 
 func TestMain(m *testing.M) {
-	lab.Main(nil)
-	rig.Main()
+	rig.Main(nil)
 	os.Exit(m.Run())
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/labtest"
 	"lockstep/internal/realservers"
@@ -44,12 +45,12 @@ func (l *load) listener(name string, s service) *liveSink {
 func TestIcecast(t *testing.T) {
 	labtest.RequirePrograms(t, "icecast2:icecast2", "curl:curl")
 	var (
-		listen = service{name: "listen", port: 8000, to: 8000, more: "    protection: gateway"}
+		listen = service{name: "listen", port: 8000, to: 8000}
 		// What the source sends is the request of a hot service, so both servers get it.
-		ingest    = service{name: "ingest", port: 8001, to: 8000, more: "    protection: hot"}
-		listenS2  = service{name: "listen-s2", port: 8004, to: 8000, only: "10.20.0.12", more: "    protection: gateway"}
-		storedLog = service{name: "stored-log", port: 8002, to: 8000, more: "    protection: log\n    protocol: http"}
-		storedHot = service{name: "stored-hot", port: 8003, to: 8000, more: "    protection: hot\n    protocol: http"}
+		ingest    = service{name: "ingest", port: 8001, to: 8000, protection: config.ProtectHot}
+		listenS2  = service{name: "listen-s2", port: 8004, to: 8000, only: "10.20.0.12"}
+		storedLog = service{name: "stored-log", port: 8002, to: 8000, protection: config.ProtectLog, http: true}
+		storedHot = service{name: "stored-hot", port: 8003, to: 8000, protection: config.ProtectHot, http: true}
 	)
 	var servers [2]*daemon
 	b := lay(t, []service{listen, listenS2, ingest, storedLog, storedHot}, func(b *bed) { servers = icecast(b) })

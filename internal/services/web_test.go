@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/labtest"
 )
@@ -37,9 +38,9 @@ const holdAt = mib
 // webServices are one service per protection that masks the loss of a server.
 func webServices(w webserver) []service {
 	return []service{
-		{name: "log", port: 8001, to: w.port, more: "    protection: log\n    protocol: http"},
-		{name: "hot", port: 8002, to: w.port, more: "    protection: hot\n    protocol: http"},
-		{name: "first", port: 8003, to: w.port, more: "    protection: hot\n    protocol: http\n    release: first"},
+		{name: "log", port: 8001, to: w.port, protection: config.ProtectLog, http: true},
+		{name: "hot", port: 8002, to: w.port, protection: config.ProtectHot, http: true},
+		{name: "first", port: 8003, to: w.port, protection: config.ProtectHot, http: true, set: func(s *config.Service) { s.Release = config.ReleaseFirst }},
 	}
 }
 
