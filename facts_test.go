@@ -1,0 +1,122 @@
+package lockstep_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// fact is a sentence, or the part of one, that a page says, and what in the code makes it
+// true: "folder: expression over its constants", or "file ~ text that stands in it".
+type fact struct {
+	page, says string
+	since      []string
+}
+
+// facts are what pages say in figures. Who changes a constant finds here where it is told of;
+// who writes a figure adds it.
+var facts = []fact{
+	{"docs/limits.md", "| window announced per leg | 4 MiB |", []string{"stack/engine.go ~ o.Window = 4 << 20"}},
+	{"docs/limits.md", "| send buffer per leg | 4 MiB |", []string{"stack/engine.go ~ o.SendBuffer = 4 << 20"}},
+	{"docs/limits.md", "2.5 bytes for one in a receive queue (`appliance/memory.go`) | 1 GiB", []string{"appliance: memoryPerByte*2 == 5*memoryPerTwo", "appliance/config: DefaultMemory == GiB"}},
+	{"docs/limits.md", "data to queues above 64 KiB is dropped", []string{"stack: fairShare == 64<<10"}},
+	{"docs/limits.md", "| connections per service | 100 000", []string{"appliance/config: DefaultConnections == 100000"}},
+	{"docs/limits.md", "of one network (/24, /64) | 256; 64", []string{"appliance/config: DefaultHalfOpen == 256 && DefaultHalfOpenSource == 64", "stack: sourceBits4 == 24 && sourceBits6 == 64"}},
+	{"docs/limits.md", "| a SYN cookie is good for | 65 to 131 s |", []string{"stack: cookiePeriod == 65536*time.Millisecond"}},
+	{"docs/limits.md", "| SYN waits for a server | 130 s |", []string{"appliance/relay: dialMax == 130*time.Second"}},
+	{"docs/limits.md", "(`source: gateway`) | 64 512 |", []string{"stack: PortsPerServer == 64512"}},
+	{"docs/limits.md", "| SYN-ACK | 4 attempts, from 1 s doubling | given up, 15 s after the first |", []string{"stack: synAckMax == 4 && synAckFirst == time.Second && (1+2+4+8)*synAckFirst == 15*time.Second"}},
+	{"docs/limits.md", "50 within 10 s, then 120, one a second; 10 000 a second in all", []string{"stack: probesQuick == 50 && probesSlow == 120 && probeBatch*(time.Second/probePause) == 10000", "stack/probe.go ~ 100 * time.Millisecond, 200 * time.Millisecond, time.Second}"}},
+	{"docs/limits.md", "one per leg and 500 ms", []string{"stack: challengePeriod == 500*time.Millisecond"}},
+	{"docs/limits.md", "552 (IPv6: 1280) at least; kept 10 minutes", []string{"stack: minMTU4 == 552 && minMTU6 == 1280 && pathMTULife == 10*time.Minute"}},
+	{"docs/limits.md", "50 a second, 100 at first; 2 to 4 times 4096 are remembered", []string{"stack: strangersEach == 50 && strangersBurst == 100 && acquaintances == 4096"}},
+	{"docs/limits.md", "| packets queued for a leg without endpoint | 32 |", []string{"stack: pendingMax == 32"}},
+	{"docs/limits.md", "| clients asked whether their connection is lost | 4096 for 10 s |", []string{"stack: lostMax == 4096 && lostKeep == 10*time.Second"}},
+	{"docs/limits.md", "65 536 for 10 s / 65 536 for 60 s", []string{"stack: tombstoneMax == 65536 && tombstoneLife == 10*time.Second", "replication/limits.go ~ def(&l.MaxTombstones, 1<<16)", "replication/limits.go ~ def(&l.Linger, 60*second)"}},
+	{"docs/limits.md", "| bytes per stream and turn of a worker | 1 MiB |", []string{"appliance/relay: moveMax == 1<<20"}},
+	{"docs/limits.md", "| 256; 2 KiB; 2 s | the oldest is dropped", []string{"stack: fragmentsMax == 256 && fragmentSize == 2<<10 && fragmentLife == 2*time.Second"}},
+	{"docs/limits.md", "| packets in the TUN's queue | 8192 |", []string{"tun: tunQueueLen == 8192"}},
+	{"docs/limits.md", "| protected connections | 200 000 |", []string{"replication/limits.go ~ def(&l.MaxConns, 200_000)"}},
+	{"docs/limits.md", "| bytes held per stream / in all | 16 MiB / 1 GiB |", []string{"replication/limits.go ~ def(&l.MaxHeldPerStream, 16<<20)", "replication/limits.go ~ def(&l.MaxHeldTotal, 1<<30)"}},
+	{"docs/limits.md", "| segments of a log; adapter's state | 64; 64 bytes |", []string{"replication: maxSegments == 64", "replication/wire: MaxState == 64", "appliance/adapter: MaxState == 64"}},
+	{"docs/limits.md", "| bytes of batches waiting | 64 MiB |", []string{"replication/limits.go ~ def(&l.MaxPending, 64<<20)"}},
+	{"docs/limits.md", "| snapshot | 24 connections every 2 ms; 96 unanswered; 64 KiB of batches waiting |", []string{"replication: adoptBurst == 24 && adoptPause == 2*millisecond && maxAsked == 96 && adoptPending == 64<<10"}},
+	{"docs/limits.md", "256 KiB; 4 (2 with nothing but delivery reports, 32 for one with a digest)", []string{"replication/limits.go ~ def(&l.MaxBatchBytes, 256<<10)", "replication/limits.go ~ def(&l.MaxOutstanding, 4)", "replication/limits.go ~ def(&l.MaxOutstandingQuiet, 2)", "replication/limits.go ~ def(&l.MaxOutstandingDigests, 32)"}},
+	{"docs/limits.md", "| frame | 1 MiB of payload |", []string{"replication/wire: MaxPayload == 1<<20"}},
+	{"docs/limits.md", "per address | 8; witness: 8 and 4 per pair |", []string{"replication/transport/port.go ~ cfg.HandshakeSlots = 8", "appliance/witness/witness.go ~ HandshakeSlots: 8 + 4*len(ids)"}},
+	{"docs/limits.md", "| voter's message; messages waiting per voter | 64 KiB; 64 |", []string{"replication/wire: MaxVoterMessage == 64<<10", "replication/courier/courier.go ~ setDefault(&c.Queue, 64)"}},
+	{"docs/limits.md", "| messages and inputs waiting for a voter's core | 256 each |", []string{"appliance/voter: waiting == 256"}},
+	{"docs/limits.md", "| voter's state file | 1 MiB; room for the next is kept, 16 KiB at least |", []string{"appliance/statefile: MaxSize == 1<<20 && reserve == 16<<10"}},
+	{"docs/limits.md", "| request log per connection | 16 MiB", []string{"appliance/config: DefaultLog == 16*MiB"}},
+	{"docs/limits.md", "| request taken beyond what the source has | 1 MiB |", []string{"appliance/relay: logAhead == 1<<20"}},
+	{"docs/limits.md", "| 3; `limits.log` of the request, 65 536 digests |", []string{"appliance/relay: maxReplicas == 3 && maxMarks == 65536"}},
+	{"docs/limits.md", "| checkpoints that the client has not acknowledged | 16 |", []string{"appliance/relay: maxCuts == 16"}},
+	{"docs/limits.md", "| segments of a response (takeovers without a checkpoint) | 64 |", []string{"replication: maxSegments == 64"}},
+	{"docs/limits.md", "| waiting for a server | 30 s", []string{"appliance/config: DefaultPatience == 30*time.Second"}},
+	{"docs/limits.md", "| replicas after the end | 10 s |", []string{"appliance/relay: lingerMax == 10*time.Second"}},
+	{"docs/limits.md", "| delivering what came before a reset | 10 s without an ACK, 2 min in all |", []string{"appliance/relay: drainSilent == 10*time.Second && drainMax == 2*time.Minute"}},
+	{"docs/limits.md", "2 h, then 9 questions every 75 s", []string{"appliance/config: DefaultKeepaliveIdle == 2*time.Hour && DefaultKeepaliveCount == 9 && DefaultKeepaliveInterval == 75*time.Second"}},
+	{"docs/limits.md", "| idle connection | 120 h", []string{"appliance/config: DefaultIdle == 120*time.Hour"}},
+	{"docs/limits.md", "| log lines that a stranger causes | 8 sources a minute, each once |", []string{"internal/loglimit: maxSources == 8 && period == time.Minute"}},
+	{"docs/limits.md", "| log lines of one kind | 60 a minute;", []string{"internal/loglimit: maxLines == 60 && period == time.Minute"}},
+	{"docs/limits.md", "one in 250 ms, the last repeated once", []string{"tun: defendEvery == 250*time.Millisecond"}},
+	{"docs/limits.md", "| once a second, and at events, 10 a second at most |", []string{"tun: lookEvery == time.Second && lookPause == time.Second/10"}},
+	{"docs/limits.md", "more than 5 repairs in 10 s: unfit", []string{"tun: struggleCount == 5 && struggleTime == 10*time.Second"}},
+	{"docs/limits.md", "| 5 s; 8 MiB (", []string{"tun: guardPatience == 5*time.Second && guardBuffer == 8<<20"}},
+	{"docs/limits.md", "| 16 of 255 bytes; 1024 |", []string{"replication/wire: MaxFaults == 16 && MaxFaultText == 255 && MaxServices == 1024"}},
+	{"docs/limits.md", "| heartbeat, silence | 20 ms, 100 ms", []string{"appliance/config: DefaultHeartbeat == 20*time.Millisecond && DefaultFailureTimeout == 100*time.Millisecond"}},
+	{"docs/limits.md", "| silence of whoever may hold connections | 10 s", []string{"appliance/config: DefaultStartEmptyAfter == 10*time.Second"}},
+	{"docs/limits.md", "| 0.5 s after the lease, 0.4 s after a confirmed heartbeat |", []string{"replication/roles/alone.go ~ return 10*c.Heartbeat + c.FailureTimeout + 200*millis", "replication/roles/alone.go ~ return c.FailureTimeout + c.DoubtTime()*3/5"}},
+	{"docs/limits.md", "| services; servers of one with `log` or `hot` | 1024; 32 |", []string{"appliance/config: maxServices == 1024 && maxServers == 32"}},
+	{"docs/limits.md", "| pairs of a witness | 1000 |", []string{"appliance/config: maxIdentities == 1000"}},
+	{"docs/limits.md", "the first frame | 3 s; 1 s; 1 KiB |", []string{"replication/link/link.go ~ setDefault(&c.HandshakeTimeout, 3*time.Second)", "replication/courier/courier.go ~ setDefault(&c.HandshakeTimeout, time.Second)", "replication/transport: maxHello == 1<<10"}},
+	{"docs/limits.md", "at a time | 16; 4 |", []string{"appliance/control: maxClients == 16", "appliance/metrics: maxScrapes == 4"}},
+	{"docs/limits.md", "| configuration file | 1 MiB |", []string{"appliance/config: maxFile == 1<<20"}},
+	{"docs/limits.md", "| head of a message (`protocol: http`) | 64 KiB |", []string{"appliance/adapter: MaxHead == 64<<10"}},
+}
+
+// TestFacts holds each figure that the pages have to the code.
+func TestFacts(t *testing.T) {
+	c := newConstants()
+	pages := documents(t)
+	for _, f := range facts {
+		page := strings.Join(strings.Fields(pages[f.page]), " ")
+		if !strings.Contains(page, strings.Join(strings.Fields(f.says), " ")) {
+			t.Errorf("%s does not say %q any more: mend facts_test.go with it", f.page, f.says)
+		}
+		for _, why := range f.since {
+			if file, text, ok := strings.Cut(why, " ~ "); ok {
+				if !strings.Contains(read(t, file), text) {
+					t.Errorf("%s says %q, which %s is to show, and that has no %q", f.page, f.says, file, text)
+				}
+				continue
+			}
+			if !c.holds(t, why) {
+				t.Errorf("%s says %q, and that is not so: %s", f.page, f.says, why)
+			}
+		}
+	}
+}
+
+// The test of the test: a figure that is not so is found.
+func TestFactsRefuse(t *testing.T) {
+	c := newConstants()
+	if c.holds(t, "stack: pendingMax == 33") || !c.holds(t, "stack: pendingMax == 32") {
+		t.Error("constants are not what they are")
+	}
+}
+
+// Every row of the limits is held to the code.
+func TestLimitsAreFacts(t *testing.T) {
+	digit := regexp.MustCompile(`\d`)
+	for _, row := range table(t, read(t, "docs/limits.md"), "A limit on everything, and what happens at it. Those that can be configured are in `lockstep.example.yaml`.") {
+		line := "| " + strings.Join(row, " | ") + " |"
+		held := false
+		for _, f := range facts {
+			held = held || f.page == "docs/limits.md" && strings.Contains(line, f.says)
+		}
+		if !held && digit.MatchString(row[1]) {
+			t.Errorf("no fact holds this limit to the code: %s", line)
+		}
+	}
+}
