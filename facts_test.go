@@ -23,6 +23,7 @@ var facts = []fact{
 	{"docs/limits.md", "| connections per service | 100 000", []string{"appliance/config: DefaultConnections == 100000"}},
 	{"docs/limits.md", "of one network (/24, /64) | 256; 64", []string{"appliance/config: DefaultHalfOpen == 256 && DefaultHalfOpenSource == 64", "stack: sourceBits4 == 24 && sourceBits6 == 64"}},
 	{"docs/limits.md", "| a SYN cookie is good for | 65 to 131 s |", []string{"stack: cookiePeriod == 65536*time.Millisecond"}},
+	{"docs/limits.md", "while cookies are good | 4096, each 3 s", []string{"stack: earlyMax == 4096 && earlyWait == 3*time.Second"}},
 	{"docs/limits.md", "| SYN waits for a server | 130 s |", []string{"appliance/relay: dialMax == 130*time.Second"}},
 	{"docs/limits.md", "(`source: gateway`) | 64 512 |", []string{"stack: PortsPerServer == 64512"}},
 	{"docs/limits.md", "| SYN-ACK | 4 attempts, from 1 s doubling | given up, 15 s after the first |", []string{"stack: synAckMax == 4 && synAckFirst == time.Second && (1+2+4+8)*synAckFirst == 15*time.Second"}},

@@ -20,9 +20,9 @@ import (
 //	hash, 25 bits          SACK  scale    MSS
 //
 // Other than in Linux the options need no timestamps, which many clients do not send.
-// A guess is right once in 2^24 (two periods are good; in 2^22 for two minutes after a
-// takeover, when the former active's key and clock are good, too): it opens a connection
-// for an address that does not answer, no more.
+// A guess is right once in 2^22 (two periods are good, and the key before; so is a
+// keepalive; in 2^21 for two minutes after a takeover, when the former active's clock is
+// good, too): it opens a connection for an address that does not answer, no more.
 
 const (
 	cookieBits = 7 // of options
@@ -44,6 +44,7 @@ type cookies struct {
 	keys       atomic.Pointer[[2][32]byte] // the current one, the one before
 	former     atomic.Pointer[formerActive]
 	onPressure func(netip.AddrPort)
+	early      map[flow]time.Duration // of the reader: since when, see overtaken
 }
 
 // formerActive is the one that this engine continues.
@@ -125,6 +126,7 @@ func (e *Engine) sendCookie(s *segment, ln *listener) {
 		e.C.drop(DropOptions)
 		return
 	}
+	delete(e.cookies.early, s.flow) // of a connection before this one
 	now := e.now()
 	e.mu.Lock()
 	first := now >= ln.cookiesUntil
@@ -152,10 +154,19 @@ func (e *Engine) sendCookie(s *segment, ln *listener) {
 	}))
 }
 
-// cookieKey returns the key with which the cookie was made that a segment acknowledges;
-// nil if it acknowledges none of ours.
-func (e *Engine) cookieKey(s *segment) *[32]byte {
-	isn, irs := s.tcp.AckNumber()-1, s.tcp.SequenceNumber()-1
+// cookieKey returns the key with which the cookie was made that a segment acknowledges,
+// and the client's ISN; nil if it acknowledges none of ours.
+func (e *Engine) cookieKey(s *segment) (key *[32]byte, irs uint32) {
+	seq := s.tcp.SequenceNumber()
+	if key = e.cookieKeyFor(s, seq-1); key == nil && s.payload <= 1 {
+		// A keepalive (RFC 1122, 4.2.3.6): the ACK of a client that only listens was lost.
+		return e.cookieKeyFor(s, seq), seq
+	}
+	return key, seq - 1
+}
+
+func (e *Engine) cookieKeyFor(s *segment, irs uint32) *[32]byte {
+	isn := s.tcp.AckNumber() - 1
 	now := period(e.ClockMillis())
 	at := append(make([]uint16, 0, 4), now, now-1)
 	if f := e.cookies.former.Load(); f != nil && e.now() < f.until {
@@ -173,16 +184,23 @@ func (e *Engine) cookieKey(s *segment) *[32]byte {
 	return nil
 }
 
+// ownCookie reports whether a segment acknowledges a cookie of ours.
+func (e *Engine) ownCookie(s *segment) bool {
+	key, _ := e.cookieKey(s)
+	return key != nil
+}
+
 // fromCookie makes the leg of a client that has answered a cookie; nil if it has not.
 func (e *Engine) fromCookie(s *segment) *Leg {
-	key := e.cookieKey(s)
+	key, irs := e.cookieKey(s)
 	if key == nil {
 		return nil
 	}
+	delete(e.cookies.early, s.flow)
 	l := &Leg{engine: e, flow: s.flow, v6: s.v6, state: stWaiting, confirmed: true}
 	p := &l.p
 	p.Local, p.Remote = addrPort(s.flow.local, s.flow.localPort), addrPort(s.flow.remote, s.flow.remotePort)
-	p.ISS, p.IRS = s.tcp.AckNumber()-1, s.tcp.SequenceNumber()-1
+	p.ISS, p.IRS = s.tcp.AckNumber()-1, irs
 	p.MSS, p.PeerWS = cookieMSS[p.ISS&7], cookieScale[p.ISS>>3&7]
 	p.SACK = p.ISS>>(cookieBits-1)&1 != 0
 	p.OurMSS, p.OurWS = e.mss(s.v6), -1
@@ -216,4 +234,48 @@ func (l *Leg) cookieTS(s *segment, key *[32]byte) {
 		// seen (RFC 7323, 5.3), which may be a later SYN-ACK than the one that it echoes.
 		l.p.TSOffset += echo - l.tsNow() + 1000
 	}
+}
+
+const (
+	earlyMax = 1 << 12
+	// earlyWait is how long a client's later segments may come before the first one: until
+	// its retransmission time-out has sent that again.
+	earlyWait = 3 * time.Second
+)
+
+// overtaken reports whether a segment that acknowledges no cookie may be a later one of
+// a client that has one: what came before it was lost, with the appliance to which it
+// went, say. Only the first byte's segment proves the cookie, and is sent again until it
+// is acknowledged; a RST would end a connection that its client takes for open.
+func (e *Engine) overtaken(s *segment) bool {
+	ts, _, ok := locateOptions(s.tcp[header.TCPMinimumSize:])
+	if !ok || ts >= 0 && !e.cookieEcho(&s.flow, s.tsEcr()) {
+		return false // it echoes something that no cookie's SYN-ACK said
+	}
+	now := e.now()
+	since, known := e.cookies.early[s.flow]
+	if known && now-since < 2*cookiePeriod {
+		return now-since < earlyWait
+	}
+	if e.cookies.early == nil || len(e.cookies.early) >= earlyMax {
+		e.cookies.early = make(map[flow]time.Duration) // those in it are waited for once more
+	}
+	e.cookies.early[s.flow] = now
+	return true
+}
+
+// cookieEcho reports whether the SYN-ACK of a cookie that is still good can have had a
+// timestamp.
+func (e *Engine) cookieEcho(f *flow, echo uint32) bool {
+	const life = uint32(2 * cookiePeriod / time.Millisecond)
+	now := e.ClockMillis()
+	former := e.cookies.former.Load()
+	keys := e.cookies.keys.Load()
+	for i := range keys {
+		age := now + cookieTSOffset(&keys[i], f) - echo
+		if age <= life || former != nil && e.now() < former.until && age+former.shift <= life {
+			return true
+		}
+	}
+	return false
 }

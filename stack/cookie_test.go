@@ -7,6 +7,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"pgregory.net/rapid"
+
+	"lockstep/tun"
 )
 
 // cookieClient is a client that gets a cookie of the engine it talks to.
@@ -120,6 +122,7 @@ func TestBadCookie(t *testing.T) {
 		t.Errorf("looked for a cookie when none was sent: %d", n)
 	}
 	c.ask(t, q)
+	c.ts += 1 << 30 // nothing that was said to it
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range 2000 {
 		c.answer(q, r.Uint32()|1)
@@ -130,13 +133,97 @@ func TestBadCookie(t *testing.T) {
 	if n := q.C.Drops()["bad-cookie"]; len(q.legs) != 0 || n != 2000 {
 		t.Errorf("%d connections, %d bad", len(q.legs), n)
 	}
+	c.ts -= 1 << 30
 	other := newCookieClient(netip.AddrPortFrom(testClient, 40001), cookieOffer)
 	other.iss = c.iss // somebody else's
 	other.answer(q, 0)
 	c.isn++ // of another SYN
 	c.answer(q, 0)
-	if q.next(t); len(q.legs) != 0 {
+	if q.none(t); len(q.legs) != 0 {
 		t.Error("a cookie that is not the client's is accepted")
+	}
+}
+
+// say gives the engine a segment of the client's that begins at an offset of its stream.
+func (c *cookieClient) say(q *quietEngine, off int32, payload int) {
+	m := made{flags: header.TCPFlagAck, seq: c.isn + 1 + uint32(off), ack: c.iss + 1, window: 500}
+	if c.seen.TS {
+		m.opts = tsOption(make([]byte, 12), c.opts.PeerTS+10, c.ts)
+	}
+	b := append(c.f.build(make([]byte, maxMade), c.v6, true, m), make([]byte, payload)...)
+	if c.v6 {
+		header.IPv6(b).SetPayloadLength(uint16(len(b) - header.IPv6MinimumSize))
+	} else {
+		header.IPv4(b).SetTotalLength(uint16(len(b)))
+	}
+	pkt := packetOf(b)
+	hdr := make([]byte, tun.VnetHeaderLen)
+	hdr[0] = tun.FlagDataValid // as from a NIC that has verified the checksum
+	q.receive(hdr, pkt, len(b))
+	pkt.DecRef()
+}
+
+// What a client sent first may be lost with the appliance to which it went: its later
+// segments do not prove its cookie, but they end nothing.
+func TestSegmentBeforeCookiesAnswer(t *testing.T) {
+	from4, from6 := netip.AddrPortFrom(testClient, 40000), netip.AddrPortFrom(testClient6, 40000)
+	for name, c := range map[string]*cookieClient{
+		"v4":    newCookieClient(from4, cookieOffer),
+		"v6":    newCookieClient(from6, cookieOffer),
+		"no TS": newCookieClient(from4, Params{MSS: 1460, PeerWS: 8, SACK: true}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			secret := []byte("what both know")
+			a, b := newQuietEngine(t, 0), newQuietEngine(t, 0)
+			a.SetCookieSecret(secret)
+			b.SetCookieSecret(secret)
+			shift := a.ClockMillis() - b.ClockMillis() + 5
+			c.ask(t, a)
+			b.ContinueCookies(shift)
+			c.say(b, 10000, 1000)
+			c.say(b, 11000, 0)
+			b.none(t)
+			if d := b.C.Drops(); len(b.legs) != 0 || d["early-segment"] != 2 || d["bad-cookie"] != 0 {
+				t.Fatalf("%d legs, drops %v", len(b.legs), d)
+			}
+			c.say(b, 0, 1000)
+			if l := b.accepted(t); l.Params().IRS != c.isn || b.cookies.early[c.f] != 0 {
+				t.Errorf("accepted leg: %v", l)
+			}
+		})
+	}
+}
+
+// A connection that is lost is told so under pressure, too: if it cannot be one of a
+// cookie's at once, else when its first segment would have come again.
+func TestLostIsToldUnderPressure(t *testing.T) {
+	for _, ts := range []bool{true, false} {
+		q := newQuietEngine(t, 0)
+		newCookieClient(netip.AddrPortFrom(testClient, 40000), cookieOffer).ask(t, q)
+		c := newCookieClient(netip.AddrPortFrom(testClient, 40001), cookieOffer)
+		c.iss, c.ts, c.seen.TS = 5000, 6000, ts
+		c.say(q, 1000, 100)
+		if !ts {
+			q.none(t)
+			q.cookies.early[c.f] -= earlyWait
+			c.say(q, 1000, 100)
+		}
+		if s := q.next(t); s.Flags() != header.TCPFlagRst || s.SequenceNumber() != c.iss+1 {
+			t.Errorf("timestamps %v: flags %v, SEQ %d", ts, s.Flags(), s.SequenceNumber())
+		}
+	}
+}
+
+// A client that only listens, and whose ACK was lost, proves its cookie by a keepalive.
+func TestKeepaliveAnswersCookie(t *testing.T) {
+	for payload := range 2 {
+		q := newQuietEngine(t, 0)
+		c := newCookieClient(netip.AddrPortFrom(testClient, 40000), cookieOffer)
+		c.ask(t, q)
+		c.say(q, -1, payload)
+		if l := q.accepted(t); l.Params().IRS != c.isn || !l.Confirmed() {
+			t.Errorf("%d bytes: %v", payload, l)
+		}
 	}
 }
 

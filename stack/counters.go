@@ -15,6 +15,7 @@ const (
 	DropMuted                    // our own packet, held back because we are not the active
 	DropPending                  // too much queued for a leg that is being rebuilt
 	DropCookie                   // no answer to a SYN cookie of ours, while such were sent
+	DropEarly                    // of a client that may have a SYN cookie, before the segment that proves it
 	DropUnknownFlow              // no such connection, and nobody to answer
 	DropStaleSegment             // does not belong to the connection that now has this flow
 	DropOwnHandshake             // netstack's half of a private handshake (not a loss)
@@ -37,7 +38,7 @@ const (
 
 var dropNames = [numDrops]string{
 	"malformed", "bad-checksum", "bad-options", "fragment", "not-active", "muted",
-	"pending-queue-full", "bad-cookie", "unknown-flow", "stale-segment",
+	"pending-queue-full", "bad-cookie", "early-segment", "unknown-flow", "stale-segment",
 	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-error", "connection-lost",
 	"signed-segments", "ipv6-extension", "no-port", "unknown-neighbour",
 	"old-timestamp", "ack-range", "urgent-mark",

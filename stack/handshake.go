@@ -145,7 +145,7 @@ func (l *Leg) inputHalfOpen(s *segment, pkt *stack.PacketBuffer) (v verdict, wak
 			return vDrop, false, l.synAck
 		}
 		return vDrop, false, nil
-	case f&header.TCPFlagAck != 0 && s.tcp.AckNumber() != l.p.ISS+1 && l.engine.cookieKey(s) != nil:
+	case f&header.TCPFlagAck != 0 && s.tcp.AckNumber() != l.p.ISS+1 && l.engine.ownCookie(s):
 		// It answers a cookie that it was sent for an earlier copy of its SYN, perhaps by
 		// the former active: the connection is that one.
 		l.err, l.state = ErrReset, stClosed

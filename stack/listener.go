@@ -109,6 +109,10 @@ func (e *Engine) answersCookie(s *segment, pkt *stack.PacketBuffer) bool {
 	}
 	l := e.fromCookie(s)
 	if l == nil {
+		if e.overtaken(s) {
+			e.C.drop(DropEarly)
+			return true
+		}
 		e.C.drop(DropCookie)
 		return false
 	}
