@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -81,6 +83,36 @@ func TestPackageComments(t *testing.T) {
 	}
 }
 
+// A package comment that says what each file has says it of every file, and of no other.
+func TestFileLists(t *testing.T) {
+	line := regexp.MustCompile(`(?m)^\t(\w+\.go)\s`)
+	files, listed, in := map[string][]string{}, map[string][]string{}, map[string]string{}
+	for _, path := range sources(t) {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments|parser.PackageClauseOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Dir(path)
+		files[dir] = append(files[dir], filepath.Base(path))
+		for _, m := range line.FindAllStringSubmatch(f.Doc.Text(), -1) {
+			listed[dir], in[dir] = append(listed[dir], m[1]), filepath.Base(path)
+		}
+	}
+	for dir, names := range listed {
+		want := files[dir]
+		if !slices.Contains(names, in[dir]) { // the one with the list
+			want = slices.DeleteFunc(want, func(name string) bool { return name == in[dir] })
+		}
+		slices.Sort(names)
+		if slices.Sort(want); !slices.Equal(names, want) {
+			t.Errorf("%s lists %v, the package has %v", filepath.Join(dir, in[dir]), names, want)
+		}
+	}
+}
+
 // What is too long to be read at once: lines of a function, fields of a struct.
 const (
 	maxFunction     = 70
@@ -90,8 +122,6 @@ const (
 
 // long are the functions that are still to be divided.
 var long = map[string]bool{
-	"internal/demo Command": true, "internal/demo verdict": true,
-	"internal/script step": true, "internal/script play": true,
 	"replication/sim strikePair": true,
 }
 

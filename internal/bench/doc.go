@@ -4,8 +4,8 @@
 //
 // It owns the measuring and the judging: what is run in which order, how figures are taken,
 // medians, ratios, targets, the table and the JSON document. Like the demo it uses the appliance
-// only as an operator would (`lockstep run`, the control socket); it must not reach into stack,
-// replication/core or tun. Everything runs in network namespaces of its own (internal/lab).
+// only as an operator would (`lockstep run`, the control socket: internal/pair); it must not reach into stack,
+// replication or tun. Everything runs in network namespaces of its own (internal/lab).
 //
 //	command.go    flags, entering a user namespace, exit status
 //	plan.go       the order of things: rounds, gateways, time limit
@@ -14,11 +14,15 @@
 //	bed.go        a lab with one gateway, a server and a client
 //	gateway.go    the gateways that are not Lockstep
 //	appliance.go  the ones that are
+//	rival.go      what users would take today: keepalived with HAProxy, with conntrackd
 //	roles.go      what runs as processes of its own inside the lab: server, copying proxy
 //	load.go       the same: the client
 //	window.go     a measurement of throughput or requests
 //	idle.go       memory per idle connection
 //	failover.go   a killed active
+//	cut.go        an active whose cables are pulled, beside the rivals
+//	planned.go    a switchover, and a standby that stands still
+//	rejoin.go     a standby that comes back under load
 //	kept.go       what outliving a server costs: throughput, memory
 //	serverkill.go a killed server
 //	usage.go      CPU time and memory of processes and of the machine

@@ -25,10 +25,9 @@ import (
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/labtest"
 	"lockstep/internal/lab/traffic"
-	"lockstep/replication/identity"
 )
 
-// TestMain lets the test binary play the program: `keys`, and a `run` that behaves like a pair
+// TestMain lets the test binary play the program: a `run` that behaves like a pair
 // without replication: a proxy that dies with its connections, and a standby that only takes the
 // addresses. The demo must get through with it, and must find out. With envReal set it is the
 // appliance itself.
@@ -37,8 +36,6 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 {
 		var err error
 		switch os.Args[1] {
-		case "keys":
-			err = fakeKeys(os.Args[2:])
 		case "switchover":
 			err = fmt.Errorf("switchover of %s refused: it is a fake", os.Args[3])
 		case "run":
@@ -57,23 +54,6 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
-}
-
-func fakeKeys(args []string) error {
-	want := "--pair demo --members a,b --witness w --out "
-	if got := strings.Join(args, " "); !strings.HasPrefix(got, want) {
-		return fmt.Errorf("called with %q, want %q", got, want)
-	}
-	if os.Getenv(envReal) != "" {
-		_, err := identity.Write(args[7], pairName, []string{"a", "b", witnessName}, false)
-		return err
-	}
-	for _, node := range []string{"a", "b"} {
-		if err := os.MkdirAll(filepath.Join(args[7], node), 0o700); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // fakeNode reports a role.
@@ -270,7 +250,7 @@ func TestDemoFindsLostConnections(t *testing.T) {
 func TestDemoTellsWhyAFaultFailed(t *testing.T) {
 	v, _, err := play(t, context.Background(), options{fault: faultSwitchover, rounds: 1, direction: dirDownload, size: 16 << 20})
 	if err == nil || v.OK || !v.Intact || !strings.Contains(v.headline(), "round 1: the fault failed: lockstep switchover") ||
-		!strings.Contains(v.headline(), "a.yaml refused: it is a fake") {
+		!strings.Contains(v.headline(), "a.sock refused: it is a fake") {
 		t.Errorf("%v, %+v", err, v)
 	}
 }
@@ -296,14 +276,24 @@ func TestInterruptedDemoCleansUp(t *testing.T) {
 	}
 }
 
-func TestConfigurationIsValid(t *testing.T) {
-	cfg, err := config.Parse([]byte(configuration("a", "/tmp/keys/a", "/tmp/state", "/tmp/a.sock", options{witness: true})), nil)
+// configured is the configuration of appliance a as it reads it.
+func (o options) configured(t *testing.T) *config.Config {
+	t.Helper()
+	c := o.configuration()
+	c.Node = "a"
+	text, err := c.YAML()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Pair.Witness.String() != lab.Witness4+":7401" {
-		t.Errorf("witness: %v", cfg.Pair.Witness)
+	cfg, err := config.Parse(text, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return cfg
+}
+
+func TestConfigurationIsValid(t *testing.T) {
+	cfg := options{witness: true}.configured(t)
 	if errs := config.Unsupported(cfg); len(errs) > 0 {
 		t.Error(errs)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
+	"lockstep/internal/pair"
 )
 
 // restAfter is how long what has failed stays so after the other appliance took over: long enough
@@ -55,9 +56,9 @@ func (s *show) breakAndMend(ctx context.Context) {
 		}
 		if victim != expected {
 			s.unasked++
-			s.view.say("appliance %s has become active without a fault", victim.name)
+			s.view.say("appliance %s has become active without a fault", victim.Name)
 		}
-		s.failures = append(s.failures, failure{Round: round, Failed: victim.name, heir: heir})
+		s.failures = append(s.failures, failure{Round: round, Failed: victim.Name, heir: heir})
 		f := &s.failures[len(s.failures)-1]
 		s.fault = s.opts.turn(round)
 		victim.setDead()
@@ -88,7 +89,7 @@ func (s *show) breakAndMend(ctx context.Context) {
 	}
 	if s.opts.fault == faultFreeze && s.sleep(ctx, restAfter) {
 		s.wake(victim)
-		s.view.say("kill -CONT %d: appliance %s wakes up and must keep quiet", victim.process().PID(), victim.name)
+		s.view.say("kill -CONT %d: appliance %s wakes up and must keep quiet", victim.Process().PID(), victim.Name)
 		<-ctx.Done()
 	}
 	s.wake(victim)
@@ -100,8 +101,8 @@ func (s *show) breakAndMend(ctx context.Context) {
 func (s *show) roles(ctx context.Context, round int) (active, standby *appliance, err error) {
 	var first bool
 	_, err = waitFor(ctx, rejoinTimeout, fmt.Sprintf("the pair is in sync before round %d", round), func(st []control.Status) bool {
-		first = isInSync(st)
-		return first || isInSync([]control.Status{st[1], st[0]})
+		first = pair.InSync(st)
+		return first || pair.InSync([]control.Status{st[1], st[0]})
 	}, s.first, s.second)
 	if first {
 		return s.first, s.second, err
@@ -134,8 +135,8 @@ func (s *show) sleep(ctx context.Context, d time.Duration) bool {
 
 // tookOver notes and tells that the other appliance is active.
 func (s *show) tookOver(f *failure) {
-	f.Active = f.heir.name
-	s.view.mark(fmt.Sprintf("appliance %s is active", f.heir.name))
+	f.Active = f.heir.Name
+	s.view.mark(fmt.Sprintf("appliance %s is active", f.heir.Name))
 }
 
 // learn what the heir says of its takeover, some time after it: the last leg may take a while.
@@ -147,7 +148,7 @@ func (f *failure) learn(st control.Status) {
 
 // describe a fault, once it is done.
 func (s *show) describe(victim, heir *appliance) string {
-	pid := victim.process().PID()
+	pid := victim.Process().PID()
 	if m := victim.machine; m != nil {
 		if text := m.describe(s.fault, victim); text != "" {
 			return text
@@ -155,17 +156,17 @@ func (s *show) describe(victim, heir *appliance) string {
 	}
 	switch s.fault {
 	case faultKill:
-		return fmt.Sprintf("kill -9 %d: appliance %s is dead", pid, victim.name)
+		return fmt.Sprintf("kill -9 %d: appliance %s is dead", pid, victim.Name)
 	case faultFreeze:
-		return fmt.Sprintf("kill -STOP %d: appliance %s is frozen", pid, victim.name)
+		return fmt.Sprintf("kill -STOP %d: appliance %s is frozen", pid, victim.Name)
 	case faultPowerOff:
-		return fmt.Sprintf("appliance %s loses its power: it vanishes from all networks without a word", victim.name)
+		return fmt.Sprintf("appliance %s loses its power: it vanishes from all networks without a word", victim.Name)
 	case faultSwitchover:
-		return fmt.Sprintf("appliance %s has handed over to %s", victim.name, heir.name)
+		return fmt.Sprintf("appliance %s has handed over to %s", victim.Name, heir.Name)
 	case faultPartition:
-		return fmt.Sprintf("appliance %s is cut off from the sync network; both live", victim.name)
+		return fmt.Sprintf("appliance %s is cut off from the sync network; both live", victim.Name)
 	default:
-		return fmt.Sprintf("all cables of appliance %s are pulled", victim.name)
+		return fmt.Sprintf("all cables of appliance %s are pulled", victim.Name)
 	}
 }
 
@@ -179,12 +180,12 @@ func (s *show) inject(ctx context.Context, victim *appliance) error {
 	case faultSwitchover:
 		return victim.handOver(ctx, s.opts.self)
 	case faultKill:
-		return victim.process().Kill()
+		return victim.Process().Kill()
 	case faultFreeze:
-		return victim.process().Stop()
+		return victim.Process().Stop()
 	case faultPartition:
 		others := []*lab.Host{s.pair.A, s.pair.B}
-		if victim.host == s.pair.A {
+		if victim.Host == s.pair.A {
 			others = others[1:]
 		} else {
 			others = others[:1]
@@ -192,13 +193,13 @@ func (s *show) inject(ctx context.Context, victim *appliance) error {
 		if s.pair.W != nil {
 			others = append(others, s.pair.W)
 		}
-		return s.pair.Sync.Partition([]*lab.Host{victim.host}, others)
+		return s.pair.Sync.Partition([]*lab.Host{victim.Host}, others)
 	case faultPowerOff:
 		// The cables first: of a host without power nobody hears that its processes end.
 		if err := s.plug(victim, false); err != nil {
 			return err
 		}
-		return victim.process().Kill()
+		return victim.Process().Kill()
 	default:
 		return s.plug(victim, false)
 	}
@@ -208,7 +209,7 @@ func (s *show) inject(ctx context.Context, victim *appliance) error {
 func (s *show) plug(a *appliance, in bool) error {
 	var errs []error
 	for _, n := range []*lab.Network{s.pair.Front, s.pair.Back, s.pair.Sync} {
-		errs = append(errs, n.PortOf(a.host).SetLink(in))
+		errs = append(errs, n.PortOf(a.Host).SetLink(in))
 	}
 	return errors.Join(errs...)
 }
@@ -216,13 +217,13 @@ func (s *show) plug(a *appliance, in bool) error {
 // repair undoes what inject did.
 func (s *show) repair(ctx context.Context, victim *appliance) error {
 	if m := victim.machine; m != nil {
-		if done, err := m.repair(ctx, s.fault, s.opts.self, victim); done {
+		if done, err := m.repair(ctx, s.fault, victim); done {
 			return err
 		}
 	}
 	switch s.fault {
 	case faultFreeze:
-		return victim.process().Cont()
+		return victim.Process().Cont()
 	case faultSwitchover:
 		return nil // nothing is broken
 	case faultPartition:
@@ -234,8 +235,7 @@ func (s *show) repair(ctx context.Context, victim *appliance) error {
 			return err
 		}
 	}
-	<-victim.process().Done()
-	return victim.start(s.opts.self)
+	return victim.Start(ctx)
 }
 
 // mend repairs what has failed and waits until a failure of the other one would cost nothing.
@@ -245,22 +245,22 @@ func (s *show) mend(ctx context.Context, round int, victim, heir *appliance, f *
 	}
 	f.repaired = time.Now()
 	if err := s.repair(ctx, victim); err != nil {
-		return fmt.Errorf("round %d: repair appliance %s: %w", round, victim.name, err)
+		return fmt.Errorf("round %d: repair appliance %s: %w", round, victim.Name, err)
 	}
 	if victim.machine != nil && s.fault != faultSwitchover {
 		s.view.say("%s", mended(s.fault, victim))
 	} else {
 		s.view.say("%s", map[string]string{
-			faultKill:       fmt.Sprintf("appliance %s is started again", victim.name),
-			faultPowerOff:   fmt.Sprintf("appliance %s has power again and is started", victim.name),
-			faultFreeze:     fmt.Sprintf("appliance %s wakes up", victim.name),
-			faultLinkDown:   fmt.Sprintf("the cables of appliance %s are plugged in again", victim.name),
+			faultKill:       fmt.Sprintf("appliance %s is started again", victim.Name),
+			faultPowerOff:   fmt.Sprintf("appliance %s has power again and is started", victim.Name),
+			faultFreeze:     fmt.Sprintf("appliance %s wakes up", victim.Name),
+			faultLinkDown:   fmt.Sprintf("the cables of appliance %s are plugged in again", victim.Name),
 			faultPartition:  "the sync network is whole again",
-			faultSwitchover: fmt.Sprintf("appliance %s is ready to come back", victim.name),
+			faultSwitchover: fmt.Sprintf("appliance %s is ready to come back", victim.Name),
 		}[s.fault])
 	}
-	what := fmt.Sprintf("appliance %s has joined again and the pair is in sync (round %d)", victim.name, round)
-	st, err := waitFor(ctx, rejoinTimeout, what, isInSync, heir, victim)
+	what := fmt.Sprintf("appliance %s has joined again and the pair is in sync (round %d)", victim.Name, round)
+	st, err := waitFor(ctx, rejoinTimeout, what, pair.InSync, heir, victim)
 	if err != nil {
 		return err
 	}
@@ -268,18 +268,13 @@ func (s *show) mend(ctx context.Context, round int, victim, heir *appliance, f *
 	f.learn(st[0])
 	f.RejoinMS = milliseconds(took)
 	victim.setAlive()
-	s.view.say("appliance %s is the standby and in sync again, %.0f ms later", victim.name, milliseconds(took))
+	s.view.say("appliance %s is the standby and in sync again, %.0f ms later", victim.Name, milliseconds(took))
 	return nil
-}
-
-// isInSync judges the answers of an active and its standby.
-func isInSync(st []control.Status) bool {
-	return st[0].Role == control.RoleActive && st[1].Role == control.RoleStandby && st[0].InSync && st[1].InSync
 }
 
 // wake a frozen appliance, which could not end otherwise; harmless to any other.
 func (s *show) wake(victim *appliance) {
 	if s.opts.fault == faultFreeze {
-		_ = victim.process().Cont()
+		_ = victim.Process().Cont()
 	}
 }

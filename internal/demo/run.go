@@ -14,6 +14,7 @@ import (
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
+	"lockstep/internal/pair"
 )
 
 const sampleEvery = 100 * time.Millisecond
@@ -24,6 +25,7 @@ type show struct {
 	view   *view
 	pair   *lab.PairLab
 	load   *load
+	nodes  *pair.Pair
 	vms    *machines  // nil: the appliances are processes
 	first  *appliance // active at the start
 	second *appliance
@@ -76,19 +78,19 @@ func run(ctx context.Context, opts options, v *view) (out verdict, err error) {
 		network.Offload = true // a virtual NIC carries whole superpackets
 	}
 	// The lab outlives ctx: the appliances get the chance to end in order.
-	pair, err := lab.Pair(context.WithoutCancel(ctx), lab.PairOptions{
+	l, err := lab.Pair(context.WithoutCancel(ctx), lab.PairOptions{
 		Servers: opts.servers(), Witness: opts.witness, Front: network, Back: network, Sync: network, Options: lab.Options{LogDir: opts.keepLogs},
 	})
 	if err != nil {
 		return out, err
 	}
 	defer func() {
-		if e := pair.Close(); e != nil && err == nil {
+		if e := l.Close(); e != nil && err == nil {
 			err = fmt.Errorf("close the lab: %w", e)
 		}
 	}()
-	s.pair = pair
-	defer s.endAppliances()
+	s.pair = l
+	defer s.end()
 	if err := s.bringUp(ctx, dir); err != nil {
 		return out, err
 	}
@@ -119,26 +121,14 @@ func (s *show) bringUp(ctx context.Context, dir string) (err error) {
 		servers = append(servers, s.pair.ServerAddr(i, false, 0).Addr().String())
 	}
 	s.view.say("client %s and %s -- {appliance a, appliance b} -- servers %s%s", lab.Client4, lab.Client6, strings.Join(servers, ", "), third)
-	configDir, keys, timing := dir, filepath.Join(dir, "keys"), strings.Join(s.opts.timing(), "")
-	if s.opts.keepLogs != "" {
-		configDir = s.opts.keepLogs
-	}
-	if err := s.makeAppliances(ctx, keys, dir, configDir); err != nil {
+	if err := s.makePair(ctx, dir); err != nil {
 		return err
-	}
-	if s.vms != nil {
-		timing = s.vms.timing("")
 	}
 	if s.opts.service != "" {
 		s.view.say("%s", s.opts.serviceStory())
 	}
 	if s.load, err = newLoad(ctx, s.pair, s.opts, dir); err != nil {
 		return err
-	}
-	if s.opts.witness {
-		if err := startWitness(s.pair.W, s.opts, keys, dir, configDir, timing); err != nil {
-			return err
-		}
 	}
 	if err := s.startPair(ctx); err != nil {
 		return err
@@ -150,60 +140,8 @@ func (s *show) bringUp(ctx context.Context, dir string) (err error) {
 		}
 	}
 	s.view.say("appliance %s (process %d) is active, %s (process %d) is its standby and in sync",
-		s.first.name, s.first.process().PID(), s.second.name, s.second.process().PID())
+		s.first.Name, s.first.Process().PID(), s.second.Name, s.second.Process().PID())
 	return nil
-}
-
-// makeAppliances makes keys and configurations of both, with the keys in the directory keys.
-func (s *show) makeAppliances(ctx context.Context, keys, dir, configDir string) (err error) {
-	if s.vms != nil {
-		err = s.vms.describe(ctx, s.opts.self, s.opts.servers(), s.opts.witness) // makes the keys, too
-	} else {
-		err = makeKeys(ctx, s.opts.self, keys)
-	}
-	if err != nil {
-		return err
-	}
-	for i, m := range []struct {
-		host *lab.Host
-		as   **appliance
-	}{{s.pair.A, &s.first}, {s.pair.B, &s.second}} {
-		if s.vms != nil {
-			*m.as, err = s.vms.newAppliance(m.host, i)
-		} else {
-			*m.as, err = newAppliance(m.host, s.opts, keys, dir, configDir)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// startPair starts both appliances and waits until they are in sync. Without a witness
-// the first one up is the active; with one the voters decide, once both are there.
-func (s *show) startPair(ctx context.Context) error {
-	if err := s.first.start(s.opts.self); err != nil {
-		return err
-	}
-	if !s.opts.witness {
-		isActive := func(st []control.Status) bool { return st[0].Role == control.RoleActive }
-		if _, err := waitFor(ctx, activeTimeout, "appliance a is active", isActive, s.first); err != nil {
-			return err
-		}
-	}
-	if err := s.second.start(s.opts.self); err != nil {
-		return err
-	}
-	second := false
-	_, err := waitFor(ctx, syncTimeout, "the pair is in sync", func(st []control.Status) bool {
-		second = isInSync([]control.Status{st[1], st[0]})
-		return second || isInSync(st)
-	}, s.first, s.second)
-	if second {
-		s.first, s.second = s.second, s.first
-	}
-	return err
 }
 
 // play runs the traffic and the fault, and judges.
@@ -211,7 +149,7 @@ func (s *show) play(ctx context.Context, out *verdict) error {
 	defer s.load.close()
 	traffics, stop := context.WithCancel(ctx)
 	defer stop()
-	out.ActiveBefore = s.first.name
+	out.ActiveBefore = s.first.Name
 	idleRunning := false
 	defer func() {
 		stop()
@@ -222,7 +160,7 @@ func (s *show) play(ctx context.Context, out *verdict) error {
 	if s.opts.idle > 0 {
 		idleRunning = true
 		if err := s.load.startIdle(traffics, s.opts.idle); err != nil {
-			return fmt.Errorf("%w%s", err, situation([]*appliance{s.first, s.second}))
+			return fmt.Errorf("%w%s", err, pair.Situation(s.first.Node, s.second.Node))
 		}
 		s.view.say("%d idle connections are open, over IPv4 and IPv6", s.opts.idle)
 	}
@@ -314,7 +252,7 @@ func rate(bytes int64, d time.Duration) float64 {
 func (s *show) activeName() string {
 	for _, a := range []*appliance{s.second, s.first} { // the one that took over counts first
 		if a.active() {
-			return a.name
+			return a.Name
 		}
 	}
 	return ""
@@ -329,12 +267,12 @@ func (s *show) conclude(ctx context.Context, out *verdict) {
 		who = last.heir
 	}
 	isActive := func(st []control.Status) bool { return st[0].Role == control.RoleActive }
-	st, err := waitFor(ctx, afterTimeout, fmt.Sprintf("appliance %s is active", who.name), isActive, who)
+	st, err := waitFor(ctx, afterTimeout, fmt.Sprintf("appliance %s is active", who.Name), isActive, who)
 	if err != nil {
 		out.Reasons = append(out.Reasons, err.Error())
 		return
 	}
-	out.ActiveAfter = who.name
+	out.ActiveAfter = who.Name
 	if last != nil {
 		if last.Active == "" { // the transfers ended before it was seen
 			s.tookOver(last)
@@ -344,21 +282,13 @@ func (s *show) conclude(ctx context.Context, out *verdict) {
 	}
 }
 
-// endAppliances lets the appliances remove what they made, which in their namespaces is only
-// politeness; the lab kills what is left.
-func (s *show) endAppliances() {
+// end lets the nodes remove what they made, which in their namespaces is only politeness; the lab
+// kills what is left.
+func (s *show) end() {
 	if s.load != nil {
 		s.load.close()
 	}
-	var wg sync.WaitGroup
-	for _, a := range []*appliance{s.second, s.first} {
-		if a == nil {
-			continue
-		}
-		a.client.Close()
-		if p := a.process(); p != nil && p.Running() {
-			wg.Go(func() { _ = p.Terminate(endGrace) })
-		}
+	if s.nodes != nil {
+		s.nodes.End()
 	}
-	wg.Wait()
 }

@@ -130,7 +130,7 @@ func (s *show) breakServers(ctx context.Context) {
 func (s *show) askAgain(ctx context.Context) {
 	for _, a := range []*appliance{s.first, s.second} {
 		if s.opts.service != "" && a.active() {
-			_, _ = a.status(ctx) // no answer: the last one stands
+			_, _ = a.Status(ctx) // no answer: the last one stands
 		}
 	}
 }
@@ -253,7 +253,7 @@ func (s *show) concludeServers(ctx context.Context, out *verdict) {
 		out.Reasons = append(out.Reasons, err.Error())
 		return
 	}
-	if out.ActiveAfter = who.name; out.ActiveAfter != out.ActiveBefore {
+	if out.ActiveAfter = who.Name; out.ActiveAfter != out.ActiveBefore {
 		s.unasked++
 	}
 	if n := len(s.failures); n > 0 {

@@ -127,10 +127,7 @@ func TestKeptConfigurationIsValid(t *testing.T) {
 		{fault: faultServerKill, protection: "log", direction: dirBoth, size: 100 << 20, rounds: 1},
 		{fault: faultServerRestart, protection: "log", direction: dirDownload, size: 1 << 30, rounds: 1},
 	} {
-		cfg, err := config.Parse([]byte(configuration("a", "/tmp/keys/a", "/tmp/state", "/tmp/a.sock", o)), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		cfg := o.configured(t)
 		s := cfg.Services[0]
 		if string(s.Protection) != o.protection || len(s.Servers) != 2*o.servers() || s.Health.HTTP != "/" {
 			t.Errorf("%+v", s)

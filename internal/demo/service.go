@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"lockstep/appliance/config"
 	"lockstep/internal/lab"
@@ -164,17 +165,16 @@ func hasUsers() bool {
 	return err != nil || size > 1
 }
 
-// lines of the service's configuration.
-func (o options) serviceLines() string {
-	s := o.real()
-	text := "    health: {interval: 2s, timeout: 2s, tcp: true}\n" // a killed one refuses at once; a busy one has time
-	if s.http && o.kept() {
-		text += "    protocol: http\n"
+// serving is what a real service's configuration has. A server that was killed refuses a probe at
+// once; a busy one has time.
+func (o options) serving(svc *config.Service) {
+	svc.Health = config.Health{Interval: 2 * time.Second, Timeout: 2 * time.Second, TCP: true, Canary: true}
+	if o.real().http && o.kept() {
+		svc.Protocol = config.ProtocolHTTP
 	}
 	if o.kept() {
-		text += fmt.Sprintf("    patience: %v\n", defaultPatience)
+		svc.Patience = defaultPatience
 	}
-	return text
 }
 
 // contentOf a server is the file that it serves.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"lockstep/appliance/config"
 	"lockstep/internal/lab/labtest"
 )
 
@@ -85,10 +84,7 @@ func TestServiceConfigurationIsValid(t *testing.T) {
 			if err := o.check(); err != nil || o.size != s.size || o.fault != fault || o.idle != 0 || o.protection != s.protections[0] {
 				t.Errorf("%s: %+v, %v", s.name, o, err)
 			}
-			cfg, err := config.Parse([]byte(configuration("a", "/tmp/keys/a", "/tmp/state", "/tmp/a.sock", o)), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			cfg := o.configured(t)
 			if got := cfg.Services[0]; string(got.Protection) != o.protection || len(got.Servers) != 2 || int(got.Listen[0].Port()) != s.port {
 				t.Errorf("%s: %+v", s.name, got)
 			}

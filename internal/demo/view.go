@@ -3,16 +3,12 @@ package demo
 import (
 	"fmt"
 	"io"
-	"math"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/term"
-
-	"lockstep/appliance/config"
 )
 
 // sample is one step of the timeline.
@@ -182,96 +178,6 @@ func (v *view) close() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.flush()
-}
-
-// verdict prints the end of the story.
-func (v *view) verdict(r verdict) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	fmt.Fprintln(v.out)
-	row := func(what, format string, args ...any) {
-		fmt.Fprintf(v.out, "  %-18s %s\n", what, fmt.Sprintf(format, args...))
-	}
-	where := "every one in its place"
-	if !r.Intact {
-		where = "NOT all in their place"
-	}
-	row("bytes checked", "%s, %s", humanBytes(r.Bytes), where)
-	row("connections kept", "%d of %d", r.Connections-r.ConnectionsLost, r.Connections)
-	if r.Service != "" && r.ClientStatus != nil {
-		client := fmt.Sprintf("%s, exit status %d; its file is what the servers have", r.Client, *r.ClientStatus)
-		if !r.Intact {
-			client = fmt.Sprintf("%s, exit status %d; its file is NOT what the servers have", r.Client, *r.ClientStatus)
-		}
-		if r.Resumed > 0 {
-			client += fmt.Sprintf("; run again %d times", r.Resumed)
-		}
-		row("client", "%s", client)
-	}
-	gap := fmt.Sprintf("%.1f ms", r.LongestGapMS)
-	if r.Fault != faultNone && r.LongestGapMS > 0 {
-		when := "after"
-		if r.GapAfterFaultMS < 0 {
-			when = "before"
-		}
-		gap += fmt.Sprintf(", beginning %.1f ms %s the fault", math.Abs(r.GapAfterFaultMS), when)
-	}
-	row("longest gap", "%s", gap)
-	if r.IdleAnswerMS > 0 {
-		row("idle connections", "all asked at once: slowest answer %.1f ms", r.IdleAnswerMS)
-	}
-	row("active", "%s before, %s after (fault: %s)", name(r.ActiveBefore), name(r.ActiveAfter), r.Fault)
-	if r.ServerBefore != "" {
-		row("server", "%s before, %s after (protection: %s)", r.ServerBefore, name(r.ServerAfter), r.Protection)
-	}
-	if r.ServerBefore != "" && r.Protection != string(config.ProtectGateway) {
-		row("failovers", "%d connections lost their server, %d went on with another one or the same restarted; %d differed",
-			r.ServersLost, r.Failovers, r.Divergences)
-	}
-	if r.Unasked > 0 {
-		row("without a fault", "%d takeovers: the machine is too busy for failure_timeout", r.Unasked)
-	}
-	if r.Rounds > 1 {
-		back := "in sync"
-		if r.ServerBefore != "" && slices.Contains(serverFaults, r.Fault) {
-			back = "in step"
-		}
-		row("rounds", "%d of %d, and %d times back %s", len(r.Failures), r.Rounds, r.Rejoins, back)
-		for _, f := range r.Failures {
-			if back == "in step" {
-				row(fmt.Sprintf("  round %d", f.Round), "%s", f.serverLine())
-				continue
-			}
-			line := fmt.Sprintf("%s failed, %s active: longest gap %.1f ms, takeover %.2f ms for %d legs",
-				f.Failed, name(f.Active), f.LongestGapMS, float64(f.TakeoverMicros)/1000, f.TakeoverLegs)
-			if f.RejoinMS > 0 {
-				line += fmt.Sprintf(", in sync %.0f ms after the repair (longest gap %.1f ms)", f.RejoinMS, f.RejoinGapMS)
-			}
-			row(fmt.Sprintf("  round %d", f.Round), "%s", line)
-		}
-	} else if r.TakeoverLegs > 0 {
-		row("takeover itself", "%.2f ms for %d legs", float64(r.TakeoverMicros)/1000, r.TakeoverLegs)
-	}
-	fmt.Fprintln(v.out)
-	switch {
-	case r.OK && r.Fault == faultPartition:
-		fmt.Fprintln(v.out, v.paint(styleGreen, "Every connection outlived the partition."))
-	case r.OK && r.Fault == faultSwitchover:
-		fmt.Fprintln(v.out, v.paint(styleGreen, "Every connection went over."))
-	case r.OK && r.Resumed > 0:
-		fmt.Fprintln(v.out, v.paint(styleGreen, "The file is whole. Under gateway its connection ended with its server; "+r.Client+", run again, went on with the other one."))
-	case r.OK && slices.Contains(serverFaults, r.Fault):
-		fmt.Fprintln(v.out, v.paint(styleGreen, "Every connection outlived its server."))
-	case r.OK && r.Fault != faultNone:
-		fmt.Fprintln(v.out, v.paint(styleGreen, "Every connection outlived its appliance."))
-	case r.OK:
-		fmt.Fprintln(v.out, v.paint(styleGreen, "Every connection is whole."))
-	default:
-		fmt.Fprintln(v.out, v.paint(styleRed, "Not everything survived:"))
-		for _, reason := range r.Reasons {
-			fmt.Fprintln(v.out, "  "+strings.ReplaceAll(reason, "\n", "\n  "))
-		}
-	}
 }
 
 // humanBytes is exact, with an approximation that can be read.

@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab"
+	"lockstep/internal/pair"
 	"lockstep/internal/vm"
 )
 
@@ -85,7 +86,7 @@ func (m *machine) command() (lab.Command, error) {
 		return lab.Command{}, err
 	}
 	program, args, err := m.Command()
-	return lab.Command{Name: "qemu", Path: program, Args: args, Environ: environment()}, err
+	return lab.Command{Name: "qemu", Path: program, Args: args, Environ: pair.Environment()}, err
 }
 
 // newMachines checks that machines can be run at all, and how.
@@ -107,86 +108,48 @@ func newMachines(ctx context.Context, opts options, dir string, v *view) (*machi
 }
 
 // describe writes the pair's description and lets `lockstep image config` make the volumes.
-func (m *machines) describe(ctx context.Context, self string, servers int, witness bool) error {
+func (m *machines) describe(ctx context.Context, self string, c *config.Config, witness bool) error {
 	path := filepath.Join(m.dir, "pair.yaml")
-	if err := os.WriteFile(path, []byte(m.description(servers, witness)), 0o600); err != nil {
+	text, err := pair.Description(c, witness)
+	if err == nil {
+		err = os.WriteFile(path, text, 0o600)
+	}
+	if err != nil {
 		return fmt.Errorf("write the pair's description: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, keysTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, self, "image", "config", "-c", path, "--out", m.dir)
-	cmd.Env = environment()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("lockstep image config: %w\n%s", err, indent(string(out)))
-	}
-	return nil
+	return command(ctx, self, "image", "config", "-c", path, "--out", m.dir)
 }
 
-// timing are lines of configuration for emulated machines.
-func (m *machines) timing(indent string) string {
-	if !m.accel.Slow() {
-		return ""
+// timing is changed for emulated machines.
+func (m *machines) timing(c *config.Config) {
+	if m.accel.Slow() {
+		c.Pair.Heartbeat, c.Pair.FailureTimeout = slowHeartbeat, slowTimeout
 	}
-	return fmt.Sprintf("%[1]sheartbeat: %[2]v\n%[1]sfailure_timeout: %[3]v\n", indent, slowHeartbeat, slowTimeout)
 }
 
-func (m *machines) description(servers int, witness bool) string {
-	third, thirdMachine := "none", ""
-	if witness {
-		third = fmt.Sprintf("%s:%d", lab.Witness4, witnessPort)
-		thirdMachine = "  " + witnessName + ": {witness: true}\n"
-	}
-	var list []string
-	for i := range servers {
-		list = append(list, fmt.Sprintf(`"10.20.0.%d:%d"`, 11+i, servicePort), fmt.Sprintf(`"[fd20::%d]:%d"`, 11+i, servicePort))
-	}
-	text := fmt.Sprintf(`pair:
-  name: %s
-  members: {a: "10.30.0.1:7400", b: "10.30.0.2:7400"}
-  witness: %s
-%snetworks:
-  front: {interface: front}
-  back: {interface: back, gateway: ["%s/24", "%s/64"]}
-services:
-  - name: demo
-    listen: ["%s:%d", "[%s]:%d"]
-    servers: [%s]
-machines:
-%s`, pairName, third, m.timing("  "), lab.BackGateway4, lab.BackGateway6, lab.VIP4, servicePort, lab.VIP6, servicePort, strings.Join(list, ", "), thirdMachine)
-	for i, node := range []string{"a", "b"} {
-		text += fmt.Sprintf(`  %[1]s:
-    links:
-      front: {mac: %[2]q, addresses: [203.0.113.%[5]d/24, "2001:db8::%[5]d/64"]}
-      back: {mac: %[3]q, addresses: [10.20.0.%[5]d/24, "fd20::%[5]d/64"]}
-      sync: {mac: %[4]q, addresses: [10.30.0.%[6]d/24]}
-`, node, mac(0, i), mac(1, i), mac(2, i), i+2, i+1)
-	}
-	return text
-}
-
-// mac of a machine's NIC, in QEMU's range.
-func mac(network, node int) string { return fmt.Sprintf("52:54:00:a%d:00:0%d", network, node+1) }
-
-// newAppliance makes the machine of a member; nothing runs yet.
-func (m *machines) newAppliance(host *lab.Host, node int) (*appliance, error) {
+// node makes the machine of a member; nothing runs yet.
+func (m *machines) node(host *lab.Host) (*pair.Node, *machine, error) {
 	dir := filepath.Join(m.dir, "machine-"+host.Name())
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("machine of %q: %w", host.Name(), err)
+		return nil, nil, fmt.Errorf("machine of %q: %w", host.Name(), err)
 	}
 	cfg := vm.Config{Image: m.image, Dir: dir, Accel: m.accel, Volumes: []string{filepath.Join(m.dir, host.Name()+".iso")}}
 	for network, ifname := range []string{lab.FrontIf, lab.BackIf, lab.SyncIf} {
 		tap, err := host.Tap(ifname)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		cfg.NICs = append(cfg.NICs, vm.NIC{Tap: tap, MAC: mac(network, node)})
+		cfg.NICs = append(cfg.NICs, vm.NIC{Tap: tap, MAC: pair.MAC(network, int(host.Name()[0]-'a'))})
 	}
-	a := &appliance{name: host.Name(), host: host, socket: cfg.Control(), machine: &machine{cfg}, slow: 1, poll: vmPoll, answerIn: vmAnswer}
+	own := &machine{cfg}
+	n := pair.NewNode(host, cfg.Control(), own.command)
+	n.Poll, n.AnswerIn = vmPoll, vmAnswer
 	if m.accel.Slow() {
-		a.slow = slowFactor
+		n.Slow = slowFactor
 	}
-	a.connect()
-	return a, nil
+	return n, own, nil
 }
 
 // vmDefaults are those that differ with machines, of flags that were not given.
@@ -225,7 +188,7 @@ func (o options) turn(round int) string {
 func (m *machine) inject(ctx context.Context, fault string, victim *appliance) (done bool, err error) {
 	switch fault {
 	case faultPowerOff:
-		return true, victim.process().Kill()
+		return true, victim.Process().Kill()
 	case faultReset:
 		return true, m.Reset(ctx)
 	case faultShutdown:
@@ -235,20 +198,12 @@ func (m *machine) inject(ctx context.Context, fault string, victim *appliance) (
 }
 
 // repair starts a machine that is off again; one that was reset starts by itself.
-func (m *machine) repair(ctx context.Context, fault, self string, victim *appliance) (done bool, err error) {
+func (m *machine) repair(ctx context.Context, fault string, victim *appliance) (done bool, err error) {
 	switch fault {
 	case faultReset:
 		return true, nil
 	case faultPowerOff, faultShutdown:
-		limit := time.Duration(victim.slow) * afterTimeout
-		select {
-		case <-victim.process().Done():
-			return true, victim.start(self)
-		case <-time.After(limit):
-			return true, fmt.Errorf("the machine of appliance %s is not off within %v", victim.name, limit)
-		case <-ctx.Done():
-			return true, ctx.Err()
-		}
+		return true, victim.Start(ctx)
 	}
 	return false, nil
 }
@@ -257,11 +212,11 @@ func (m *machine) repair(ctx context.Context, fault, self string, victim *applia
 func (m *machine) describe(fault string, victim *appliance) string {
 	switch fault {
 	case faultPowerOff:
-		return fmt.Sprintf("kill -9 %d: the machine of appliance %s loses its power", victim.process().PID(), victim.name)
+		return fmt.Sprintf("kill -9 %d: the machine of appliance %s loses its power", victim.Process().PID(), victim.Name)
 	case faultReset:
-		return fmt.Sprintf("the machine of appliance %s is reset", victim.name)
+		return fmt.Sprintf("the machine of appliance %s is reset", victim.Name)
 	case faultShutdown:
-		return fmt.Sprintf("somebody has pressed the power button of appliance %s's machine", victim.name)
+		return fmt.Sprintf("somebody has pressed the power button of appliance %s's machine", victim.Name)
 	}
 	return ""
 }
@@ -270,8 +225,8 @@ func (m *machine) describe(fault string, victim *appliance) string {
 func mended(fault string, victim *appliance) string {
 	switch fault {
 	case faultReset:
-		return fmt.Sprintf("the machine of appliance %s starts again", victim.name)
+		return fmt.Sprintf("the machine of appliance %s starts again", victim.Name)
 	default:
-		return fmt.Sprintf("the machine of appliance %s is switched on again", victim.name)
+		return fmt.Sprintf("the machine of appliance %s is switched on again", victim.Name)
 	}
 }

@@ -12,17 +12,24 @@ import (
 	"lockstep/appliance/config"
 	"lockstep/images/provision"
 	"lockstep/internal/lab/labtest"
+	"lockstep/internal/pair"
 	"lockstep/internal/vm"
 )
 
 func TestDescriptionIsValid(t *testing.T) {
 	for _, witness := range []bool{true, false} {
 		m := &machines{accel: vm.TCG("x")}
-		d, err := provision.Parse([]byte(m.description(2, witness)))
+		c := options{vm: "x"}.configuration()
+		m.timing(c)
+		text, err := pair.Description(c, witness)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d.Pair != pairName || strings.Join(d.Members, " ") != "a b" || (d.Witness == witnessName) != witness {
+		d, err := provision.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Pair != pairName || strings.Join(d.Members, " ") != "a b" || (d.Witness == pair.WitnessName) != witness {
 			t.Errorf("the pair is %+v", d)
 		}
 		cfg, err := config.Parse(d.Config["b"], nil)
@@ -31,7 +38,8 @@ func TestDescriptionIsValid(t *testing.T) {
 		}
 	}
 	fast := &machines{accel: vm.Accel{Name: "kvm"}}
-	if fast.timing("") != "" {
+	c := options{vm: "x"}.configuration()
+	if fast.timing(c); c.Pair.FailureTimeout != config.DefaultFailureTimeout {
 		t.Error("a real machine has other timing than the defaults")
 	}
 }

@@ -32,6 +32,8 @@ type Node struct {
 	// and by what everything that is waited for is stretched.
 	Poll, AnswerIn time.Duration
 	Slow           int
+	// Heard is called with each answer; nil: nobody listens.
+	Heard func(control.Status)
 
 	config, socket, identity string // paths
 	witnessed                bool
@@ -224,6 +226,9 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 	n.mu.Lock()
 	n.last, n.heard = s, true
 	n.mu.Unlock()
+	if n.Heard != nil {
+		n.Heard(s)
+	}
 	return s, nil
 }
 

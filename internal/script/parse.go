@@ -113,44 +113,13 @@ func (s *Script) step(st *Step, words, opts []string) error {
 		return st.parseWant(args, opts)
 	case "handshake":
 		st.Verb = v
-		for i := range st.Opts {
-			o, err := parseOpts("mss 1460,sackOK,TS,wscale 7", nil)
-			if n := min(i, len(opts)-1); n >= 0 && err == nil {
-				o, err = parseOpts(opts[n], nil)
-			}
-			if err != nil {
-				return err
-			}
-			st.Opts[i] = o
-		}
-		return nil
+		return st.parseHandshake(opts)
 	case "mute":
 		st.Verb, st.Side = v, arg(0)
 		return nil
 	case "forge":
 		st.Verb, st.Side = v, arg(0)
-		n, err := strconv.ParseInt(arg(2), 10, 64)
-		if err != nil {
-			return err
-		}
-		st.Out.Seq, st.Out.Ack = n, Next
-		if st.Out.Flags, err = parseFlags(arg(1)); err != nil {
-			return err
-		}
-		for i := 3; i+1 < len(args) && err == nil; i += 2 {
-			n, err = strconv.ParseInt(args[i+1], 10, 64)
-			switch args[i] {
-			case "ack":
-				st.Out.Ack = n
-			case "len":
-				st.Out.Len = int(n)
-			case "ts":
-				st.Out.Opts = &Opts{WScale: -1, TS: true, TSVal: uint32(n)}
-			default:
-				return fmt.Errorf("unknown word %q", args[i])
-			}
-		}
-		return err
+		return st.parseForge(arg(1), arg(2), args[min(3, len(args)):])
 	case "dropped":
 		st.Verb, st.Arg = v, arg(0)
 		return nil
@@ -181,6 +150,47 @@ func (s *Script) step(st *Step, words, opts []string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown step")
+}
+
+// parseHandshake reads the options of the client's and the server's SYN.
+func (st *Step) parseHandshake(opts []string) error {
+	for i := range st.Opts {
+		o, err := parseOpts("mss 1460,sackOK,TS,wscale 7", nil)
+		if n := min(i, len(opts)-1); n >= 0 && err == nil {
+			o, err = parseOpts(opts[n], nil)
+		}
+		if err != nil {
+			return err
+		}
+		st.Opts[i] = o
+	}
+	return nil
+}
+
+// parseForge reads a segment that its peer does not send: flags, number, and pairs of words.
+func (st *Step) parseForge(flags, number string, more []string) error {
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return err
+	}
+	st.Out.Seq, st.Out.Ack = n, Next
+	if st.Out.Flags, err = parseFlags(flags); err != nil {
+		return err
+	}
+	for i := 0; i+1 < len(more) && err == nil; i += 2 {
+		n, err = strconv.ParseInt(more[i+1], 10, 64)
+		switch more[i] {
+		case "ack":
+			st.Out.Ack = n
+		case "len":
+			st.Out.Len = int(n)
+		case "ts":
+			st.Out.Opts = &Opts{WScale: -1, TS: true, TSVal: uint32(n)}
+		default:
+			return fmt.Errorf("unknown word %q", more[i])
+		}
+	}
+	return err
 }
 
 func (s *Script) option(key, val string) error {

@@ -221,32 +221,7 @@ func (p *player) play(st *Step) error {
 		p.conn.Server.await, p.conn.Server.mayReset = true, true
 		p.rig.mu.Unlock()
 	case "sync":
-		j := p.rig.Journal()
-		switch st.Arg {
-		case "hold":
-			// After a takeover the sync link is as it is: nothing can be said in
-			// advance of what waits for it.
-			j.Hold(!p.rig.moved)
-		case "auto":
-			j.Hold(false)
-		case "lost":
-			if !p.rig.moved {
-				j.Lose()
-				p.alone = true
-			}
-		case "deliver", "confirm":
-			if p.rig.moved {
-				break
-			}
-			if err := p.wait(func() bool { return j.waits(st.Arg == "confirm") }, nil); err != nil {
-				return err
-			}
-			if st.Arg == "deliver" {
-				j.Deliver()
-			} else {
-				j.Confirm()
-			}
-		}
+		return p.sync(st.Arg)
 	case "advance":
 		p.rig.Journal().Advance(replication.Nanos(st.Span))
 	case "tick":
@@ -266,6 +241,37 @@ func (p *player) play(st *Step) error {
 		return p.rejoin(true)
 	case "gone":
 		return p.gone()
+	}
+	return nil
+}
+
+// sync is what becomes of what waits for the standby.
+func (p *player) sync(what string) error {
+	j := p.rig.Journal()
+	switch what {
+	case "hold":
+		// After a takeover the sync link is as it is: nothing can be said in
+		// advance of what waits for it.
+		j.Hold(!p.rig.moved)
+	case "auto":
+		j.Hold(false)
+	case "lost":
+		if !p.rig.moved {
+			j.Lose()
+			p.alone = true
+		}
+	case "deliver", "confirm":
+		if p.rig.moved {
+			break
+		}
+		if err := p.wait(func() bool { return j.waits(what == "confirm") }, nil); err != nil {
+			return err
+		}
+		if what == "deliver" {
+			j.Deliver()
+		} else {
+			j.Confirm()
+		}
 	}
 	return nil
 }
