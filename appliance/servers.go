@@ -12,6 +12,7 @@ import (
 	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/appliance/health"
+	"lockstep/appliance/pool"
 	"lockstep/appliance/relay"
 	"lockstep/internal/loglimit"
 	"lockstep/stack"
@@ -36,11 +37,14 @@ func (n *Node) makeServices() []*relay.Service {
 	for i := range n.cfg.Services {
 		c := &n.cfg.Services[i]
 		s := &relay.Service{
-			Name: c.Name, Listen: c.Listen, Servers: c.Servers,
+			Name: c.Name, Listen: c.Listen,
+			Pool: pool.New(pool.Config{
+				Servers: c.Servers, AnyFamily: c.Source == config.SourceGateway, Retry: c.Health.Interval, Policy: pool.First{},
+			}),
 			SourceGateway: c.Source == config.SourceGateway, Gateways: n.cfg.Networks.Back.Gateway,
 			MaxConns: c.Limits.Connections, MaxHalfOpen: c.Limits.HalfOpen, MaxSource: c.Limits.HalfOpenSource,
 			Keepalive: relay.Keepalive(c.Keepalive),
-			Idle:      c.Limits.Idle, DownFor: c.Health.Interval,
+			Idle:      c.Limits.Idle,
 		}
 		s.OnNoPort = func(server netip.AddrPort) {
 			n.log.Warn("no port is left for one more connection with a server: clients are turned away (another address in networks.back.gateway gives as many again)",
@@ -87,7 +91,7 @@ const canaryBefore = time.Second
 
 // lostServer remembers the last failover for the status, and logs each for who debugs.
 func (n *Node) lostServer(s *relay.Service, w *servers, l relay.Loss) {
-	addr := s.Servers[l.Server]
+	addr := s.Pool.Addr(l.Server)
 	if l.Replaced {
 		w.mu.Lock()
 		w.last.LastFailover = fmt.Sprintf("%s goes on for connection %d after %v (%s)", addr, l.Conn, l.Took.Round(100*time.Microsecond), l.Why)
@@ -102,7 +106,7 @@ func (n *Node) lostServer(s *relay.Service, w *servers, l relay.Loss) {
 // serverDiverged tells what a server has sent that is not what the client has, once per
 // server and minute in the log; the status has the newest.
 func (n *Node) serverDiverged(s *relay.Service, w *servers, d *relay.Divergence) {
-	addr := s.Servers[d.Server]
+	addr := s.Pool.Addr(d.Server)
 	w.mu.Lock()
 	w.last.LastDivergence = fmt.Sprintf("%s, connection %d: %s", addr, d.Conn, d)
 	w.last.DivergedAt = time.Now()
@@ -122,20 +126,20 @@ func (n *Node) watchServers(undo *closers) {
 		if c.Health.Off() || !asks(c) {
 			continue
 		}
-		stillDown := func(server int) { n.relay.SetHealth(s, server, false) }
-		w.prober = health.New(health.Config{Servers: c.Servers, Health: c.Health, StillDown: stillDown, Wanted: wanted(c, s)}, n.dialServer, func(server int, up bool, why string) {
+		w.prober = health.New(health.Config{Servers: c.Servers, Health: c.Health, Probed: s.Pool.Checked, Wanted: wanted(c, s)}, n.dialServer, func(server int, up bool, why string) {
 			if up {
 				n.log.Info("server is healthy", "service", c.Name, "server", c.Servers[server])
 			} else {
 				n.log.Warn("server fails its health check", "service", c.Name, "server", c.Servers[server], "why", why)
 			}
-			n.relay.SetHealth(s, server, up)
 		})
 		w.prober.Pause()
 		w.prober.Start()
 		undo.add("health checks", func() error { w.prober.Stop(); return nil })
-		s.Doubt = w.prober.Doubt
-		s.Alive = func(server int) { w.prober.Passed(server); nudge(w.used) }
+		s.Pool.Watched(pool.Watch{
+			Doubt: w.prober.Doubt,
+			Alive: func(server int) { w.prober.Passed(server); nudge(w.used) },
+		})
 		if s.Kept && c.Health.Canary {
 			n.holdCanaries(undo, w, c, s)
 		}
@@ -183,22 +187,6 @@ func (n *Node) probeServers(on bool) {
 // dialServer connects to a server from an address of this machine.
 func (n *Node) dialServer(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", a.String())
-}
-
-// checked reports whether anything is known of a server.
-func (n *Node) checked(service, server int) bool {
-	p := n.servers[service].prober
-	return p != nil && p.Status()[server].Known
-}
-
-// unhealthy says why a server is taken for down.
-func (n *Node) unhealthy(service, server int) string {
-	if p := n.servers[service].prober; p != nil {
-		if st := p.Status()[server]; !st.Up {
-			return st.Why
-		}
-	}
-	return "refused or did not answer"
 }
 
 // statusKept sums up what a service's connections have.

@@ -54,12 +54,10 @@ func (n *Node) Status() control.Status {
 		for _, l := range svc.Listen {
 			c.Listen = append(c.Listen, l.String())
 		}
-		for k, a := range svc.Servers {
-			b := control.Backend{Addr: a.String(), Healthy: n.relay.Healthy(svc, k), Checked: n.checked(i, k)}
-			if !b.Healthy {
-				b.Why = n.unhealthy(i, k)
-			}
-			c.Servers = append(c.Servers, b)
+		for k, server := range svc.Pool.Status() {
+			c.Servers = append(c.Servers, control.Backend{
+				Addr: svc.Pool.Addr(k).String(), Healthy: server.Up, Checked: server.Known, Why: server.Why,
+			})
 		}
 		if svc.Kept && n.getRole() == replication.RoleActive {
 			c.Kept = n.statusKept(svc)

@@ -30,10 +30,10 @@ type Dial func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
 type Config struct {
 	Servers []netip.AddrPort
 	Health  config.Health // as package config has checked it
-	// StillDown is told, as onChange is, each time that a server which is down has
-	// failed another probe; may be nil. Who uses a server although it was down learns
-	// so that it is down now, and not only was.
-	StillDown func(server int)
+	// Probed is told, as onChange is and before it, after each probe what the server is
+	// taken for now; may be nil. Who uses a server although it was down learns so that it
+	// is down now, and not only was.
+	Probed func(server int, up bool, why string)
 	// Wanted is asked before each periodic probe of a server that is up: false puts it
 	// off for an interval, since nothing depends on what it would find. nil: always.
 	Wanted func() bool
@@ -42,7 +42,6 @@ type Config struct {
 // Status is what is known of one server.
 type Status struct {
 	Up       bool          // a server that was never probed is taken for up
-	Known    bool          // it was probed, or serves clients
 	Why      string        // of Up, for people
 	Since    time.Time     // since when Up is what it is
 	Latency  time.Duration // of the last probe that succeeded; 0: none yet
@@ -188,7 +187,7 @@ func (p *Prober) Passed(server int) {
 	defer p.mu.Unlock()
 	if t := p.targets[server]; t.status.Up {
 		t.passed = time.Now()
-		t.status.Known, t.status.Why = true, "serves clients"
+		t.status.Why = "serves clients"
 	}
 }
 
@@ -364,11 +363,11 @@ func (p *Prober) landed(live context.Context, t *target, f *flight, err error) {
 	up, why := t.status.Up, t.status.Why
 	p.mu.Unlock()
 	f.land(err)
-	switch {
-	case up != was:
+	if p.cfg.Probed != nil {
+		p.cfg.Probed(t.server, up, why)
+	}
+	if up != was {
 		p.onChange(t.server, up, why)
-	case !up && p.cfg.StillDown != nil:
-		p.cfg.StillDown(t.server)
 	}
 }
 
@@ -377,7 +376,6 @@ func (p *Prober) landed(live context.Context, t *target, f *flight, err error) {
 func (p *Prober) judge(t *target, took time.Duration, err error) {
 	s := &t.status
 	s.Probes++
-	s.Known = true
 	was := s.Up
 	switch {
 	case err == nil:

@@ -31,7 +31,7 @@ type world struct {
 	dials   int
 	answer  func(n int) (net.Conn, error) // to the n-th dial, from 1; nil: alive
 	changes []string
-	down    int // probes that a server which was down has failed
+	down    int // probes after which a server was down
 }
 
 // alive is what a server answers that stays connected and says nothing.
@@ -44,12 +44,14 @@ func dead(int) (net.Conn, error) { return nil, errRefused }
 
 func newWorld(t *testing.T, health config.Health) *world {
 	w := &world{t: t, began: time.Now(), answer: alive}
-	stillDown := func(int) {
+	probed := func(_ int, up bool, _ string) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.down++
+		if !up {
+			w.down++
+		}
 	}
-	w.p = New(Config{Servers: []netip.AddrPort{somewhere}, Health: health, StillDown: stillDown}, w.dial, func(server int, up bool, why string) {
+	w.p = New(Config{Servers: []netip.AddrPort{somewhere}, Health: health, Probed: probed}, w.dial, func(server int, up bool, why string) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.changes = append(w.changes, fmt.Sprintf("%v: server %d up %v", time.Since(w.began), server, up))
@@ -133,8 +135,8 @@ func TestUpAndDown(t *testing.T) {
 		w.changed("2.04s: server 0 up false", "4.05s: server 0 up true")
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.down != 1 {
-			t.Errorf("told %d times that it is still down, want once", w.down)
+		if w.down != 2 {
+			t.Errorf("told %d times that it is down, want at 2.04 s and at 3.02 s", w.down)
 		}
 	})
 }

@@ -58,7 +58,7 @@ func Families() []Family {
 		{"lockstep_memory_limit_bytes", "Limit of lockstep_memory_buffered_bytes.", false, nil},
 
 		{"lockstep_service_connections", "Open connections of a service.", false, []string{"service"}},
-		{"lockstep_server_healthy", "1 if the server passes its health checks, or nobody has asked yet.", false, []string{"service", "server"}},
+		{"lockstep_server_healthy", "0 if the server fails its health check, or has refused a connection lately.", false, []string{"service", "server"}},
 		{"lockstep_server_checked", "1 if the server was asked, by a health check or by clients' connections in its place.", false, []string{"service", "server"}},
 		{"lockstep_kept", "Of connections that outlive their server: connections, replicas, in_step, orphans, log_bytes, lag_bytes.", false, []string{"service", "what"}},
 		{"lockstep_kept_events_total", "Of connections that outlive their server: server_lost, failover, replay, switched, claim_judged, digest_compared, divergence, unverified, given_up, log_full, too_slow, replay_refused.", true, []string{"service", "event"}},

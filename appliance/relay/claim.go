@@ -148,7 +148,7 @@ func (c *Conn) sourceFailed(r *replica, err error) {
 	}
 	switch c.judge(r.server) {
 	case claimDead:
-		c.r.health.down(c.svc, r.server)
+		c.svc.Pool.Refused(r.server)
 		c.lose(r, err.Error())
 	case claimAlive:
 		c.sourceDone(r)

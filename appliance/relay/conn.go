@@ -2,9 +2,11 @@ package relay
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"lockstep/appliance/pool"
 	"lockstep/replication"
 	"lockstep/stack"
 )
@@ -30,7 +32,7 @@ type Conn struct {
 
 	client, server *stack.Leg
 	phase          phase
-	tried          int // servers tried so far
+	tried          []int // servers that have refused it, or not answered
 	serverIdx      int
 	born           time.Duration
 	stepAt         atomic.Int64 // Duration of the last step: activity
@@ -212,7 +214,7 @@ func (c *Conn) stepDialing() {
 	}
 	if c.server != nil {
 		if c.server.Established() {
-			c.r.health.up(c.svc, c.serverIdx)
+			c.svc.Pool.Accepted(c.serverIdx)
 			c.open()
 			return
 		}
@@ -220,15 +222,15 @@ func (c *Conn) stepDialing() {
 		if err == nil {
 			return
 		}
-		c.r.health.down(c.svc, c.serverIdx)
+		c.svc.Pool.Refused(c.serverIdx)
 		c.server.Drop()
 		c.server = nil
-		if c.tried >= len(c.svc.Servers) {
-			c.giveUp(err)
-			return
-		}
+		c.tried = append(c.tried, c.serverIdx)
+		c.dial(err)
+		return
 	}
-	c.dial()
+	c.serverIdx = -1
+	c.dial(stack.ErrUnreachable)
 }
 
 // giveUp tells the client what it would learn without the gateway.
@@ -241,22 +243,23 @@ func (c *Conn) giveUp(err error) {
 	c.abort()
 }
 
-func (c *Conn) dial() {
-	for c.tried < len(c.svc.Servers) {
-		i, ok := c.r.health.pick(c.svc, c.client.Params().Remote.Addr().Is6(), c.tried, c.serverIdx)
-		c.tried++
+// dial asks the next server; err is what the client is told if there is none.
+func (c *Conn) dial(err error) {
+	tried := func(i int) bool { return slices.Contains(c.tried, i) }
+	for {
+		i, ok := c.svc.Pool.Next(pool.Want{Client: c.client.Params().Remote, After: c.serverIdx, Not: tried, Any: true})
 		if !ok {
-			continue
+			c.giveUp(err)
+			return
 		}
 		c.serverIdx = i
-		l, err := c.dialFirst(i)
-		if err != nil {
-			continue
+		var l *stack.Leg
+		if l, err = c.dialFirst(i); err == nil {
+			c.server = l
+			return
 		}
-		c.server = l
-		return
+		c.tried = append(c.tried, i)
 	}
-	c.giveUp(stack.ErrUnreachable)
 }
 
 // open hands the record to the journal and wires the streams.

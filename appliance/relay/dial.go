@@ -11,7 +11,7 @@ import (
 // dialServer opens a leg to the i-th server, from the client's address or from one of
 // our own.
 func (r *Relay) dialServer(c *Conn, i int, ev stack.Events) (*stack.Leg, error) {
-	svc, remote, client := c.svc, c.svc.Servers[i], c.client.Params().Remote
+	svc, remote, client := c.svc, c.svc.Pool.Addr(i), c.client.Params().Remote
 	var l *stack.Leg
 	var err error
 	if svc.SourceGateway || svc.onBack(client.Addr()) {

@@ -72,7 +72,7 @@ func (s *sample) from(off uint64, limit int) (bytes []byte) {
 // server does not follow the request again as far as the client is.
 type Divergence struct {
 	Conn   replication.ConnID
-	Server int // in Service.Servers
+	Server int // in Service.Pool
 	// Offset in the response, of the first byte that is known to differ; if Exact is
 	// false they differ somewhere between the last comparison and here.
 	Offset uint64

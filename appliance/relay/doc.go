@@ -1,11 +1,11 @@
 // Package relay carries bytes between the two legs of each connection.
 //
-// It owns: connections (a client leg and a server leg), the choice of a server,
+// It owns: connections (a client leg and a server leg), the dialling of servers,
 // the order of the handshakes, the two streams' offsets, ends and resets, idle
 // time-outs, and the workers that do all this without a goroutine per connection.
 //
 // It must not know: segments and sequence numbers (package stack), how records
-// reach the other appliance (Journal), or who is active.
+// reach the other appliance (Journal), which server is next (package pool), or who is active.
 //
 // A connection's way: the client's SYN waits while the server is dialled; when
 // the server has accepted, the record goes to the journal; when the journal has

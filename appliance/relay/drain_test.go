@@ -120,7 +120,7 @@ func TestServerGoneAfterItsEnd(t *testing.T) {
 			awaits(t, r, c, "the response", func(cl, _ script.State) bool { return cl.Received == 1002 })
 			send(c.Client, script.Next, 0, 1002)
 			awaits(t, r, c, "its acknowledgement", func(_, s script.State) bool { return s.Acked == 1002 })
-			r.Relay().SetHealth(svc, 0, false)
+			svc.Pool.Checked(0, false, "connection refused")
 			awaits(t, r, c, "the reset of the server", func(_, s script.State) bool { return s.Dead })
 			if g := r.Relay().Gauge(svc); g.Connections != 1 || g.Orphans != 0 {
 				t.Errorf("%+v: the connection waits for its client", g)

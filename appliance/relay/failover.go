@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"lockstep/appliance/pool"
 	"lockstep/replication"
 	"lockstep/stack"
 )
@@ -56,20 +57,20 @@ func (c *Conn) dismiss() {
 		err := r.leg.Err()
 		switch {
 		case err == nil && r == k.source && c.streams[replication.Response].finPassed:
-			if down, _ := c.r.health.probedDown(c.svc, r.server, r.born); down {
+			if down, _ := c.svc.Pool.Failing(r.server); down {
 				c.retire(r)
 			}
 		case err == nil && c.unhealthy(r):
 			c.lose(r, "its health check fails")
 		case err == nil && !r.leg.Established() && now-r.born > dialAnswer && r != k.source:
-			c.r.health.down(c.svc, r.server)
+			c.svc.Pool.Refused(r.server)
 			c.lose(r, "does not answer")
 		case err == nil:
 		case r == k.source:
 			c.sourceFailed(r, err)
 		default:
 			if r.at == 0 || err == stack.ErrRefused {
-				c.r.health.down(c.svc, r.server)
+				c.svc.Pool.Refused(r.server)
 			}
 			if err == stack.ErrReset {
 				c.refused(r, "was reset")
@@ -87,27 +88,34 @@ func (c *Conn) dismiss() {
 // the check itself may be wrong. Another one that was begun with in spite of the check,
 // because there was none better, has until a later check fails, or until there is one.
 func (c *Conn) unhealthy(r *replica) bool {
-	down, again := c.r.health.probedDown(c.svc, r.server, r.born)
+	down, checks := c.svc.Pool.Failing(r.server)
 	switch {
 	case !down:
 		return false
 	case r == c.kept.source:
 		return c.spare() || c.stands(r)
 	default:
-		return again || c.spare()
+		return checks > r.checks || c.spare()
 	}
 }
 
 // spare reports whether there is a server for another leg that is not known to be down.
 func (c *Conn) spare() bool {
-	k := c.kept
-	used := k.used()
-	for i := range c.svc.Servers {
-		if used>>uint(i)&1 == 0 && !k.plain && c.svc.fits(i, c.client.Params().Remote.Addr().Is6()) && !c.r.health.bad(c.svc, i) {
-			return true
-		}
+	if c.kept.plain {
+		return false
 	}
-	return false
+	_, ok := c.another(false)
+	return ok
+}
+
+// another is a server for another leg, which must not be known to be down unless any will
+// do.
+func (c *Conn) another(any bool) (int, bool) {
+	used := c.kept.used()
+	return c.svc.Pool.Next(pool.Want{
+		Client: c.client.Params().Remote, After: c.serverIdx, Any: any,
+		Not: func(i int) bool { return used>>uint(i)&1 == 1 },
+	})
 }
 
 // used are the servers that cannot be given another leg, by bit: those that have one,
@@ -126,7 +134,7 @@ func (c *Conn) stands(r *replica) bool {
 		if x == r || x.doubt || !x.leg.Established() {
 			continue
 		}
-		if down, _ := c.r.health.probedDown(c.svc, x.server, 0); !down {
+		if down, _ := c.svc.Pool.Failing(x.server); !down {
 			return true
 		}
 	}
@@ -328,7 +336,7 @@ func (c *Conn) recruit() {
 	}
 	have, want := len(k.replicas()), 1
 	if c.svc.Hot {
-		want = min(len(c.svc.Servers), maxReplicas)
+		want = min(c.svc.Pool.Len(), maxReplicas)
 	}
 	now := c.r.now()
 	if k.source == nil && c.hopeless(now, have) {
@@ -378,7 +386,7 @@ func (c *Conn) hopeless(now time.Duration, have int) bool {
 	case k.plain:
 		return true
 	}
-	all := uint64(1)<<uint(len(c.svc.Servers)) - 1
+	all := uint64(1)<<uint(c.svc.Pool.Len()) - 1
 	return now-k.lostAt >= c.svc.Patience || have == 0 && k.bad&all == all
 }
 
@@ -386,28 +394,17 @@ func (c *Conn) hopeless(now time.Duration, have int) bool {
 // diverged, and answers as far as we know. If none answers and the connection has no
 // server, the others are tried in turn.
 func (c *Conn) candidate() (int, bool) {
-	k := c.kept
-	used := k.used()
-	n := len(c.svc.Servers)
-	for pass := range 2 {
-		for d := range n {
-			i := (c.serverIdx + 1 + d) % n
-			if used>>uint(i)&1 == 1 || !c.svc.fits(i, c.client.Params().Remote.Addr().Is6()) {
-				continue
-			}
-			if pass == 0 && c.r.health.bad(c.svc, i) {
-				continue
-			}
-			if pass == 1 {
-				c.serverIdx = i // the next try begins behind it
-			}
-			return i, true
-		}
-		if k.source != nil || len(k.replicas()) > 0 {
-			break
-		}
+	if i, ok := c.another(false); ok {
+		return i, true
 	}
-	return 0, false
+	if len(c.kept.replicas()) > 0 {
+		return 0, false
+	}
+	i, ok := c.another(true)
+	if ok {
+		c.serverIdx = i // the next try begins behind it
+	}
+	return i, ok
 }
 
 // enlist dials a server, to tell it the request from the checkpoint on.
@@ -418,13 +415,14 @@ func (c *Conn) enlist(i int) {
 		written: k.ckpt[replication.Request], base: k.ckpt[replication.Response], at: k.ckpt[replication.Response],
 		agreed: k.ckpt[replication.Response],
 	}
+	_, r.checks = c.svc.Pool.Failing(i)
 	r.acked.Store(k.ckpt[replication.Request])
 	if k.ad != nil {
 		r.ad = c.svc.NewAdapter() // a checkpoint is like a beginning
 	}
 	l, err := c.r.dialServer(c, i, r)
 	if err != nil {
-		c.r.health.down(c.svc, i)
+		c.svc.Pool.Refused(i)
 		return
 	}
 	r.leg = l

@@ -18,6 +18,7 @@ func (c *Conn) keep() {
 	c.first = nil
 	k := newKept(c)
 	r.born = c.r.now()
+	_, r.checks = c.svc.Pool.Failing(r.server)
 	r.recorded.Store(true)
 	k.source = r
 	k.server = legRecord(r.leg.Params())
@@ -148,6 +149,7 @@ func (c *Conn) restoreKept(rec *replication.Continue, server stack.Params) error
 	k.seen.open.startAt(k.seen.end)
 	k.told.Store(k.seen.end)
 	r := &replica{c: c, server: c.serverIdx, start: rec.Record.Start, born: c.r.now(), written: sent}
+	_, r.checks = c.svc.Pool.Failing(r.server)
 	r.at, r.base = k.seen.end, dataEnd(resp)
 	r.acked.Store(sent)
 	r.recorded.Store(true)

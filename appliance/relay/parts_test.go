@@ -2,9 +2,7 @@ package relay
 
 import (
 	"bytes"
-	"net/netip"
 	"testing"
-	"time"
 
 	"lockstep/replication"
 )
@@ -57,33 +55,4 @@ func TestAfter(t *testing.T) {
 			t.Errorf("after %d: %q, %d bytes", skip, got, n)
 		}
 	}
-}
-
-func TestHealthPick(t *testing.T) {
-	now := time.Duration(0)
-	h := &health{failed: make(map[serverKey]time.Duration), probed: make(map[serverKey]time.Duration), now: func() time.Duration { return now }}
-	s := &Service{DownFor: 10 * time.Second, Servers: []netip.AddrPort{
-		netip.MustParseAddrPort("[fd00::1]:80"), netip.MustParseAddrPort("10.0.0.1:80"), netip.MustParseAddrPort("10.0.0.2:80"),
-	}}
-	pick := func(v6 bool, n, last, want int, fits bool) {
-		t.Helper()
-		if i, ok := h.pick(s, v6, n, last); i != want || ok != fits {
-			t.Errorf("attempt %d: server %d, %v; want %d, %v", n, i, ok, want, fits)
-		}
-	}
-	pick(false, 0, 0, 1, true) // the first of its family
-	pick(true, 0, 0, 0, true)
-	h.down(s, 1)
-	pick(false, 0, 0, 2, true)
-	pick(false, 1, 2, 0, false) // further attempts go round; the wrong family is passed over
-	pick(false, 2, 0, 1, true)
-	h.down(s, 2)
-	pick(false, 0, 0, 1, true) // all are down: the first
-	now = 10*time.Second + 1
-	pick(false, 0, 0, 1, true) // asked again
-	h.down(s, 1)
-	h.up(s, 2)
-	pick(false, 0, 0, 2, true)
-	s.SourceGateway = true
-	pick(false, 0, 0, 0, true) // any family will do
 }

@@ -50,7 +50,6 @@ type Relay struct {
 	engine  *stack.Engine
 	journal Journal
 	sched   *scheduler
-	health  health
 	start   time.Time
 
 	mu       sync.Mutex
@@ -77,10 +76,11 @@ func New(services []*Service, j Journal) *Relay {
 		done: make(chan struct{}), sched: newScheduler(runtime.GOMAXPROCS(0)),
 	}
 	r.bufPool.New = func() any { b := make([][]byte, 0, 64); return &b }
-	r.health.failed, r.health.probed = make(map[serverKey]time.Duration), make(map[serverKey]time.Duration)
-	r.health.now = r.now
 	for _, s := range services {
 		r.byName[s.Name] = s
+		if s.Kept {
+			s.Pool.OnCheck(func(again bool) { r.checked(s, again) })
+		}
 		for _, a := range s.Listen {
 			r.services[a] = s
 		}
@@ -96,7 +96,7 @@ func (r *Relay) SetEngine(e *stack.Engine) {
 	for a, s := range r.services {
 		e.Listen(a, s.MaxHalfOpen, cmp.Or(s.MaxSource, s.MaxHalfOpen))
 		if !s.SourceGateway {
-			e.Behind(a, s.Servers)
+			e.Behind(a, s.Pool.Servers())
 		}
 	}
 }
@@ -162,6 +162,17 @@ func (r *Relay) Lookup(id replication.ConnID) *Conn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.conns[id]
+}
+
+// checked is called after a health check that a server of s has failed, or after which it
+// is well again: kept connections that it serves go on with another one. That it still
+// fails is news only for who has tried it in its need.
+func (r *Relay) checked(s *Service, again bool) {
+	r.Each(func(c *Conn) {
+		if c.svc == s && (!again || c.gauge.orphan.Load()) {
+			r.sched.add(c, false)
+		}
+	})
 }
 
 // Each calls f for all connections; f must not call the relay.

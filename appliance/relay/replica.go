@@ -14,7 +14,8 @@ import (
 type replica struct {
 	c      *Conn
 	leg    *stack.Leg
-	server int // in Service.Servers
+	server int    // in Service.Pool
+	checks uint64 // that its server had failed when it was dialled
 	// start are the offsets in the connection's streams at which the leg's own begin:
 	// 0 for the first leg, the checkpoint for one that was replayed.
 	start [2]uint64

@@ -2,11 +2,11 @@ package relay
 
 import (
 	"net/netip"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"lockstep/appliance/adapter"
+	"lockstep/appliance/pool"
 	"lockstep/replication"
 )
 
@@ -14,7 +14,7 @@ import (
 type Service struct {
 	Name          string
 	Listen        []netip.AddrPort
-	Servers       []netip.AddrPort
+	Pool          *pool.Pool     // its servers
 	SourceGateway bool           // dial from Gateways instead of the client's address
 	Gateways      []netip.Prefix // addresses of our own on the back network, with its length
 	MaxConns      int            // further clients' SYNs are dropped
@@ -22,7 +22,6 @@ type Service struct {
 	MaxSource     int            // 0: as MaxHalfOpen
 	Idle          time.Duration  // 0: never
 	Keepalive     Keepalive
-	DownFor       time.Duration // a server that failed is asked again after this
 	// Drain is how long, after a reset, the other peer may acknowledge nothing of what
 	// was sent before it. 0: drainSilent.
 	Drain time.Duration
@@ -40,9 +39,6 @@ type Service struct {
 	// Ask probes a server at once and says on any goroutine whether it is alive; nil:
 	// every server is.
 	Ask func(server int, done func(alive bool))
-	// Alive and Doubt, if set, are told that a server has accepted a client's connection,
-	// and that it has refused one or not answered; they must not block.
-	Alive, Doubt func(server int)
 	// OnNoPort, if set, is told that no port is left for one more connection with a
 	// server; it must not block.
 	OnNoPort func(server netip.AddrPort)
@@ -57,14 +53,6 @@ type Service struct {
 
 // Conns counts the service's connections.
 func (s *Service) Conns() int { return int(s.conns.Load()) }
-
-// index is the server with that address; the first, if none has it.
-func (s *Service) index(a netip.AddrPort) int { return max(slices.Index(s.Servers, a), 0) }
-
-// fits reports whether the server's address family is the client's.
-func (s *Service) fits(i int, v6 bool) bool {
-	return s.SourceGateway || s.Servers[i].Addr().Is6() == v6
-}
 
 // Loss is one connection's loss of a server, or (Replaced) the end of it.
 type Loss struct {

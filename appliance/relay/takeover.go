@@ -98,7 +98,7 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 		return nil, fmt.Errorf("continue %s: client leg: %w", cp.Remote, err)
 	}
 	if keep {
-		c.serverIdx = svc.index(sp.Remote)
+		c.serverIdx = svc.Pool.Index(sp.Remote)
 		err = c.restoreKept(k, sp)
 	} else if c.server, err = r.engine.Restore(sp, sr, c); err == nil {
 		for i := range c.streams {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/pool"
 	"lockstep/appliance/relay"
 	"lockstep/internal/script"
 )
@@ -38,7 +39,7 @@ func newLost(t *testing.T, tune func(*relay.Service)) *lost {
 		s.Ask = func(_ int, done func(bool)) { done(false) } // a server that ends is dead
 		tune(s)
 		if l.svc != nil {
-			s.Servers = append(s.Servers, l.more...)
+			s.Pool = pool.New(pool.Config{Servers: append(s.Pool.Servers(), l.more...)})
 		}
 		l.svc = s
 	}})

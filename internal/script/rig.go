@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lockstep/appliance/pool"
 	"lockstep/appliance/relay"
 	"lockstep/replication"
 	"lockstep/stack"
@@ -122,15 +123,16 @@ func (r *Rig) build(active, standby *replication.Core) error {
 	g.dev = &monitored{End: near, rig: r, j: g.journal, check: !r.o.Light}
 	svc := &relay.Service{
 		Name: "web", Listen: []netip.AddrPort{vip4, other4, vip6}, MaxConns: 1 << 20, MaxHalfOpen: 1 << 16,
-		SourceGateway: r.o.SourceGateway, Gateways: []netip.Prefix{netip.PrefixFrom(gateway4, 24), netip.PrefixFrom(gateway6, 64)}, DownFor: time.Nanosecond,
-		Servers: []netip.AddrPort{server4},
+		SourceGateway: r.o.SourceGateway, Gateways: []netip.Prefix{netip.PrefixFrom(gateway4, 24), netip.PrefixFrom(gateway6, 64)},
 	}
 	if r.o.Cookies || r.o.HalfOpen > 0 {
 		svc.MaxHalfOpen = r.o.HalfOpen
 	}
+	server := server4
 	if r.o.V6 {
-		svc.Servers = []netip.AddrPort{server6}
+		server = server6
 	}
+	svc.Pool = pool.New(pool.Config{Servers: []netip.AddrPort{server}, AnyFamily: r.o.SourceGateway})
 	if r.o.Tune != nil {
 		r.o.Tune(svc)
 	}
