@@ -144,9 +144,9 @@ func (l *Leg) noteTimestamp(val uint32) {
 // retransmission time-out to minutes. Zero is no echo.
 func (l *Leg) echo() uint32 {
 	if l.restored && !l.tsKnown {
-		return 0
+		return l.lateEcho(0)
 	}
-	return l.p.PeerTS
+	return l.lateEcho(l.p.PeerTS)
 }
 
 // echoIn returns the echo that netstack is to see. One of a former active's stamp

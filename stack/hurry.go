@@ -29,12 +29,14 @@ const (
 // answered takes a pure ACK of a probed leg's peer for the answer to a probe. It
 // reports whether an ACK of the wrap is to leave at once: the probe's own was not taken,
 // since the probe lies before the peer's window, and those before may be lost. The peer's
-// SND.NXT tells what is in flight. Once for each time that it was asked. ecr is its echo.
-func (l *Leg) answered(s *segment, ecr uint32) bool {
+// SND.NXT tells what is in flight. Once for each time that it was asked. tsVal is its stamp,
+// ecr its echo.
+func (l *Leg) answered(s *segment, tsVal, ecr uint32) bool {
 	if !l.probed || s.segLen() > 0 {
 		return false
 	}
 	l.probed = false
+	l.freshen(tsVal)
 	l.peerNxt, _ = l.rxOffset(s.tcp.SequenceNumber())
 	if l.missing() && !l.finHeld {
 		l.startProbing()

@@ -216,6 +216,11 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 	if tcp.Flags()&header.TCPFlagAck == 0 {
 		return vDeliver, nil
 	}
+	withheld := l.withholds()
+	if ts >= 0 && l.repeats(s) {
+		l.freshen(tsVal)
+		l.unheard = false
+	}
 	ack := tcp.AckNumber()
 	off, ok := near(l.txNxt, ack-(l.p.ISS+1))
 	if ok && tcp.Flags()&(header.TCPFlagSyn|header.TCPFlagRst) == 0 && l.acceptable(s) {
@@ -233,11 +238,11 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 			// connection would hang. It is news; the rest counts when the
 			// endpoint has sent that far.
 			l.engine.C.Clamped.Add(1)
-			reply = l.learnPeerAck(s, off, ecr)
+			reply = l.learnPeerAck(s, off, tsVal, ecr)
 			off = l.txNxt
 			ack = l.txSeq(off)
 		}
-		if (l.restored || l.resumed) && reply == nil && l.answered(s, ecr) {
+		if (l.restored || l.resumed) && reply == nil && l.answered(s, tsVal, ecr) {
 			reply = l.ackNow
 		}
 		if off > l.txUna {
@@ -250,6 +255,9 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 			l.locatedNow()
 		}
 	}
+	if withheld && !l.unheard && reply == nil {
+		reply = l.payOwed
+	}
 	l.finishIn(tcp, opts, sack, ack)
 	return vDeliver, reply
 }
@@ -258,12 +266,12 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 // txNxt. Whatever we said from a lower sequence number it has discarded unread,
 // the acknowledgement with it (RFC 9293, 3.10.7.4, first check): say it again
 // from where the peer is.
-func (l *Leg) learnPeerAck(s *segment, off uint64, ecr uint32) answer {
+func (l *Leg) learnPeerAck(s *segment, off uint64, tsVal, ecr uint32) answer {
 	if off <= l.peerAck {
 		return nil
 	}
 	l.peerAck = off
-	if l.aheadSaid++; l.answered(s, ecr) || l.aheadSaid <= aheadAnswers {
+	if l.aheadSaid++; l.answered(s, tsVal, ecr) || l.aheadSaid <= aheadAnswers {
 		return l.ackNow
 	}
 	return l.challenge()

@@ -156,12 +156,14 @@ type Leg struct {
 	heardAt  atomic.Int64 // when the peer has said something, by Engine.tick
 
 	// Timestamps (RFC 7323). p.PeerTS is TS.Recent if tsKnown: it was, at tsAt.
-	tsKnown bool
-	tsAt    time.Duration
-	staleTS uint32        // restored: the peer's stamp that netstack was given in place of TS.Recent
-	tsBorn  uint32        // restored: our stamp when the endpoint was made
-	bornAt  time.Duration // restored: and when that was
-	ownEcho bool          // restored: the peer has echoed a stamp of this endpoint
+	tsKnown    bool
+	tsAt       time.Duration
+	staleTS    uint32        // restored: the peer's stamp that netstack was given in place of TS.Recent
+	tsBorn     uint32        // restored: our stamp when the endpoint was made
+	bornAt     time.Duration // restored: and when that was
+	ownEcho    bool          // restored: the peer has echoed a stamp of this endpoint
+	freshTS    uint32        // echoed until freshUntil in place of an older one: see late.go
+	freshUntil time.Duration
 
 	// Probing, see probe.go.
 	probing    bool // the prober has it

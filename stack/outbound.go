@@ -189,8 +189,12 @@ func (l *Leg) stampOut(o []byte) (changed bool) {
 		put32(o[2:], now)
 		changed = true
 	}
-	if l.restored && be32(o[6:]) == l.staleTS {
+	ecr := be32(o[6:])
+	if l.restored && ecr == l.staleTS {
 		put32(o[6:], l.echo())
+		changed = true
+	} else if late := l.lateEcho(ecr); late != ecr {
+		put32(o[6:], late)
 		changed = true
 	}
 	return changed
@@ -342,6 +346,9 @@ func (l *Leg) gate() uint64 {
 	if l.restored && l.peerAck > l.txUna && l.rxFin > 0 {
 		n = min(n, l.rxFin-1)
 	}
+	if l.withholds() {
+		n = min(n, l.rxAcked)
+	}
 	return n
 }
 
@@ -449,7 +456,7 @@ func (l *Leg) payOwed() []byte {
 	}
 	ack = max(ack, l.rxAcked)
 	m := made{flags: header.TCPFlagAck, seq: l.txSeq(max(l.txNxt, l.peerAck)), ack: l.rxSeq(ack), window: l.windowTo(ack, edge)}
-	m.opts = l.ackOptions(o.tsEcr, o.sack[:o.sackN])
+	m.opts = l.ackOptions(l.lateEcho(o.tsEcr), o.sack[:o.sackN])
 	l.left(ack, edge)
 	l.engine.C.AcksOwed.Add(1)
 	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
