@@ -1,6 +1,10 @@
 package stack
 
-import "time"
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
 
 // A sender that has sent something again takes its round trip from the stamp that we echo
 // (RFC 7323, 4.1). What netstack echoes is the stamp of the segment that it acknowledges. Where
@@ -50,4 +54,39 @@ func (l *Leg) lateEcho(ecr uint32) uint32 {
 // was kept through a silence. mu is held.
 func (l *Leg) withholds() bool {
 	return l.unheard && l.p.TS && l.probesSent <= withheldProbes
+}
+
+// owe notes the acknowledgement that the gate keeps back. mu is held.
+func (l *Leg) owe(ack, edge uint64, opts []byte, ts, sack int) {
+	l.owed.set, l.owed.ack, l.owed.edge = true, ack, edge
+	l.owed.sackN = 0
+	if sack >= 0 {
+		l.owed.sackN = uint8(copy(l.owed.sack[:], opts[sack:sack+int(opts[sack+1])]))
+	}
+	if ts >= 0 {
+		l.owed.tsEcr = be32(opts[ts+6:])
+	}
+}
+
+// payOwed makes the ACK that the gate now permits, or nil if none is owed.
+// outMu and mu are held.
+func (l *Leg) payOwed() []byte {
+	o := &l.owed
+	if !o.set || l.state != stAttached || l.err != nil {
+		return nil
+	}
+	ack := min(o.ack, l.gate())
+	if ack == o.ack {
+		o.set = false
+	}
+	edge := l.edge(ack, o.edge)
+	if ack <= l.rxAcked && edge <= l.rxEdge {
+		return nil
+	}
+	ack = max(ack, l.rxAcked)
+	m := made{flags: header.TCPFlagAck, seq: l.txSeq(max(l.txNxt, l.peerAck)), ack: l.rxSeq(ack), window: l.windowTo(ack, edge)}
+	m.opts = l.ackOptions(l.lateEcho(o.tsEcr), o.sack[:o.sackN])
+	l.left(ack, edge)
+	l.engine.C.AcksOwed.Add(1)
+	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
 }

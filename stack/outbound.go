@@ -376,17 +376,6 @@ func (l *Leg) left(ack, edge uint64) {
 	l.rxEdge = max(l.rxEdge, ack+uint64(l.windowTo(ack, edge))<<l.ws)
 }
 
-func (l *Leg) owe(ack, edge uint64, opts []byte, ts, sack int) {
-	l.owed.set, l.owed.ack, l.owed.edge = true, ack, edge
-	l.owed.sackN = 0
-	if sack >= 0 {
-		l.owed.sackN = uint8(copy(l.owed.sack[:], opts[sack:sack+int(opts[sack+1])]))
-	}
-	if ts >= 0 {
-		l.owed.tsEcr = be32(opts[ts+6:])
-	}
-}
-
 // Permit moves the gate: ACKs may cover everything below off. If one is owed it
 // leaves now.
 func (l *Leg) Permit(off uint64) {
@@ -437,29 +426,6 @@ func (l *Leg) Open() {
 	if b != nil {
 		l.engine.emitMade(b)
 	}
-}
-
-// payOwed makes the ACK that the gate now permits, or nil if none is owed.
-// outMu and mu are held.
-func (l *Leg) payOwed() []byte {
-	o := &l.owed
-	if !o.set || l.state != stAttached || l.err != nil {
-		return nil
-	}
-	ack := min(o.ack, l.gate())
-	if ack == o.ack {
-		o.set = false
-	}
-	edge := l.edge(ack, o.edge)
-	if ack <= l.rxAcked && edge <= l.rxEdge {
-		return nil
-	}
-	ack = max(ack, l.rxAcked)
-	m := made{flags: header.TCPFlagAck, seq: l.txSeq(max(l.txNxt, l.peerAck)), ack: l.rxSeq(ack), window: l.windowTo(ack, edge)}
-	m.opts = l.ackOptions(l.lateEcho(o.tsEcr), o.sack[:o.sackN])
-	l.left(ack, edge)
-	l.engine.C.AcksOwed.Add(1)
-	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
 }
 
 // ackOptions appends the options of an ACK made by the wrap.

@@ -117,7 +117,7 @@ func (c *Conn) restoreKept(rec *replication.Continue, server stack.Params) error
 	k := newKept(c)
 	k.restored = true
 	req, resp := &rec.Streams[replication.Request], &rec.Streams[replication.Response]
-	k.server, k.start = rec.Record.Server, rec.Record.Start
+	k.server, k.start = legRecord(server), rec.Record.Start // by this appliance's clock, for the next standby
 	sent := min(req.Delivered, dataEnd(req))
 	if l := rec.Log; l != nil {
 		k.ckpt = l.Checkpoint
