@@ -26,6 +26,7 @@ type oracle struct {
 	epoch  uint64
 	active *node
 	inSync bool
+	holder int // life of the standby that is in sync: the next one has nothing
 }
 
 func (o *oracle) First(n *node) uint64 {
@@ -38,7 +39,7 @@ func (o *oracle) Epoch() uint64 { return o.epoch }
 
 func (o *oracle) InSync(n *node) {
 	if o.active == n {
-		o.inSync = true
+		o.inSync, o.holder = true, n.w.other(n).life
 	}
 }
 
@@ -55,8 +56,8 @@ func (o *oracle) Take(n *node) (epoch uint64, whole, ok bool) {
 	if serves && (o.active == n || !o.inSync) {
 		return 0, false, false
 	}
-	// An active that has restarted has forgotten what it served.
-	whole = o.inSync && o.active != n
+	// Who has restarted has forgotten what it served, or held.
+	whole = o.inSync && o.active != n && o.holder == n.life
 	if o.active != n {
 		o.active.muted = true
 	}

@@ -74,6 +74,15 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
+// TestBothCrash plays a world in which the standby dies, and then the active before it has
+// noticed: the standby's next incarnation holds nothing, whatever the arbiter has heard of
+// the one before.
+func TestBothCrash(t *testing.T) {
+	if r := runTwice(t, Config{Seed: 7798, Fault: -1, Kind: -1}); r.Seen.StartedEmpty == 0 {
+		t.Errorf("nobody starts empty: %+v", r.Seen)
+	}
+}
+
 // TestCrashAtEveryStep crashes the active, and cuts the link, before each single
 // step of a few worlds.
 func TestCrashAtEveryStep(t *testing.T) {
