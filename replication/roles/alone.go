@@ -272,7 +272,7 @@ func (r *Alone) tickBereft(now Nanos) {
 	case now > r.freshUntil():
 		r.giveUp(now, "the active may have gone on without this standby")
 	case now >= r.a.Heard()+r.cfg.FailureTimeout && !r.a.CutOff():
-		r.takeOver(now, r.a.Epoch()+1, "the active is silent")
+		r.takeOver(now, r.a.Epoch()+1, ActiveSilent)
 	}
 }
 

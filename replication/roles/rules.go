@@ -131,5 +131,9 @@ const (
 // HandingOver is the Stage of an active whose hand-over is under way.
 const HandingOver = "handing over"
 
+// ActiveSilent is why a standby without a witness takes over from one that nobody has
+// proved dead.
+const ActiveSilent = "the active is silent"
+
 // HandOverLimit bounds a hand-over: after it the active goes on, if it still may.
 const HandOverLimit = 2000 * millis

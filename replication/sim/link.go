@@ -93,7 +93,7 @@ func (p *pipe) arriveLater(n int) {
 
 func (p *pipe) arrive(n int) {
 	w := p.s.w
-	if w.quorum != nil && w.blocked(p.from.machine, p.to.machine) {
+	if w.driven != nil && w.blocked(p.from.machine, p.to.machine) {
 		w.after(w.between(millis, 20*millis), func() { p.arrive(n) }) // sent again
 		return
 	}

@@ -50,7 +50,7 @@ func TestLoneFaultAtEveryStep(t *testing.T) {
 	n := 2 * (last - first)
 	_, seen, pair, lone := playAll(t, n, func(i int) Config {
 		step := first + i/2
-		return Config{Seed: uint64(6004 + i%2), Fault: step, Kind: FaultKind(step % int(numSingle)), Alone: true}
+		return Config{Seed: uint64(6004 + i%2), Fault: step, Kind: singleKinds[step%len(singleKinds)], Alone: true}
 	})
 	t.Logf("%d faults: %+v %+v", n, seen, lone)
 	if lone.TookOver == 0 || pair.HandOver == 0 || lone.WentOn == 0 || seen.HeldRequest+seen.HeldResponse == 0 || lone.Lost > 0 {

@@ -82,7 +82,7 @@ func (l *lonely) Release()                 { l.core.PeerLost() }
 
 func (l *lonely) Continue(epoch uint64, _ nanos, why string) error {
 	l.w.logf("%s takes over: %s", l.name, why)
-	return l.w.continuesAlone(l, epoch)
+	return l.w.continuesAlone(l, epoch, why)
 }
 
 func (l *lonely) StartEmpty(epoch uint64, why, _ string) { l.w.startsAlone(l, epoch, why) }

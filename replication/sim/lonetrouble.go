@@ -1,142 +1,42 @@
 package sim
 
-import "lockstep/replication"
-
-// Faults of a world without a witness.
-const (
-	Reset        = numFaults + iota // a middlebox ends the session while both live
-	HostOff                         // the active's host goes: nobody says so
-	FreezeEither                    // for less than the lease, or for longer than StartEmptyAfter
-	SyncOneWay                      // one direction of the sync network
-	SyncBoth                        // both
-	Unplug                          // all cables of one
-	Switchover                      // asked for by the operator
-	Claim                           // a stranger claims the virtual addresses, once
-	BackOnly                        // the front and the back cable of one
-	numSingle
-	Newcomer   = numSingle + iota - numFaults // the standby dies, its successor finds the holder standing still
-	Succeeded                                 // the active stands still, its successor dies when it wakes
-	BothGo                                    // both processes die
-	BothFreeze                                // both stand still, and wake
-	numRough
-	Split // all networks between the two
-	numSplit
-)
-
-// goWrongAlone does something bad, or just something, and comes again.
-func (w *world) goWrongAlone() {
-	if w.healed {
-		return
-	}
-	if w.single && (!w.wholeNow() || w.faultsSince(w.now) > 0) {
-		w.after(50*millis, w.goWrongAlone)
-		return
-	}
-	last := int(numSingle)
-	switch {
-	case w.split:
-		last = int(numSplit)
-	case !w.single:
-		last = int(numRough)
-	}
-	w.strikeAlone(FaultKind(w.rng.IntN(last)))
-	w.after(w.between(20*millis, 800*millis), w.goWrongAlone)
-}
-
-// strikeAlone makes a fault happen now.
-func (w *world) strikeAlone(kind FaultKind) {
-	d := w.between(20*millis, 900*millis)
-	n := w.nodes[w.rng.IntN(2)]
-	o := w.other(n)
-	a := w.serves()
-	switch kind {
-	case CrashActive, HostOff, CrashStandby:
-		if a == nil {
-			return
-		}
-		if kind == CrashStandby {
-			a = w.other(a)
-		}
-		a.crashAlone(kind == HostOff || w.chance(0.2))
-	case CutLink, Reset:
-		w.logf("reset")
-		w.felt(0)
-		w.reset()
-	case FreezeEither:
-		if w.chance(0.2) {
-			d += w.startEmpty
-			w.loneSeen.LongFreeze++
-		}
-		n.freeze(d)
-	case SyncOneWay:
-		w.block(d, n.machine, o.machine)
-	case SyncBoth, Split:
-		w.block(d, n.machine, o.machine)
-		w.block(d, o.machine, n.machine)
-		if kind == Split {
-			w.logf("the networks are cut, too")
-			w.loneSeen.LANCut++
-			w.lanCut++
-			w.after(d+w.between(0, 200*millis), func() { w.lanCut = max(w.lanCut-1, 0) })
-		}
+// strikeAlone is for what only a world without a witness has.
+func (w *world) strikeAlone(h hit) {
+	n, o := w.nodes[h.m.id], w.nodes[h.o.id]
+	switch h.kind {
 	case Unplug:
-		w.block(d, n.machine, o.machine)
-		w.block(d, o.machine, n.machine)
-		w.unplug(n, d)
+		w.sever(h)
+		w.unplug(n, h.d)
 	case BackOnly:
-		w.felt(d)
-		w.unplug(n, d)
+		w.felt(h.d)
+		w.unplug(n, h.d)
 		w.after(w.between(0, 20*millis), func() { // as fitness.go has it
 			if n.alive && w.unplugged[n.id] > 0 && w.unplugged[o.id] == 0 {
 				n.shell.loop(n.shell.switchover)
 			}
 		})
-	case Switchover:
-		if a != nil {
-			a.shell.loop(a.shell.switchover)
-		}
 	case Claim:
 		w.claim()
-	default:
-		w.strikeTwice(kind, a)
-	}
-}
-
-// strikeTwice is for what is two faults at a time.
-func (w *world) strikeTwice(kind FaultKind, a *node) {
-	d := w.between(50*millis, 900*millis)
-	switch kind {
+	case Split:
+		w.sever(h)
+		w.logf("the networks are cut, too")
+		w.loneSeen.LANCut++
+		w.lanCut++
+		w.after(h.d+w.between(0, 200*millis), func() { w.lanCut = max(w.lanCut-1, 0) })
 	case Newcomer:
-		if a == nil {
+		if h.a == nil {
 			return
 		}
 		w.loneSeen.Newcomer++
-		w.other(a).crashAlone(false)
+		w.other(h.a).machine.crash(false, false)
 		w.after(w.between(0, 200*millis), func() {
 			if !w.healed {
-				a.freeze(w.between(50*millis, 2*w.startEmpty))
-			}
-		})
-	case Succeeded:
-		if a == nil {
-			return
-		}
-		a.freeze(d)
-		w.after(d-w.between(0, 50*millis), func() {
-			if s := w.serves(); s != nil && s != a && !w.healed {
-				s.crashAlone(w.chance(0.5))
-			}
-		})
-	case BothGo:
-		w.nodes[0].crashAlone(false)
-		w.after(w.between(0, 200*millis), func() {
-			if !w.healed {
-				w.nodes[1].crashAlone(false)
+				h.a.freeze(w.between(50*millis, 2*w.startEmpty))
 			}
 		})
 	case BothFreeze:
-		w.nodes[0].freeze(d)
-		w.nodes[1].freeze(d + w.between(0, 50*millis))
+		h.m.freeze(h.d)
+		h.o.freeze(h.d + w.between(0, 50*millis))
 	}
 }
 
@@ -184,28 +84,4 @@ func (w *world) resolve() {
 		return
 	}
 	w.after(1000*millis, w.resolve)
-}
-
-// crashAlone ends a process, or its host.
-func (n *node) crashAlone(dark bool) {
-	w := n.w
-	if !n.alive {
-		return
-	}
-	w.logf("crash of %s, host off %v", n.name, dark)
-	if w.serves() == n {
-		w.seen.CrashActive++
-		if w.inside {
-			w.seen.CrashInSnapshot++
-		}
-	}
-	if o := w.other(n); n.core.Role() == replication.RoleActive && o.alive && o.shell.speaks() {
-		w.dropped(n.alone(), n.table) // it may be one of two that have gone on
-	}
-	n.stop()
-	n.dark = dark
-	w.broken(n)
-	d := w.between(30*millis, 700*millis)
-	w.felt(d + 5*w.failure)
-	n.begins(d)
 }

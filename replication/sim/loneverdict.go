@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"lockstep/replication"
+	"lockstep/replication/roles"
 )
 
 // excused: more has gone wrong than a pair without a witness promises to survive.
@@ -64,9 +65,32 @@ func (w *world) goesOnAlone(l *lonely) {
 	w.tenure, l.table.astray = l.ten, true
 }
 
+// inTrueTime is when the machine's clock says at.
+func (m *machine) inTrueTime(at nanos) nanos {
+	return (at - m.offset) - (at-m.offset)*m.ppm/(1_000_000+m.ppm)
+}
+
+// checkGap: l takes over because t's appliance is silent. If that lives it has been silent
+// for longer than clocks of these speeds may come apart, though nobody has told it to be.
+func (w *world) checkGap(l *lonely, t *tenure) {
+	o := t.node
+	if !o.alive || o.life != t.life || o.core.Role() != replication.RoleActive || w.excused() {
+		return
+	}
+	span := func(d nanos, m *machine) nanos { return d - d*m.ppm/(1_000_000+m.ppm) }
+	least := span(w.failure, l.machine) - span(replication.LeaseTime(w.failure), o.machine) - micros // rounding
+	if gap := w.now - o.inTrueTime(o.alone().Lease()); gap < least {
+		w.failf("%s takes over %d us after the end of %s's lease, not %d us", l.name, gap/micros, o.name, least/micros)
+	}
+	w.loneSeen.FromLiving++
+}
+
 // continuesAlone is a takeover of what the active of our last session has served.
-func (w *world) continuesAlone(l *lonely, epoch uint64) error {
+func (w *world) continuesAlone(l *lonely, epoch uint64, why string) error {
 	t := l.followed.serves
+	if why == roles.ActiveSilent {
+		w.checkGap(l, t)
+	}
 	if t.solo {
 		w.failf("%s continues connections although %s went on without it (invariant 5)", l.name, t.node.name)
 	}

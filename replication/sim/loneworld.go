@@ -1,15 +1,9 @@
 package sim
 
-import (
-	"fmt"
-
-	"lockstep/replication"
-	"lockstep/replication/roles"
-)
+import "lockstep/replication/roles"
 
 // duo is what a world without a witness has more than one with.
 type duo struct {
-	startEmpty nanos
 	// single: a fault strikes only when the pair is whole again after the one before.
 	// Then everything is promised.
 	single bool
@@ -27,39 +21,24 @@ type duo struct {
 type LoneSometimes struct {
 	Single, Rough, Split                     int // worlds
 	TookOver, TookOverDead, WentOn, Newcomer int
+	FromLiving                               int
 	StartedEmpty, StartedOverHolder          int
 	StepDown, GaveUp, Proved                 int
 	Claim, Unplugged, LANCut, LongFreeze     int
 	WokeMute, TwoSpoke, Astray, Lost         int
 }
 
-func (w *world) startLone(cfg Config) {
-	w.quorum = &quorum{left: -1}
+// chooseAlone draws what only a world without a witness has.
+func (w *world) chooseAlone(cfg Config) {
 	w.duo = &duo{}
-	p := &w.plan
-	w.faults, p.snapshotFault = nil, nil
-	p.syncDelay, p.syncJitter = min(p.syncDelay, 5*millis), min(p.syncJitter, 2*millis)
-	w.heartbeat, w.failure = 20*millis, 100*millis
-	for _, l := range []*replication.Limits{&p.limits, &p.standbyLimits} {
-		l.Heartbeat, l.FailureTimeout = w.heartbeat, w.failure
-	}
+	w.plan.snapshotFault = nil
 	w.startEmpty = w.between(1500*millis, 4000*millis)
-	w.loop = w.between(100*micros, 3*millis)
-	switch {
-	case w.chance(0.15):
-		w.loop = 30 * millis
-	case w.chance(0.05):
-		w.loop = 200 * millis
-	}
-	if p.loss > 0 {
-		w.lossLAN = p.loss
-	}
+	w.lossLAN = w.plan.loss
 	w.pausing = w.chance(0.5)
 	w.chaos = w.between(2000*millis, 6000*millis)
 	if cfg.Fault >= 0 {
 		w.chaos = 2000 * millis
 	}
-	p.span = w.chaos
 	switch {
 	case cfg.Fault >= 0 || w.chance(0.5):
 		w.single = true
@@ -70,24 +49,6 @@ func (w *world) startLone(cfg Config) {
 	default:
 		w.loneSeen.Rough++
 	}
-	for i := range w.machines {
-		m := &machine{w: w, name: string("abw"[i]), id: i, offset: w.between(0, 1000*millis)}
-		m.ppm = []nanos{-10000, 10000, w.between(-10000, 10000)}[w.rng.IntN(3)]
-		w.machines[i] = m
-		if i < 2 {
-			w.nodes[i] = &node{machine: m}
-			m.begins(w.between(0, 50*millis))
-		}
-	}
-	if cfg.Fault >= 0 {
-		w.faults = append(w.faults, fault{cfg.Fault, cfg.Kind})
-	} else {
-		w.after(w.between(300*millis, 900*millis), w.goWrongAlone)
-	}
-	w.dialSoon()
-	for i := range 3 + w.rng.IntN(6) {
-		w.flows = append(w.flows, newFlow(w, i))
-	}
 }
 
 func (w *world) aloneConfig(n *node) roles.AloneConfig {
@@ -95,67 +56,6 @@ func (w *world) aloneConfig(n *node) roles.AloneConfig {
 		Smaller: n.id == 0, Heartbeat: w.heartbeat, FailureTimeout: w.failure,
 		StartEmptyAfter: w.startEmpty, Settle: 300 * millis,
 	}
-}
-
-func (w *world) runLone() {
-	for w.err == nil {
-		if len(w.faults) > 0 && w.steps >= w.faults[0].step && !w.healed && w.wholeNow() {
-			kind := w.faults[0].kind
-			w.faults = w.faults[1:]
-			w.strikeAlone(kind)
-		}
-		if w.now >= w.chaos && !w.healed {
-			w.heal()
-			w.lanCut, w.unplugged = 0, [2]int{}
-		}
-		if w.healed && w.loneConverged() {
-			w.logf("converged")
-			return
-		}
-		if w.steps++; w.steps > maxSteps || w.now > w.chaos+healWithin+4*w.startEmpty {
-			w.failf("no convergence: %s%s", w.unfinished(), w.standingAlone())
-			return
-		}
-		w.next()
-		w.check()
-		w.checkLone()
-		w.lookForSnapshot()
-	}
-}
-
-// wholeNow: one speaks, the other one could take its place.
-func (w *world) wholeNow() bool {
-	a := w.serves()
-	return a != nil && !a.frozen && !w.other(a).frozen && w.inSession() && a.core.Stats().CanTakeOver && w.other(a).alone().whole()
-}
-
-// loneConverged: the pair is whole, every connection has come to its end.
-func (w *world) loneConverged() bool {
-	for _, f := range w.flows {
-		if !f.over() {
-			return false
-		}
-	}
-	if !w.wholeNow() {
-		return false
-	}
-	a := w.serves()
-	o := w.other(a)
-	st, sb := a.core.Stats(), o.core.Stats()
-	if st.LagBytes > 0 || st.Outstanding > 0 || a.core.Flushable() || o.core.Flushable() {
-		return false
-	}
-	return w.final(a, st, sb)
-}
-
-func (w *world) standingAlone() string {
-	out := ""
-	for _, n := range w.nodes {
-		l := n.alone()
-		out += fmt.Sprintf("\n%s alive %v frozen %v %s, %v in %d, silent %v, session %v, whole %v, vip %v", n.name, n.alive, n.frozen,
-			l.rules.Stage(), n.core.Role(), n.core.Epoch(), n.silent(), n.session != nil, l.whole(), w.vip == n)
-	}
-	return out
 }
 
 // overLAN sends between the two on the front or the back network.

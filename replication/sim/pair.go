@@ -7,27 +7,31 @@ import (
 	"lockstep/replication/arbiter"
 )
 
-// quorum is what a world with voters has more: the network between the three, what the
-// observer knows of their decisions, and what has gone wrong.
-type quorum struct {
-	machines [3]*machine
-	cut      [3][3]int // how many faults block that direction now
+// driven is what a world without an oracle has: the network between the machines, what
+// the observer knows of who has served, and what has gone wrong.
+type driven struct {
+	machines [3]*machine // without a witness the third does nothing
+	cut      [3][3]int   // how many faults block that direction now
 	sessions []*session
-	boots    uint64
 
-	heartbeat, failure, patience   nanos
+	heartbeat, failure, startEmpty nanos
 	loop                           nanos // how late a role loop is, at most
-	lossVotes, dupVotes, slowVotes float64
-	lateVotes                      nanos
-	persistCrash                   float64
 	chaos                          nanos // how long faults last
-	handOvers                      bool  // mostly hand-overs
-	left                           int   // faults still to come; negative: no limit
 
-	epoch    uint64 // newest that any voter knows
+	epoch    uint64 // newest that any voter knows, or has been served
 	spoken   uint64 // newest in which anybody has said anything
 	tenure   *tenure
 	troubles []trouble
+}
+
+// voting is what a world with voters has more.
+type voting struct {
+	boots                          uint64
+	lossVotes, dupVotes, slowVotes float64
+	lateVotes                      nanos
+	persistCrash                   float64
+	handOvers                      bool // mostly hand-overs
+	left                           int  // faults still to come; negative: no limit
 }
 
 // tenure is one appliance's time as the active.
@@ -51,32 +55,74 @@ const (
 	never      = nanos(1) << 60
 )
 
+// startPair makes a world of two appliances that decide with a witness or, if cfg.Alone,
+// without.
 func (w *world) startPair(cfg Config) {
-	w.quorum = &quorum{left: -1}
+	w.driven, w.voting = &driven{}, &voting{left: -1}
 	p := &w.plan
 	w.faults = nil
-	if p.snapshotFault != nil {
-		p.snapshotFault.kind = []FaultKind{CrashActive, CrashStandby, PowerOff, CutLink}[w.rng.IntN(4)]
-	}
 	p.syncDelay, p.syncJitter = min(p.syncDelay, 5*millis), min(p.syncJitter, 2*millis)
 	w.heartbeat, w.failure = 20*millis, 100*millis
 	for _, l := range []*replication.Limits{&p.limits, &p.standbyLimits} {
 		l.Heartbeat, l.FailureTimeout = w.heartbeat, w.failure
 	}
-	w.patience = w.between(300*millis, 800*millis)
 	w.loop = w.between(100*micros, 3*millis)
 	switch {
 	case w.chance(0.15):
 		w.loop = 30 * millis
-	case w.chance(0.05):
+	case w.chance(0.1):
 		w.loop = 200 * millis
 	}
+	if cfg.Alone {
+		w.chooseAlone(cfg)
+	} else {
+		w.chooseVoters(cfg)
+	}
+	p.span = w.chaos
+	for i := range w.machines {
+		m := &machine{w: w, name: string("abw"[i]), id: i, offset: w.between(0, 1000*millis)}
+		m.ppm = []nanos{-10000, 10000, w.between(-10000, 10000)}[w.rng.IntN(3)]
+		w.machines[i] = m
+		if i < 2 {
+			w.nodes[i] = &node{machine: m}
+		}
+		if cfg.Alone {
+			continue
+		}
+		m.voter = &voter{}
+	}
+	for _, m := range w.machines {
+		if m.id < 2 || m.voter != nil {
+			m.begins(w.between(0, 50*millis))
+		}
+	}
+	if cfg.Fault >= 0 {
+		p.snapshotFault = nil
+		w.faults = append(w.faults, fault{cfg.Fault, cfg.Kind})
+		if cfg.Second > 0 {
+			w.faults = append(w.faults, fault{cfg.Second, cfg.SecondKind})
+		}
+	} else {
+		w.after(w.between(300*millis, 900*millis), w.goWrong)
+	}
+	w.dialSoon()
+	for i := range 3 + w.rng.IntN(6) {
+		w.flows = append(w.flows, newFlow(w, i))
+	}
+}
+
+// chooseVoters draws what only a world with voters has.
+func (w *world) chooseVoters(cfg Config) {
+	p := &w.plan
+	if p.snapshotFault != nil {
+		p.snapshotFault.kind = []FaultKind{CrashActive, CrashStandby, HostOff, CutLink}[w.rng.IntN(4)]
+	}
+	w.startEmpty = w.between(300*millis, 800*millis)
 	if w.chance(0.5) {
 		w.lossVotes, w.dupVotes, w.slowVotes = w.rng.Float64()*0.1, w.rng.Float64()*0.05, w.rng.Float64()*0.1
 	}
 	w.lateVotes = w.between(millis, 300*millis)
 	w.chaos = w.between(1200*millis, 3000*millis)
-	p.span = w.chaos
 	w.handOvers = w.chance(0.2)
 	if w.chance(0.3) {
 		w.left = 1 + w.rng.IntN(2)
@@ -86,29 +132,8 @@ func (w *world) startPair(cfg Config) {
 	if w.handOvers {
 		p.loss, p.flip = 0, 0
 	}
-	for i := range w.machines {
-		m := &machine{w: w, name: string("abw"[i]), id: i, offset: w.between(0, 1000*millis), voter: &voter{}}
-		m.ppm = []nanos{-10000, 10000, w.between(-10000, 10000)}[w.rng.IntN(3)]
-		w.machines[i] = m
-		if i < 2 {
-			w.nodes[i] = &node{machine: m}
-		}
-	}
 	if cfg.Fault >= 0 {
-		w.left, w.persistCrash, p.snapshotFault = 0, 0, nil
-		w.faults = append(w.faults, fault{cfg.Fault, cfg.Kind})
-		if cfg.Second > 0 {
-			w.faults = append(w.faults, fault{cfg.Second, cfg.SecondKind})
-		}
-	} else {
-		w.after(w.between(300*millis, 900*millis), w.goWrong)
-	}
-	for _, m := range w.machines {
-		m.begins(w.between(0, 50*millis))
-	}
-	w.dialSoon()
-	for i := range 3 + w.rng.IntN(6) {
-		w.flows = append(w.flows, newFlow(w, i))
+		w.left, w.persistCrash = 0, 0
 	}
 }
 
@@ -132,9 +157,10 @@ func (m *machine) begins(d nanos) {
 	})
 }
 
+// runPair executes events until all is done after the heal, or too much has happened.
 func (w *world) runPair() {
 	for w.err == nil {
-		if len(w.faults) > 0 && w.steps >= w.faults[0].step && !w.healed {
+		if len(w.faults) > 0 && w.steps >= w.faults[0].step && !w.healed && (w.duo == nil || w.wholeNow()) {
 			kind := w.faults[0].kind
 			w.faults = w.faults[1:]
 			w.strikePair(kind)
@@ -146,13 +172,21 @@ func (w *world) runPair() {
 			w.logf("converged")
 			return
 		}
-		if w.steps++; w.steps > maxSteps || w.now > w.chaos+healWithin {
+		limit := w.chaos + healWithin
+		if w.duo != nil {
+			limit += 4 * w.startEmpty
+		}
+		if w.steps++; w.steps > maxSteps || w.now > limit {
 			w.failf("no convergence: %s%s", w.unfinished(), w.standing())
 			return
 		}
 		w.next()
 		w.check()
-		w.checkPair()
+		if w.duo != nil {
+			w.checkLone()
+		} else {
+			w.checkPair()
+		}
 		w.lookForSnapshot()
 	}
 }
@@ -164,26 +198,29 @@ func (w *world) heal() {
 	w.plan.loss, w.plan.dup, w.plan.flip = 0, 0, 0
 	w.lossVotes, w.dupVotes, w.slowVotes = 0, 0, 0
 	w.cut = [3][3]int{}
+	if w.duo != nil {
+		w.lanCut, w.unplugged = 0, [2]int{}
+	}
 	for _, m := range w.machines {
 		m.wake()
 	}
 }
 
-// pairConverged: three voters vote, one appliance is active, the other one in sync
-// and known to be, every connection has come to its end.
+// pairConverged: one appliance is active, the other one in sync and known to be, every
+// connection has come to its end.
 func (w *world) pairConverged() bool {
 	for _, f := range w.flows {
 		if !f.over() {
 			return false
 		}
 	}
-	a := w.serves()
-	if a == nil || !w.inSession() || !a.core.Stats().CanTakeOver {
+	if !w.wholeNow() {
 		return false
 	}
+	a := w.serves()
 	o := w.other(a)
 	for _, m := range w.machines {
-		if !m.alive || !m.joined || m.state.Active != a.self || m.state.Standby != o.self {
+		if w.duo == nil && (!m.alive || !m.joined || m.state.Active != a.self || m.state.Standby != o.self) {
 			return false
 		}
 	}
@@ -194,14 +231,27 @@ func (w *world) pairConverged() bool {
 	return w.final(a, st, sb)
 }
 
-// standing says where the voters stand, for a failure.
+// wholeNow: one speaks, the other one could take its place.
+func (w *world) wholeNow() bool {
+	a := w.serves()
+	if a == nil {
+		return false
+	}
+	o := w.other(a)
+	return !a.frozen && !o.frozen && w.inSession() && a.core.Stats().CanTakeOver && o.core.Role() == replication.RoleStandby && o.core.InSync()
+}
+
+// standing says where all stand, for a failure.
 func (w *world) standing() string {
 	out := ""
 	for _, m := range w.machines {
-		out += fmt.Sprintf("\n%v alive %v frozen %v joined %v state %+v", m.self, m.alive, m.frozen, m.joined, m.state)
+		out += fmt.Sprintf("\n%s alive %v frozen %v", m.name, m.alive, m.frozen)
+		if m.voter != nil {
+			out += fmt.Sprintf(", %v joined %v state %+v", m.self, m.joined, m.state)
+		}
 		if m.id < 2 {
 			n := w.nodes[m.id]
-			out += fmt.Sprintf(" %v in %d, %s, silent %v, session %v, in sync %v, vip %v",
+			out += fmt.Sprintf(", %v in %d, %s, silent %v, session %v, in sync %v, vip %v",
 				n.core.Role(), n.core.Epoch(), n.shell.rules.Stage(), n.silent(), n.session != nil, n.core.InSync(), w.vip == n)
 		}
 	}

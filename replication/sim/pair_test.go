@@ -107,7 +107,7 @@ func TestPairFaultAtEveryStep(t *testing.T) {
 	if *oneSeed >= 0 {
 		t.Skip("one seed only")
 	}
-	kinds := []FaultKind{CrashActive, PowerOff, CrashWipe, CutLink, CrashStandby, FreezeAny, SwitchOver, CrashVoter}
+	kinds := []FaultKind{CrashActive, HostOff, CrashWipe, CutLink, CrashStandby, FreezeAny, SwitchOver, CrashVoter}
 	first, last := 300, 500
 	if testing.Short() {
 		last = 340

@@ -31,7 +31,7 @@ func (m *machine) vote() {
 	m.calls, m.state, m.counted = nil, arbiter.State{}, arbiter.Counters{}
 	core, err := arbiter.New(arbiter.Config{
 		Self: m.self, Appliances: [2]string{"a", "b"}, Witness: "w",
-		Heartbeat: w.heartbeat, FailureTimeout: w.failure, Patience: w.patience, Stored: m.disk,
+		Heartbeat: w.heartbeat, FailureTimeout: w.failure, Patience: w.startEmpty, Stored: m.disk,
 	})
 	if err != nil {
 		w.failf("%s begins to vote: %v", m.name, err)

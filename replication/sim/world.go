@@ -84,7 +84,8 @@ type world struct {
 	snapshots [][2]int
 	inside    bool // of the last of them
 
-	*quorum  // nil in an oracle world
+	*driven  // nil in an oracle world
+	*voting  // the same
 	*duo     // nil unless the pair has no witness
 	pairSeen PairSometimes
 
@@ -149,12 +150,9 @@ func Run(cfg Config) Result {
 	w.choose(cfg)
 	w.choosePatience(cfg)
 	switch {
-	case cfg.Voters:
+	case cfg.Voters, cfg.Alone:
 		w.startPair(cfg)
 		w.runPair()
-	case cfg.Alone:
-		w.startLone(cfg)
-		w.runLone()
 	default:
 		w.start()
 		w.run()
