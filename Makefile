@@ -59,9 +59,11 @@ image-lock: ## pin the Debian packages of the image to what Debian has now
 vm-demo: build image ## watch a connection outlive a virtual machine (root, QEMU)
 	bin/lockstep demo --vm bin/image
 
-check: ## gofmt and vet
+check: ## gofmt, vet, staticcheck, and no function that nobody calls
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt'ed:"; gofmt -l .; exit 1; }
 	go vet ./...
+	go tool -modfile=tools/go.mod staticcheck ./...
+	@dead=$$(go tool -modfile=tools/go.mod deadcode -test ./...) && test -z "$$dead" || { echo "nobody calls:"; echo "$$dead"; exit 1; }
 
 clean: ## remove what was built
 	rm -rf bin

@@ -227,7 +227,7 @@ func TestServerLeg(t *testing.T) {
 
 // Without a standby that might continue with the leg before, nothing is waited for.
 func TestServerLegUnprotected(t *testing.T) {
-	p, a, s := openLogged(t, Limits{})
+	p, a, _ := openLogged(t, Limits{})
 	leg := testRecord(12).Server
 	must(t, a.ServerLeg(p.now, 1, &leg, [2]uint64{}))
 	a.PeerLost()
@@ -242,7 +242,7 @@ func TestServerLegUnprotected(t *testing.T) {
 	// Refused by the standby while the leg is under way.
 	p = joined(t, Limits{})
 	p.node["s"].lim.MaxHeldPerStream = 3
-	a, s = p.node["a"], p.node["s"]
+	a, s := p.node["a"], p.node["s"]
 	must(t, a.Open(p.now, loggedRecord(1)))
 	must(t, a.Data(p.now, 1, Request, 0, []byte("too much"), false))
 	must(t, a.ServerLeg(p.now, 1, &leg, [2]uint64{}))
@@ -254,7 +254,7 @@ func TestServerLegUnprotected(t *testing.T) {
 		t.Fatal("kept")
 	}
 	// Its protection is being taken back: the standby may still continue the leg before.
-	p, a, s = openLogged(t, Limits{MaxHeldPerStream: 10})
+	p, a, _ = openLogged(t, Limits{MaxHeldPerStream: 10})
 	must(t, a.Data(p.now, 1, Request, 0, []byte("more than ten"), false))
 	must(t, a.ServerLeg(p.now, 1, &leg, [2]uint64{}))
 	if r := a.Ready(); len(r.Legs) != 0 {

@@ -46,7 +46,6 @@ type bench struct {
 	tsval      uint32
 	stamped    bool // tsval is valid
 	leg        *stack.Leg
-	seq        uint32 // next of the client's stream, offset
 	iss        uint32 // the engine's
 }
 

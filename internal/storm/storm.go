@@ -207,8 +207,7 @@ func (s *storm) faults(ctx context.Context, begin time.Time) error {
 		if err := s.await(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
-		s.looking.Lock() // only to wait for the evidence of what was found before
-		s.looking.Unlock()
+		s.awaitEvidence()
 		if err := s.happen(ctx, n, f); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -220,6 +219,12 @@ func (s *storm) faults(ctx context.Context, begin time.Time) error {
 		return err
 	}
 	return nil
+}
+
+// awaitEvidence waits for the evidence of what was found before.
+func (s *storm) awaitEvidence() {
+	s.looking.Lock()
+	defer s.looking.Unlock()
 }
 
 // await waits until the next fault may happen.

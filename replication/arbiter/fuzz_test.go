@@ -144,7 +144,7 @@ func FuzzStep(f *testing.F) {
 		{piece(raw|1, m(pb.MsgSnap, 5, 40, 4, 0)), piece(raw|1, m(pb.MsgTimeoutNow, 5, 0, 0, 0))},
 		{piece(raw|4, m(pb.MsgAppResp, 1, 3, 0, 0)), piece(raw|8, m(pb.MsgHeartbeatResp, 1, 0, 0, 0)), piece(raw|8, m(pb.MsgVoteResp, 9, 0, 0, 0))},
 		{piece(raw|3, []byte{wireVersion, kindAnswer, 77, 1, 5, 4, 9}), piece(raw|3|8, []byte{wireVersion, kindAnswer, 77, 1, 6, 4, 9}), piece(raw|3, m(pb.MsgSnap, 6, 40, 4, 0))},
-		{piece(raw|0|4, []byte{wireVersion, kindAsk, 78, 0}), piece(raw|1, m(pb.MsgApp, 1, 2, 1, 2, nil, nil, nil))},
+		{piece(raw|4, []byte{wireVersion, kindAsk, 78, 0}), piece(raw|1, m(pb.MsgApp, 1, 2, 1, 2, nil, nil, nil))},
 	} {
 		var b []byte
 		for _, p := range s {

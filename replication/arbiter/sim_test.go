@@ -210,44 +210,42 @@ func (w *world) fault() {
 	}
 	n := w.nodes[w.rng.IntN(3)]
 	m := w.nodes[w.rng.IntN(3)]
-	for d := w.between(30*millisecond, 700*millisecond); ; {
-		switch w.rng.IntN(18) {
-		case 0, 1, 2:
-			n.freeze(d)
-		case 3, 4, 5:
-			n.crash()
-		case 6:
-			w.cutFor(d, n.id, m.id)
-		case 7:
-			w.cutFor(d, n.id, m.id)
-			w.cutFor(d, m.id, n.id)
-		case 8: // n is alone
-			for i := range w.nodes {
-				w.cutFor(d, n.id, i)
-				w.cutFor(d, i, n.id)
-			}
-		case 9, 10:
-			w.nodes[w.rng.IntN(2)].yield()
-		case 11:
-			w.nodes[w.rng.IntN(2)].remove()
-		case 12:
-			w.loss = w.rng.Float64() * 0.3
-		case 13:
-			w.loss, w.slow = 0, 0
-		case 14:
-			w.slow = w.rng.Float64() * 0.3
-		case 15:
-			w.nodes[w.rng.IntN(2)].unable()
-		case 16, 17: // only the witness hears both, and it restarts within the lease
-			d += 200 * millisecond
-			w.cutFor(d, 0, 1)
-			w.cutFor(d, 1, 0)
-			w.after(w.between(100*millisecond, d), func() {
-				w.nodes[2].crash()
-				w.nodes[2].off(w.between(millisecond, 30*millisecond))
-			})
+	d := w.between(30*millisecond, 700*millisecond)
+	switch w.rng.IntN(18) {
+	case 0, 1, 2:
+		n.freeze(d)
+	case 3, 4, 5:
+		n.crash()
+	case 6:
+		w.cutFor(d, n.id, m.id)
+	case 7:
+		w.cutFor(d, n.id, m.id)
+		w.cutFor(d, m.id, n.id)
+	case 8: // n is alone
+		for i := range w.nodes {
+			w.cutFor(d, n.id, i)
+			w.cutFor(d, i, n.id)
 		}
-		break
+	case 9, 10:
+		w.nodes[w.rng.IntN(2)].yield()
+	case 11:
+		w.nodes[w.rng.IntN(2)].remove()
+	case 12:
+		w.loss = w.rng.Float64() * 0.3
+	case 13:
+		w.loss, w.slow = 0, 0
+	case 14:
+		w.slow = w.rng.Float64() * 0.3
+	case 15:
+		w.nodes[w.rng.IntN(2)].unable()
+	case 16, 17: // only the witness hears both, and it restarts within the lease
+		d += 200 * millisecond
+		w.cutFor(d, 0, 1)
+		w.cutFor(d, 1, 0)
+		w.after(w.between(100*millisecond, d), func() {
+			w.nodes[2].crash()
+			w.nodes[2].off(w.between(millisecond, 30*millisecond))
+		})
 	}
 	w.after(w.between(0, 500*millisecond), w.fault)
 }

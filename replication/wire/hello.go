@@ -106,24 +106,6 @@ const (
 	RejectTimeouts RejectCode = 6
 )
 
-func (c RejectCode) String() string {
-	switch c {
-	case RejectPair:
-		return "wrong pair name"
-	case RejectNode:
-		return "wrong node name"
-	case RejectVersion:
-		return "no common protocol version"
-	case RejectBusy:
-		return "session exists already"
-	case RejectKey:
-		return "wrong key"
-	case RejectTimeouts:
-		return "another failure_timeout"
-	}
-	return "refused"
-}
-
 // Reject tells the peer why its session is refused; the sender then closes.
 type Reject struct {
 	Code RejectCode
