@@ -61,38 +61,18 @@ func summarise(out io.Writer, c *config.Config) {
 	}
 	row("pair", "%s, commit %s, witness %s", c.Pair.Name, c.Pair.Commit, witness)
 	row("heartbeat", "every %v, failure after %v", c.Pair.Heartbeat, c.Pair.FailureTimeout)
+	row("", "starts without connections when whoever may hold some was silent for %v", c.Pair.StartEmptyAfter)
 	row("identity", "%s", c.Pair.Identity)
 	if c.Pair.Witness.IsValid() {
 		row("state", "%s", c.Pair.State)
 	}
 	row("front", "%s", c.Networks.Front.Interface)
+	row("", "%s", reach(&c.Networks.Front))
 	row("back", "%s, gateway %s", c.Networks.Back.Interface, list(c.Networks.Back.Gateway))
+	row("", "%s", reach(&c.Networks.Back.Network))
 	row("ingress", "%s", c.Networks.Ingress)
-	for _, s := range c.Services {
-		row("service "+s.Name, "%s -> %s", list(s.Listen), list(s.Servers))
-		row("", "protection %s, protocol %s, release %s, source %s", s.Protection, s.Protocol, s.Release, s.Source)
-		if s.Source == config.SourceGateway {
-			row("", "to each server at most %d connections from each gateway address", stack.PortsPerServer)
-		}
-		if s.TTL > 0 || s.MinTTL > 0 {
-			row("", "ttl %d, of clients at least %d", cmp.Or(s.TTL, 63), s.MinTTL)
-		}
-		probe := "tcp"
-		if s.Health.Off() {
-			probe = "not probed"
-		}
-		if s.Health.HTTP != "" {
-			probe = "http " + s.Health.HTTP
-		}
-		if s.Protection != config.ProtectGateway {
-			row("", "waits %v for a server that continues a connection", s.Patience)
-		}
-		row("", "health %s every %v, timeout %v", probe, s.Health.Interval, s.Health.Timeout)
-		idle := s.Limits.Idle.String()
-		if s.Limits.Idle == 0 {
-			idle = "never"
-		}
-		row("", "at most %d connections, %d half-open (%d of one network), idle %s, log %v", s.Limits.Connections, s.Limits.HalfOpen, s.Limits.HalfOpenSource, idle, s.Limits.Log)
+	for i := range c.Services {
+		summariseService(row, &c.Services[i])
 	}
 	row("memory", "%v", c.Limits.Memory)
 	row("control", "%s", c.Control)
@@ -103,6 +83,56 @@ func summarise(out io.Writer, c *config.Config) {
 	row("metrics", "%s", metrics)
 	row("log", "%s, %s", c.Log.Level, c.Log.Format)
 	w.Flush()
+}
+
+// reach says what is known of a network beyond its own NIC.
+func reach(n *config.Network) string {
+	if len(n.Reach) == 0 {
+		return "reach: nobody is asked, only the carrier counts"
+	}
+	words := make([]string, len(n.Reach))
+	for i, a := range n.Reach {
+		words[i] = a.String()
+	}
+	return "reach: hands over when none of " + strings.Join(words, ", ") + " answers any more"
+}
+
+// summariseService prints what a service is and what will be done with its clients and servers.
+func summariseService(row func(name, format string, args ...any), s *config.Service) {
+	row("service "+s.Name, "%s -> %s", list(s.Listen), list(s.Servers))
+	row("", "protection %s, protocol %s, release %s, source %s", s.Protection, s.Protocol, s.Release, s.Source)
+	if s.Source == config.SourceGateway {
+		row("", "to each server at most %d connections from each gateway address", stack.PortsPerServer)
+	}
+	if s.TTL > 0 || s.MinTTL > 0 {
+		row("", "ttl %d, of clients at least %d", cmp.Or(s.TTL, 63), s.MinTTL)
+	}
+	probe := "tcp"
+	if s.Health.Off() {
+		probe = "not probed"
+	}
+	if s.Health.HTTP != "" {
+		probe = "http " + s.Health.HTTP
+	}
+	row("", "health %s every %v, timeout %v", probe, s.Health.Interval, s.Health.Timeout)
+	if s.Protection != config.ProtectGateway {
+		row("", "waits %v for a server that continues a connection", s.Patience)
+		if s.Health.Canary {
+			row("", "canary: one idle connection is held to each server while it serves clients")
+		} else {
+			row("", "canary: off, a server that is killed and started again is told by its connections only")
+		}
+	}
+	if k := s.Keepalive; k.Idle == 0 {
+		row("", "keepalive: nobody is asked; what clients and servers ask is passed on")
+	} else {
+		row("", "keepalive: who is silent for %v is asked every %v, and is dead after %d questions", k.Idle, k.Interval, k.Count)
+	}
+	idle := s.Limits.Idle.String()
+	if s.Limits.Idle == 0 {
+		idle = "never"
+	}
+	row("", "at most %d connections, %d half-open (%d of one network), idle %s, log %v", s.Limits.Connections, s.Limits.HalfOpen, s.Limits.HalfOpenSource, idle, s.Limits.Log)
 }
 
 func list[T netip.AddrPort | netip.Prefix](items []T) string {
