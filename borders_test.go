@@ -72,7 +72,7 @@ var borders = map[string]string{
 	// Tools and tests run the program as an operator does: of it they know its configuration, its keys and
 	// its status, and how to start it in a process of their own.
 	"internal/pair":        "appliance appliance/config appliance/control appliance/witness internal/clock internal/lab replication/identity",
-	"internal/bench":       "appliance/control internal/lab internal/lab/traffic internal/pair replication/identity",
+	"internal/bench":       "appliance/config appliance/control internal/lab internal/lab/traffic internal/pair",
 	"internal/demo":        "appliance/config appliance/control internal/lab internal/lab/traffic internal/pair internal/realservers internal/vm",
 	"internal/e2e/rig":     "appliance/config appliance/control internal/lab internal/lab/labtest internal/pair",
 	"internal/realservers": "internal/lab internal/lab/traffic",

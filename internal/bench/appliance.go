@@ -2,25 +2,19 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
-	"sync"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
-	"lockstep/replication/identity"
+	"lockstep/internal/pair"
 )
 
 const (
-	pairName      = "bench"
-	statusTimeout = 2 * time.Second
-	statusPoll    = 10 * time.Millisecond
-	endGrace      = 3 * time.Second // from SIGTERM to SIGKILL
+	pairName   = "bench"
+	statusPoll = 10 * time.Millisecond
+	endGrace   = 3 * time.Second // from SIGTERM to SIGKILL
 )
 
 // failureTimeout of the pairs that are not cut, in place of the default of 100 ms. A process that is killed closes
@@ -31,91 +25,39 @@ const failureTimeout = time.Second
 // applianceGateway is Lockstep, alone or as a pair.
 type applianceGateway struct {
 	self    string
-	members []string
+	alone   bool
 	setting setting // zero: see failureTimeout
 	kept    bool    // with services whose connections outlive a server
-	nodes   []*node
-	witness *node // of a pair
+	pair    *pair.Pair
+	nodes   []*pair.Node // the active first
 }
 
-// witnessName and witnessPort are the third voter's.
-const (
-	witnessName = "w"
-	witnessPort = 7401
-)
-
-// node is one appliance: its process can be started again after a kill.
-type node struct {
-	name   string
-	host   *lab.Host
-	config string // file
-	proc   *lab.Proc
-	client *control.Client
-}
-
-func (g *applianceGateway) start(ctx context.Context, b *bed) error {
-	keys := filepath.Join(b.dir, "keys")
-	if len(g.members) > 1 {
-		voters := append(slices.Clone(g.members), witnessName)
-		if _, err := identity.Write(keys, pairName, voters, false); err != nil {
-			return fmt.Errorf("make the pair's keys: %w", err)
-		}
-		g.witness = &node{name: witnessName, host: b.W, config: filepath.Join(b.dir, witnessName+".yaml")}
-		if err := os.WriteFile(g.witness.config, []byte(witnessConfiguration(keys, b.dir, g.setting)), 0o600); err != nil {
-			return fmt.Errorf("write configuration of the witness: %w", err)
-		}
+func (g *applianceGateway) start(ctx context.Context, b *bed) (err error) {
+	if g.pair, err = pair.New(b.PairLab, g.configuration(), pair.Options{Dir: b.dir, Self: g.self}); err != nil {
+		return err
 	}
-	for _, name := range g.members {
-		n := &node{name: name, host: b.Appliance(name), config: filepath.Join(b.dir, name+".yaml")}
-		socket := filepath.Join(b.dir, name+".sock")
-		if err := os.WriteFile(n.config, []byte(configuration(name, g.members, keys, filepath.Join(b.dir, "state-"+name), socket, g.setting, g.kept)), 0o600); err != nil {
-			return fmt.Errorf("write configuration of %q: %w", name, err)
-		}
-		n.client = control.NewClient(socket)
-		g.nodes = append(g.nodes, n)
+	g.nodes = g.pair.Appliances()
+	for _, n := range g.nodes {
+		n.Poll = statusPoll
 	}
 	return g.restart(ctx)
 }
 
-// configuration follows lockstep.example.yaml.
-func configuration(name string, members []string, keys, state, socket string, s setting, kept bool) string {
-	s = s.orDefault()
-	third := "none"
-	if len(members) > 1 {
-		third = fmt.Sprintf("%s:%d", lab.Witness4, witnessPort)
-	}
-	var list, services strings.Builder
-	for i, m := range members {
-		fmt.Fprintf(&list, "    %s: 10.30.0.%d:7400\n", m, i+1)
-	}
+func (g *applianceGateway) configuration() *config.Config {
+	var services []config.Service
 	for _, port := range []int{checkedPort, leanPort} {
-		fmt.Fprintf(&services, `  - name: port%[1]d
-    listen: ["%[2]s:%[1]d"]
-    servers: ["10.20.0.11:%[1]d"]
-    protection: gateway
-    source: client
-`, port, lab.VIP4)
+		services = append(services, pair.Service(fmt.Sprintf("port%d", port), []string{fmt.Sprintf("%s:%d", lab.VIP4, port)}, []string{fmt.Sprintf("10.20.0.11:%d", port)}))
 	}
-	if kept {
-		services.WriteString(keptConfiguration())
+	if g.kept {
+		services = append(services, keptServicesConfig()...)
 	}
-	return fmt.Sprintf(`node: %[1]s
-pair:
-  name: %[2]s
-  members:
-%[3]s  witness: %[13]s
-  identity: %[4]q
-  state: %[14]q
-  heartbeat: %[12]v
-  failure_timeout: %[11]v
-networks:
-  front: {interface: %[5]s}
-  back: {interface: %[6]s, gateway: ["%[7]s/24", "%[8]s/64"]}
-services:
-%[9]scontrol: %[10]q
-metrics: ""
-`, name, pairName, list.String(), filepath.Join(keys, name), lab.FrontIf, lab.BackIf,
-		lab.BackGateway4, lab.BackGateway6, services.String(), socket, s.failure, s.heartbeat, third, state)
+	c := pair.Config(pairName, services...)
+	if g.alone {
+		delete(c.Pair.Members, "b")
+	}
+	s := g.setting.orDefault()
+	c.Pair.Heartbeat, c.Pair.FailureTimeout = s.heartbeat, s.failure
+	return c
 }
 
 func (s setting) orDefault() setting {
@@ -125,117 +67,41 @@ func (s setting) orDefault() setting {
 	return s
 }
 
-// witnessConfiguration follows lockstep.witness.example.yaml.
-func witnessConfiguration(keys, dir string, s setting) string {
-	s = s.orDefault()
-	return fmt.Sprintf("listen: %s:%d\nidentities: [%q]\nstate: %q\nheartbeat: %v\nfailure_timeout: %v\n",
-		lab.Witness4, witnessPort, filepath.Join(keys, witnessName), filepath.Join(dir, "state-"+witnessName), s.heartbeat, s.failure)
-}
-
 // restart gives every node a new process: afterwards the first is active and the other is in
 // sync with it. The witness stays.
 func (g *applianceGateway) restart(ctx context.Context) error {
 	for _, n := range g.nodes {
-		if n.proc != nil {
-			_ = n.proc.Kill() // one that was killed already is what we want
-			<-n.proc.Done()
+		if n.Process() != nil {
+			_ = n.Kill() // one that was killed already is what we want
 		}
 	}
-	if w := g.witness; w != nil && w.proc == nil {
-		var err error
-		w.proc, err = w.host.Start(lab.Command{Name: "witness", Path: g.self, Args: []string{"witness", "-c", w.config}, Environ: environment()})
-		if err != nil {
-			return fmt.Errorf("start the witness: %w", err)
-		}
+	err := g.pair.Start(ctx)
+	if g.pair.Active != nil { // who is elected first is open
+		g.nodes = []*pair.Node{g.pair.Active, g.pair.Standby}
 	}
-	for _, n := range g.nodes {
-		if err := g.launch(n); err != nil {
-			return err
-		}
-	}
-	if g.witness == nil {
-		return g.await(ctx, "it is active", func(s []control.Status) bool { return s[0].Role == control.RoleActive }, g.nodes[0])
-	}
-	return g.settle(ctx)
-}
-
-// settle waits until the pair is in sync, and names the nodes by their roles: who is elected
-// first is open.
-func (g *applianceGateway) settle(ctx context.Context) error {
-	return g.await(ctx, "the pair is in sync", func(s []control.Status) bool {
-		if s[1].Role == control.RoleActive {
-			s[0], s[1] = s[1], s[0]
-			g.nodes[0], g.nodes[1] = g.nodes[1], g.nodes[0]
-		}
-		return s[0].Role == control.RoleActive && s[1].Role == control.RoleStandby && s[0].InSync && s[1].InSync
-	}, g.nodes...)
-}
-
-// launch starts a node's process.
-func (g *applianceGateway) launch(n *node) (err error) {
-	n.proc, err = n.host.Start(lab.Command{Name: "lockstep", Path: g.self, Args: []string{"run", "-c", n.config}, Environ: environment()})
-	if err != nil {
-		return fmt.Errorf("start appliance %q: %w", n.name, err)
-	}
-	return nil
+	return err
 }
 
 // await polls until cond holds for what the nodes say.
-func (g *applianceGateway) await(ctx context.Context, what string, cond func([]control.Status) bool, nodes ...*node) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	for {
-		var all []control.Status
-		var last error
-		for _, n := range nodes {
-			s, err := n.status(ctx)
-			if err != nil {
-				last = fmt.Errorf("%s: %w", n.name, err)
-				break
-			}
-			all = append(all, s)
-		}
-		if last == nil && cond(all) {
-			return nil
-		}
-		for _, n := range nodes {
-			if !n.proc.Running() {
-				return fmt.Errorf("appliance %q ended (%s) before %s", n.name, life(n.proc), what)
-			}
-		}
-		if err := pause(ctx, statusPoll); err != nil {
-			return errors.Join(fmt.Errorf("not within %v: %s", readyTimeout, what), last)
-		}
-	}
-}
-
-func (n *node) status(ctx context.Context) (control.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
-	return n.client.Status(ctx)
+func (g *applianceGateway) await(ctx context.Context, what string, cond func([]control.Status) bool, nodes ...*pair.Node) error {
+	_, err := pair.Await(ctx, readyTimeout, what, cond, nodes...)
+	return err
 }
 
 // situation is what the nodes say of themselves, for error messages.
-func (g *applianceGateway) situation() (text string) {
+func (g *applianceGateway) situation() string {
 	for _, n := range g.nodes {
-		if n.proc == nil || !n.proc.Running() {
-			continue
+		if p := n.Process(); p != nil && p.Running() {
+			_, _ = n.Status(context.Background()) // to be told
 		}
-		s, err := n.status(context.Background())
-		if err != nil {
-			text += fmt.Sprintf("\n--- %s: %v", n.name, err)
-			continue
-		}
-		text += fmt.Sprintf("\n--- %s: %s, in sync: %v %s, connections %+v, lag %+v, drops %v",
-			n.name, s.Role, s.InSync, s.WhyNotInSync, s.Connections, s.Lag, s.Drops)
 	}
-	return text
+	return pair.Situation(g.nodes...)
 }
 
 func (g *applianceGateway) processes() (all []*lab.Proc) {
 	for _, n := range g.nodes {
-		if n.proc != nil {
-			all = append(all, n.proc)
+		if p := n.Process(); p != nil {
+			all = append(all, p)
 		}
 	}
 	return all
@@ -244,7 +110,7 @@ func (g *applianceGateway) processes() (all []*lab.Proc) {
 // check tells whether the roles are still those that restart left.
 func (g *applianceGateway) check(ctx context.Context) error {
 	for i, n := range g.nodes {
-		s, err := n.status(ctx)
+		s, err := n.Status(ctx)
 		if err != nil {
 			return err
 		}
@@ -254,32 +120,14 @@ func (g *applianceGateway) check(ctx context.Context) error {
 		}
 		if s.Role != want || s.Takeovers > 0 || i > 0 && !s.InSync {
 			return fmt.Errorf("the pair changed by itself: %s is %s after %d takeovers, in sync: %v %s",
-				n.name, s.Role, s.Takeovers, s.InSync, s.WhyNotInSync)
+				n.Name, s.Role, s.Takeovers, s.InSync, s.WhyNotInSync)
 		}
 	}
 	return nil
 }
 
 func (g *applianceGateway) close() {
-	var wg sync.WaitGroup
-	if g.witness != nil && g.witness.proc != nil {
-		wg.Go(func() { _ = g.witness.proc.Terminate(endGrace) })
+	if g.pair != nil {
+		g.pair.End()
 	}
-	for _, n := range g.nodes {
-		n.client.Close()
-		if n.proc != nil && n.proc.Running() {
-			wg.Go(func() { _ = n.proc.Terminate(endGrace) }) // the lab kills what does not end
-		}
-	}
-	wg.Wait()
-}
-
-// environment without the variables that would override the appliances' configuration.
-func environment() (env []string) {
-	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "LOCKSTEP_") {
-			env = append(env, kv)
-		}
-	}
-	return env
 }

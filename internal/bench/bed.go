@@ -12,6 +12,7 @@ import (
 
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
+	"lockstep/internal/pair"
 )
 
 // Time limits of things that take milliseconds on a quiet machine.
@@ -64,13 +65,13 @@ func newBed(ctx context.Context, k kind, m mode, o bedOptions) (b *bed, err erro
 		servers = 2
 	}
 	// The lab outlives ctx: appliances get the chance to end in order.
-	p, err := lab.Pair(context.WithoutCancel(ctx), lab.PairOptions{
+	l, err := lab.Pair(context.WithoutCancel(ctx), lab.PairOptions{
 		Front: links, Back: links, Sync: links, Servers: servers, Witness: k == paired, Options: lab.Options{LogDir: logs},
 	})
 	if err != nil {
 		return nil, err
 	}
-	b = &bed{PairLab: p, kind: k, dir: dir}
+	b = &bed{PairLab: l, kind: k, dir: dir}
 	if err := b.populate(ctx, o); err != nil {
 		logs := b.logs()
 		return nil, errors.Join(fmt.Errorf("%w%s", err, logs), b.close())
@@ -149,23 +150,12 @@ func (b *bed) logs() (s string) {
 		return ""
 	}
 	for _, p := range b.gateway.processes() {
-		s += fmt.Sprintf("\n--- %s on %s (%s):\n%s", p.Name(), p.Host().Name(), life(p), p.Tail(12))
+		s += fmt.Sprintf("\n--- %s on %s (%s):\n%s", p.Name(), p.Host().Name(), pair.Life(p), p.Tail(12))
 	}
 	if g, ok := b.gateway.(*applianceGateway); ok {
 		s += g.situation()
 	}
 	return s
-}
-
-func life(p *lab.Proc) string {
-	switch {
-	case p.Running():
-		return "running"
-	case p.Err() != nil:
-		return p.Err().Error()
-	default:
-		return "exit status 0"
-	}
 }
 
 // next event of a role within a limit.

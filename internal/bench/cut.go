@@ -182,7 +182,7 @@ func awaitBytes(ctx context.Context, client *lab.RoleProc) error {
 // activeHost is where the active runs.
 func (b *bed) activeHost() *lab.Host {
 	if g, ok := b.gateway.(*applianceGateway); ok {
-		return g.nodes[0].host
+		return g.nodes[0].Host
 	}
 	return b.A
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"lockstep/internal/lab"
+	"lockstep/internal/pair"
 )
 
 // gateway is what lies between client and server in a bed.
@@ -32,9 +33,9 @@ func newGateway(k kind, o bedOptions) gateway {
 	case ioCopy:
 		return &copyGateway{}
 	case alone:
-		return &applianceGateway{self: o.self, members: []string{"a"}}
+		return &applianceGateway{self: o.self, alone: true}
 	case paired:
-		return &applianceGateway{self: o.self, members: []string{"a", "b"}, setting: o.setting, kept: o.kept}
+		return &applianceGateway{self: o.self, setting: o.setting, kept: o.kept}
 	case keepHAProxy, keepConntrackd:
 		return &rivalGateway{interval: o.setting.advert, haproxy: k == keepHAProxy}
 	default:
@@ -109,7 +110,7 @@ func (g *haproxyGateway) close()                      {}
 
 func running(p *lab.Proc) error {
 	if !p.Running() {
-		return fmt.Errorf("%s ended (%s)", p.Name(), life(p))
+		return fmt.Errorf("%s ended (%s)", p.Name(), pair.Life(p))
 	}
 	return nil
 }
@@ -124,7 +125,7 @@ func (b *bed) awaitPort(ctx context.Context, proc *lab.Proc) error {
 			return conn.Close()
 		}
 		if !proc.Running() {
-			return fmt.Errorf("it ended (%s)", life(proc))
+			return fmt.Errorf("it ended (%s)", pair.Life(proc))
 		}
 		if e := pause(ctx, drainPoll); e != nil {
 			return fmt.Errorf("it does not listen: %w", err)

@@ -7,9 +7,11 @@ import (
 	"syscall"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
+	"lockstep/internal/pair"
 )
 
 // What it costs that connections outlive their server: throughput beside that of gateway, in one
@@ -17,10 +19,14 @@ import (
 
 // keptServices are those of protection log and hot, with two servers each. The i-th has the ports
 // checkedPort+1+i and leanPort+1+i.
-var keptServices = [...]struct{ name, config string }{
-	{"log", "protection: log"},
-	{"primary", "protection: hot, release: primary"},
-	{"first", "protection: hot, release: first"},
+var keptServices = [...]struct {
+	name       string
+	protection config.Protection
+	release    config.Release
+}{
+	{"log", config.ProtectLog, config.ReleasePrimary},
+	{"primary", config.ProtectHot, config.ReleasePrimary},
+	{"first", config.ProtectHot, config.ReleaseFirst},
 }
 
 // keptOffset is what to add to checkedPort or leanPort for a service; 0: that of gateway.
@@ -33,17 +39,19 @@ func keptOffset(name string) int {
 	return 0
 }
 
-// keptConfiguration follows lockstep.example.yaml. A busy machine may take its time for a health
-// check; and the tcp one passes while a server is stopped, as aheadStep wants it.
-func keptConfiguration() string {
-	var text strings.Builder
-	for i, s := range keptServices {
+// keptServicesConfig is their configuration. A busy machine may take its time for a health check; and
+// the tcp one passes while a server is stopped, as aheadStep wants it.
+func keptServicesConfig() (all []config.Service) {
+	for i, k := range keptServices {
 		for _, port := range []int{checkedPort + 1 + i, leanPort + 1 + i} {
-			fmt.Fprintf(&text, "  - {name: %[1]s%[2]d, listen: [\"%[3]s:%[2]d\"], servers: [\"10.20.0.11:%[2]d\", \"10.20.0.12:%[2]d\"],\n"+
-				"     %[4]s, source: client, health: {interval: 1s, timeout: 1s, tcp: true}}\n", s.name, port, lab.VIP4, s.config)
+			s := pair.Service(fmt.Sprintf("%s%d", k.name, port), []string{fmt.Sprintf("%s:%d", lab.VIP4, port)},
+				[]string{fmt.Sprintf("10.20.0.11:%d", port), fmt.Sprintf("10.20.0.12:%d", port)})
+			s.Protection, s.Release = k.protection, k.release
+			s.Health.Interval, s.Health.Timeout = time.Second, time.Second
+			all = append(all, s)
 		}
 	}
-	return text.String()
+	return all
 }
 
 // IDs of the figures. Of those of throughput, a prefix and the protection.
@@ -272,7 +280,7 @@ func (b *bed) keptStatus(ctx context.Context, service string, port int) (control
 	if err != nil {
 		return control.Kept{}, err
 	}
-	s, err := active.status(ctx)
+	s, err := active.Status(ctx)
 	if err != nil {
 		return control.Kept{}, err
 	}

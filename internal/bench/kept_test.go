@@ -61,11 +61,20 @@ func TestKept(t *testing.T) {
 
 // Each service that outlives its servers has two of them on ports of its own.
 func TestKeptConfiguration(t *testing.T) {
-	text := configuration("a", []string{"a", "b"}, "/keys", "/state", "/a.sock", setting{}, true)
-	cfg, err := config.Parse([]byte(text), nil)
-	if err != nil {
-		t.Fatal(err)
+	parsed := func(g applianceGateway) *config.Config {
+		c := g.configuration()
+		c.Node = "a"
+		text, err := c.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := config.Parse(text, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
 	}
+	cfg := parsed(applianceGateway{kept: true})
 	if errs := config.Unsupported(cfg); len(errs) > 0 {
 		t.Error(errs)
 	}
@@ -83,8 +92,8 @@ func TestKeptConfiguration(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
-	if cfg, err := config.Parse([]byte(configuration("a", []string{"a"}, "/keys", "/state", "/a.sock", setting{}, false)), nil); err != nil || len(cfg.Services) != 2 {
-		t.Errorf("without kept services: %v, %+v", err, cfg)
+	if cfg := parsed(applianceGateway{alone: true}); len(cfg.Services) != 2 || len(cfg.Pair.Members) != 1 {
+		t.Errorf("alone, without kept services: %+v", cfg)
 	}
 }
 

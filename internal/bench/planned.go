@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"lockstep/internal/pair"
 )
 
 // The pair's other two pauses: a hand-over that somebody asked for, and an active that has
 // lost its standby and may not acknowledge anything before it is decided that it is alone.
 
 // pairOf returns the two nodes of a pair.
-func (b *bed) pairOf() (active, standby *node, err error) {
+func (b *bed) pairOf() (active, standby *pair.Node, err error) {
 	g, ok := b.gateway.(*applianceGateway)
 	if !ok || len(g.nodes) < 2 {
 		return nil, nil, errors.New("only a pair has a standby")
@@ -27,7 +29,7 @@ func (b *bed) switchover(ctx context.Context, n int, p pace) (ep episode, took t
 	}
 	ep, at, results, err := b.busySpell(ctx, n, p, func(ctx context.Context) (time.Time, error) {
 		at := time.Now()
-		err := active.client.Switchover(ctx)
+		err := active.Client.Switchover(ctx)
 		took = time.Since(at)
 		return at, err
 	})
@@ -44,9 +46,9 @@ func (b *bed) loseStandby(ctx context.Context, n int, p pace) (ep episode, err e
 	if err != nil {
 		return ep, err
 	}
-	defer func() { _ = standby.proc.Cont() }()
+	defer func() { _ = standby.Process().Cont() }()
 	ep, at, results, err := b.busySpell(ctx, n, p, func(context.Context) (time.Time, error) {
-		return time.Now(), standby.proc.Stop()
+		return time.Now(), standby.Process().Stop()
 	})
 	if err == nil {
 		ep.span = spanning(results, at, at.Add(failureTimeout))

@@ -23,8 +23,8 @@ func (b *bed) rejoin(ctx context.Context, p pace, d time.Duration) (r rejoin, er
 		return r, fmt.Errorf("only a pair has a standby that can join")
 	}
 	active, standby := g.nodes[0], g.nodes[1]
-	_ = standby.proc.Kill()
-	<-standby.proc.Done()
+	_ = standby.Kill()
+	<-standby.Process().Done()
 	if err := g.await(ctx, "the active is alone", func(s []control.Status) bool { return !s[0].Peer.Connected }, active); err != nil {
 		return r, err
 	}
@@ -49,7 +49,7 @@ func (b *bed) rejoin(ctx context.Context, p pace, d time.Duration) (r rejoin, er
 	if r.before == 0 {
 		return r, fmt.Errorf("%w: the download stands still", errLoad)
 	}
-	if err := g.launch(standby); err != nil {
+	if err := standby.Start(ctx); err != nil {
 		return r, err
 	}
 	// Starting a process costs CPU, too, but that is not what is measured.
@@ -65,7 +65,7 @@ func (b *bed) rejoin(ctx context.Context, p pace, d time.Duration) (r rejoin, er
 	if err != nil {
 		return r, err
 	}
-	s, err := active.status(ctx)
+	s, err := active.Status(ctx)
 	r.connections = s.Snapshot.Total
 	return r, err
 }

@@ -113,9 +113,9 @@ func (p *Pair) Node(name string) *Node {
 }
 
 // Start all nodes, and wait until the pair is in sync. Without a witness a is active then; with one
-// the voters decide.
+// the voters decide. A witness that runs already goes on.
 func (p *Pair) Start(ctx context.Context) error {
-	if p.W != nil {
+	if p.W != nil && (p.W.Process() == nil || !p.W.Process().Running()) {
 		if err := p.W.Start(ctx); err != nil {
 			return err
 		}
