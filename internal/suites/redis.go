@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,7 +13,7 @@ import (
 )
 
 // redis is Redis' own suite against an external server: those of its tests that do not need to start
-// servers themselves.
+// servers themselves, nor an order that TCP does not promise (see inOrder).
 func redis() suite {
 	return suite{
 		name: "redis", says: "Redis' tests (tests/test_helper.tcl, external server)", port: 6379,
@@ -52,6 +53,23 @@ var (
 // know: this one has the server take a port that is in use on the client.
 const notExternal = "CONFIG SET rollback on apply error"
 
+// inOrder is put into the suite. A test with a client that does not read its answers sends on that
+// connection, then at once on another one, and counts on the server's reading them in this order. On
+// one host it does; TCP promises nothing of the kind, and with anything that handles connections
+// concurrently on the way, a proxy as well as a pair, it does now and then not: then the test waits
+// for ever, or is wrong. After a takeover, when one of two segments comes again, it is the rule. Such
+// tests are left out, both ways.
+const inOrder = `
+rename test test_in_any_order
+proc test {name code args} {
+    if {[regexp {redis_deferring_client|\$rd} $code]} {
+        send_data_packet $::test_server_fd skip $name
+        return
+    }
+    uplevel 1 [list test_in_any_order $name $code {*}$args]
+}
+`
+
 func playRedis(ctx context.Context, r *runner, host *lab.Host, address, dir string) (results, error) {
 	src, _, err := debianSource(ctx, r.opts.sources, "redis-server", "redis")
 	if err != nil {
@@ -60,6 +78,9 @@ func playRedis(ctx context.Context, r *runner, host *lab.Host, address, dir stri
 	// The suite wants its programs in src/ and a place to write.
 	work := filepath.Join(dir, "redis")
 	if err := os.CopyFS(filepath.Join(work, "tests"), os.DirFS(filepath.Join(src, "tests"))); err != nil {
+		return nil, err
+	}
+	if err := addTo(filepath.Join(work, "tests/support/test.tcl"), inOrder); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Join(work, "src"), 0o755); err != nil {
@@ -75,13 +96,16 @@ func playRedis(ctx context.Context, r *runner, host *lab.Host, address, dir stri
 		}
 	}
 	out, err := program(ctx, host, dir, "test_helper", lab.Command{Path: "tclsh", Dir: work, Args: []string{"tests/test_helper.tcl", "--host", address, "--port", "6379",
-		"--clients", "1", "--tags", "-slow -needs:repl -large-memory", "--timeout", "600", "--no-latency", "--skiptest", notExternal}})
+		"--clients", "1", "--tags", "-slow -needs:repl -large-memory", "--timeout", "600", "--no-latency", "--durable", "--skiptest", notExternal}})
 	if err != nil {
 		return nil, err
 	}
 	got := results{}
 	for _, m := range redisLine.FindAllStringSubmatch(redisColor.ReplaceAllString(out, ""), -1) {
 		name := m[2]
+		if m[1] == "skip" {
+			continue // by inOrder or notExternal
+		}
 		for n := 2; got[name] != ""; n++ { // a name may come more than once
 			name = fmt.Sprintf("%s (%d)", m[2], n)
 		}
@@ -91,6 +115,16 @@ func playRedis(ctx context.Context, r *runner, host *lab.Host, address, dir stri
 		return got, fmt.Errorf("the suite has run %d tests only:\n%s", len(got), tail(out))
 	}
 	return got, nil
+}
+
+// addTo a file.
+func addTo(path, text string) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 // listening waits until something listens on a port of the host.
