@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"lockstep/replication"
@@ -53,6 +55,7 @@ func (r *Relay) Restore(all []replication.Continue, clockShift uint32) ([]*Conn,
 			conns = append(conns, c)
 		}
 	}
+	conns = slices.DeleteFunc(conns, func(c *Conn) bool { return c.killed.Load() != killNot }) // superseded
 	if lost != nil {
 		return conns, lost
 	}
@@ -94,7 +97,19 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 	c.opened.Store(true)
 	c.stepAt.Store(int64(r.now()))
 	var err error
-	if c.client, err = r.engine.Restore(cp, cr, c); err != nil {
+	c.client, err = r.engine.Restore(cp, cr, c)
+	if errors.Is(err, stack.ErrAddrInUse) {
+		switch other := r.sameClient(cp); {
+		case other == nil:
+		case other.ID > c.ID:
+			r.journal.Close(c.ID, replication.Aborted) // its client has begun anew since
+			return nil, nil
+		default:
+			other.supersede()
+			c.client, err = r.engine.Restore(cp, cr, c)
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("continue %s: client leg: %w", cp.Remote, err)
 	}
 	if keep {
@@ -116,6 +131,28 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 	r.mu.Unlock()
 	svc.conns.Add(1)
 	return c, nil
+}
+
+// sameClient finds the connection whose client has this address, port and destination. Two may
+// be continued: a client that begins anew from the same port ends its former connection, of whose end
+// the former active had not told yet when it died.
+func (r *Relay) sameClient(p stack.Params) *Conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.conns {
+		if q := c.client.Params(); q.Remote == p.Remote && q.Local == p.Local {
+			return c
+		}
+	}
+	return nil
+}
+
+// supersede ends a connection that is being restored and whose client has begun anew. Its server
+// is told when it speaks (stack/lost.go).
+func (c *Conn) supersede() {
+	c.client.Drop()
+	c.server.Drop()
+	c.kill(true)
 }
 
 // dataEnd is Held without the FIN.
