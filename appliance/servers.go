@@ -71,22 +71,21 @@ func (n *Node) keep(s *relay.Service, c *config.Service, w *servers) {
 		}
 		s.NewAdapter = func() adapter.Adapter { return adapter.NewHTTP(mask) }
 	}
-	s.Ask = func(server int, done func(bool)) {
+	s.Ask = func(server int, ago time.Duration, done func(bool)) {
 		n.asks.Add(1)
 		go func() {
 			defer n.asks.Done()
 			asked := time.Now()
 			alive := w.prober.Now(n.probing, server) == nil
-			done(alive && (w.canary == nil || !w.canary.Died(server, asked.Add(-canaryBefore))))
+			done(alive && (w.canary == nil || !w.canary.Died(server, asked.Add(-ago-canaryBefore))))
 		}()
 	}
 	s.OnLoss = func(l relay.Loss) { n.lostServer(s, w, l) }
 	s.OnDivergence = func(d relay.Divergence) { n.serverDiverged(s, w, &d) }
 }
 
-// canaryBefore is how long before a question about a connection's end the end of the
-// canary counts: a process's connections are ended within moments of each other, but we
-// may be late in asking.
+// canaryBefore is how long before a connection's end the end of the canary counts: a
+// process's connections are ended within moments of each other, but not at once.
 const canaryBefore = time.Second
 
 // lostServer remembers the last failover for the status, and logs each for who debugs.

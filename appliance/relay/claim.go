@@ -2,6 +2,7 @@ package relay
 
 import (
 	"sync/atomic"
+	"time"
 
 	"lockstep/appliance/adapter"
 )
@@ -24,8 +25,9 @@ const (
 	claimDead
 )
 
-// judge asks for a probe and returns what it says so far.
-func (c *Conn) judge(server int) uint32 {
+// judge asks for a probe and returns what it says so far. The server's end came so long ago: a
+// replica's is judged when it becomes the source.
+func (c *Conn) judge(server int, ago time.Duration) uint32 {
 	cl := &c.kept.claim
 	if cl.answer == nil {
 		a := new(atomic.Uint32)
@@ -35,7 +37,7 @@ func (c *Conn) judge(server int) uint32 {
 			return claimAlive
 		}
 		c.svc.counts.claims.Add(1)
-		c.svc.Ask(server, func(alive bool) {
+		c.svc.Ask(server, ago, func(alive bool) {
 			if alive {
 				a.Store(claimAlive)
 			} else {
@@ -77,10 +79,10 @@ func (c *Conn) ending(src *replica) {
 		c.believe(src)
 		return
 	}
-	if others && c.judge(src.server) == claimAsked {
+	if others && c.judge(src.server, src.endedAgo()) == claimAsked {
 		return
 	}
-	switch c.judge(src.server) {
+	switch c.judge(src.server, src.endedAgo()) {
 	case claimDead:
 		c.lose(src, "its process has died")
 		c.wakeAt(0)
@@ -146,7 +148,7 @@ func (c *Conn) sourceFailed(r *replica, err error) {
 		c.sourceDone(r)
 		return
 	}
-	switch c.judge(r.server) {
+	switch c.judge(r.server, 0) {
 	case claimDead:
 		c.svc.Pool.Refused(r.server)
 		c.lose(r, err.Error())

@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"testing"
+	"time"
 
 	"lockstep/appliance/relay"
 	"lockstep/internal/script"
@@ -29,5 +30,39 @@ func TestKeptThroughTwoTakeovers(t *testing.T) {
 		if err := l.Err(); err != nil {
 			t.Fatalf("takeover %d: %v\n%s", n+1, err, l.Trace())
 		}
+	}
+}
+
+// A replica that has ended becomes the source when the former one has been silent for a while. Its
+// end is judged then, by what became of its process when it ended.
+func TestReplicaIsJudgedByWhenItEnded(t *testing.T) {
+	asks := make(chan time.Duration, 1)
+	l := newLost(t, func(s *relay.Service) {
+		s.Hot = true
+		s.Ask = func(server int, ago time.Duration, done func(bool)) {
+			if server == 1 {
+				select {
+				case asks <- ago:
+				default:
+				}
+			}
+			done(false)
+		}
+	})
+	c := l.opened(40000)
+	l.takeover()
+	r := l.Replica(c, second, 3000)
+	c.Server.MayReset()
+	r.Server.MayReset()
+	l.ask(r)
+	l.until("a comparison", c, func(_, _ script.State) bool { return l.svc.Counts().Compared >= 1 })
+	r.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: script.Next, Ack: asked, Win: 65535})
+	select {
+	case ago := <-asks:
+		if ago <= 0 {
+			t.Errorf("it has ended %v ago, says the question", ago)
+		}
+	case <-time.After(limit):
+		t.Fatalf("nobody asks\n%s", l.Trace())
 	}
 }

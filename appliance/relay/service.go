@@ -36,9 +36,9 @@ type Service struct {
 	Patience time.Duration
 	// NewAdapter makes what understands the protocol; nil: raw.
 	NewAdapter func() adapter.Adapter
-	// Ask probes a server at once and says on any goroutine whether it is alive; nil:
-	// every server is.
-	Ask func(server int, done func(alive bool))
+	// Ask probes a server, of whose end a connection has heard so long ago, at once and says on any
+	// goroutine whether it is the process that it was; nil: every server is.
+	Ask func(server int, ago time.Duration, done func(alive bool))
 	// OnNoPort, if set, is told that no port is left for one more connection with a
 	// server; it must not block.
 	OnNoPort func(server netip.AddrPort)
