@@ -91,6 +91,7 @@ var pure = map[string]string{
 	"replication/wire":     "context crypto log math/rand net os reflect runtime sync syscall testing time unsafe",
 	"replication/arbiter":  "context crypto log math/rand net os reflect runtime sync syscall testing time unsafe",
 	"replication/roles":    "context crypto log math/rand net os reflect runtime sync syscall testing time unsafe",
+	"replication/shell":    "context crypto log math/rand net os reflect runtime sync/atomic syscall testing time unsafe",
 	"appliance/adapter":    "context log math/rand net os sync time",
 	"appliance/health":     "log",
 	"images/initrd":        "os",

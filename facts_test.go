@@ -53,6 +53,7 @@ var facts = []fact{
 	{"docs/limits.md", "| 3; `limits.log` of the request, 65 536 digests |", []string{"appliance/relay: maxReplicas == 3 && maxMarks == 65536"}},
 	{"docs/limits.md", "| checkpoints that the client has not acknowledged | 16 |", []string{"appliance/relay: maxCuts == 16"}},
 	{"docs/limits.md", "| segments of a response (takeovers without a checkpoint) | 64 |", []string{"replication: maxSegments == 64"}},
+	{"docs/limits.md", "has acknowledged | 1 s without more of it |", []string{"appliance/relay: legPatience == time.Second"}},
 	{"docs/limits.md", "| waiting for a server | 30 s", []string{"appliance/config: DefaultPatience == 30*time.Second"}},
 	{"docs/limits.md", "| replicas after the end | 10 s |", []string{"appliance/relay: lingerMax == 10*time.Second"}},
 	{"docs/limits.md", "| delivering what came before a reset | 10 s without an ACK, 2 min in all |", []string{"appliance/relay: drainSilent == 10*time.Second && drainMax == 2*time.Minute"}},

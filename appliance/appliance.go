@@ -272,7 +272,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 			lim.MaxHeldPerStream = max(lim.MaxHeldPerStream, streamUnderWay+uint64(s.Limits.Log))
 		}
 	}
-	n.journal = newJournal(lim, n.clock, func() uint32 { return n.engine.ClockMillis() }, func(error) {})
+	n.journal = newJournal(lim, n.clock, func() uint32 { return n.engine.ClockMillis() })
 	if !n.cfg.Pair.Witness.IsValid() {
 		n.alone = &aloneLease{journal: n.journal, failure: n.cfg.Pair.FailureTimeout, engine: func(t time.Time) { n.engine.SetLease(t) }}
 		n.journal.onHeard, n.journal.onSynced = n.alone.heard, n.alone.heard
@@ -374,7 +374,7 @@ func (n *Node) startVoter(undo *closers, id *identity.Identity, port *transport.
 	if err != nil {
 		return fmt.Errorf("start voting with the witness: %w", err)
 	}
-	n.journal.timing.tell = func(bear replication.Nanos) { n.voter.SetPatience(time.Duration(bear)) }
+	n.journal.onBear = func(bear replication.Nanos) { n.voter.SetPatience(time.Duration(bear)) }
 	undo.add("voter", func() error { n.voter.Close(); return nil })
 	return nil
 }

@@ -8,66 +8,59 @@ import (
 	"lockstep/appliance/relay"
 	"lockstep/internal/clock"
 	"lockstep/replication"
+	"lockstep/replication/shell"
 )
 
-// frameSender is the sync session as the journal sees it.
-type frameSender interface {
-	Send(frame []byte) error
-}
-
-// journal is the shell around the replication core: it serialises the inputs,
-// reads the clock, sends what the core wants sent, and carries out its Ready.
-//
-// Lock order: applyMu > sendMu > mu; mu is a leaf and held for the core's own
-// time only. Nothing of the stack is called with mu held.
+// journal is what the relay tells its connections to: the shell around the replication core
+// (replication/shell), with this process's clock, goroutines and relay. The shell's lock
+// order comes beneath it; the journal has no lock of its own.
 type journal struct {
-	clock clock.Clock
-	start time.Time    // a reading of clock
-	relay *relay.Relay // set before the first input
-
-	// applyMu makes Ready's effects happen in order, one Ready at a time.
-	applyMu sync.Mutex
-
-	// sendMu orders frames on the session.
-	sendMu sync.Mutex
-	sess   frameSender
-	buf    []byte
-
-	mu     sync.Mutex
-	core   *replication.Core
+	shell  *shell.Shell
+	clock  clock.Clock
+	start  time.Time     // a reading of clock
+	relay  *relay.Relay  // set before the first input
 	millis func() uint32 // the engine's TSval clock
 
-	kicked  chan struct{} // cap 1: something to send
-	ticked  chan struct{} // cap 1: NextTick may have moved
-	done    chan struct{}
-	wg      sync.WaitGroup
-	sendErr func(error) // told when the session cannot be written
-	// onHeard is told of every frame of the peer.
+	kicked chan struct{} // cap 1: see shell.Host.Kick
+	ticked chan struct{} // cap 1: wakeAt has moved
+	// syncChanged (cap 1) tells that the standby came in sync, or fell out of it.
+	syncChanged chan struct{}
+	done        chan struct{}
+	wg          sync.WaitGroup
+
+	journalEvents
+}
+
+// journalEvents are told what the relay does not need to know. They are set before run,
+// and called with nothing locked but where said; nil: nobody listens.
+type journalEvents struct {
+	// onHeard is told of every frame of the peer, before what follows from it is done.
 	onHeard func()
 	// onSynced is told before the frame leaves that lets the standby take over.
-	onSynced   func()
-	saidSynced bool // guarded by sendMu: it was told in this session
+	onSynced func()
 	// onPeerFitness is told when the peer has said whether it could serve.
 	onPeerFitness func()
 	// onSilent is told when the peer has not been heard of for too long.
 	onSilent func()
-	// syncChanged (cap 1) tells that the standby came in sync, or fell out of it.
-	syncChanged chan struct{}
-	wasInSync   bool   // guarded by mu
-	timing      timing // guarded by mu, but for what is set before run
+	// onBear is told each time how long silence is borne. onLate hears of delays of this
+	// process's own, or of the peer.
+	onBear func(replication.Nanos)
+	onLate func(own bool, late replication.Nanos)
 }
 
-func newJournal(lim replication.Limits, clk clock.Clock, millis func() uint32, sendErr func(error)) *journal {
-	return &journal{
-		clock: clk, start: clk.Now(), core: replication.New(lim), millis: millis, sendErr: sendErr,
-		syncChanged: make(chan struct{}, 1),
-		kicked:      make(chan struct{}, 1), ticked: make(chan struct{}, 1), done: make(chan struct{}),
+func newJournal(lim replication.Limits, clk clock.Clock, millis func() uint32) *journal {
+	j := &journal{
+		clock: clk, start: clk.Now(), millis: millis,
+		kicked: make(chan struct{}, 1), ticked: make(chan struct{}, 1),
+		syncChanged: make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	j.shell = shell.New(replication.New(lim), effects{j}, host{j})
+	return j
 }
 
 func (j *journal) run() {
 	j.wg.Add(2)
-	go j.sender()
+	go j.runner()
 	go j.ticker()
 }
 
@@ -81,19 +74,8 @@ func (j *journal) now() replication.Nanos { return replication.Nanos(j.clock.Sin
 
 // with runs f on the core and then sees to what follows from it.
 func (j *journal) with(f func(c *replication.Core, now replication.Nanos)) {
-	j.mu.Lock()
-	f(j.core, j.now())
-	j.mu.Unlock()
-	j.apply()
-	j.flush()
-	nudge(j.ticked)
-}
-
-// quietly runs f on the core; what follows from it waits for the next input.
-func (j *journal) quietly(f func(c *replication.Core)) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	f(j.core)
+	now := j.now()
+	j.shell.With(now, func(c *replication.Core) { f(c, now) })
 }
 
 func nudge(ch chan struct{}) {
@@ -103,220 +85,18 @@ func nudge(ch chan struct{}) {
 	}
 }
 
-// Open implements relay.Journal.
-func (j *journal) Open(c *relay.Conn, r replication.Record) {
-	c.Protect()
-	j.mu.Lock()
-	err := j.core.Open(j.now(), &r)
-	flushable := j.core.Flushable()
-	j.mu.Unlock()
-	if err != nil {
-		// The core does not take it: the connection goes on, unprotected.
-		c.Unprotect()
-		c.Opened()
-		return
-	}
-	j.apply()
-	if flushable {
-		nudge(j.kicked)
-	}
-}
-
-// Adopt implements relay.Journal. Refusals are counted by the core.
-func (j *journal) Adopt(_ *relay.Conn, r replication.Record, pos [2]replication.StreamPos, l *replication.Log) error {
-	j.mu.Lock()
-	err := j.core.Adopt(j.now(), &r, pos, l)
-	flush := j.core.Asked() == 0 && j.core.Flushable()
-	j.mu.Unlock()
-	j.apply() // who is next
-	if flush {
-		nudge(j.kicked)
-	}
-	if err != nil {
-		return fmt.Errorf("adopt connection %d: %w", r.ID, err)
-	}
-	return nil
-}
-
-// Data implements relay.Journal. Refusals are counted by the core; the gate then
-// stays where it is until the core gives the connection up.
-func (j *journal) Data(id replication.ConnID, s replication.Stream, off uint64, bufs [][]byte, fin bool) {
-	j.mu.Lock()
-	now := j.now()
-	for i, b := range bufs {
-		_ = j.core.Data(now, id, s, off, b, fin && i == len(bufs)-1)
-		off += uint64(len(b))
-	}
-	if fin && len(bufs) == 0 {
-		_ = j.core.Data(now, id, s, off, nil, true)
-	}
-	flushable := j.core.Flushable()
-	j.mu.Unlock()
-	if flushable {
-		nudge(j.kicked)
-	}
-}
-
-// Received implements relay.Journal.
-func (j *journal) Received(id replication.ConnID, s replication.Stream, off uint64, fin bool) {
-	j.mu.Lock()
-	_ = j.core.Received(j.now(), id, s, off, fin)
-	j.mu.Unlock()
-	nudge(j.ticked)
-}
-
-// Delivered implements relay.Journal. It runs on the packet path.
-func (j *journal) Delivered(id replication.ConnID, s replication.Stream, off uint64) {
-	j.mu.Lock()
-	_ = j.core.Delivered(j.now(), id, s, off)
-	flushable := j.core.Flushable()
-	j.mu.Unlock()
-	if flushable {
-		nudge(j.kicked)
-	}
-}
-
-// Close implements relay.Journal.
-func (j *journal) Close(id replication.ConnID, k replication.CloseKind) {
-	j.mu.Lock()
-	_ = j.core.Close(j.now(), id, k)
-	flushable := j.core.Flushable()
-	j.mu.Unlock()
-	if flushable {
-		nudge(j.kicked)
-	}
-}
-
-// Congested implements relay.Journal.
-func (j *journal) Congested() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.Congested()
-}
-
 // step takes a frame from the peer; it runs on the session's reader.
-func (j *journal) step(frame []byte) error {
-	j.mu.Lock()
-	before, now := j.core.Heard(), j.now()
-	err := j.core.Step(now, frame)
-	var late replication.Nanos
-	if err == nil {
-		late = j.timing.heardAfter(before, now)
-	}
-	in := j.core.InSync()
-	said := j.core.FitnessSaid()
-	changed := in != j.wasInSync
-	j.wasInSync = in
-	j.mu.Unlock()
-	if changed {
-		nudge(j.syncChanged)
-	}
-	if err != nil {
-		return err
-	}
-	j.timing.warn(false, late)
-	if j.onHeard != nil {
-		j.onHeard()
-	}
-	if said && j.onPeerFitness != nil {
-		j.onPeerFitness()
-	}
-	// The answer leaves from here: one hand-over between goroutines less on the
-	// path that every held ACK waits for.
-	j.flush()
-	j.apply()
-	return nil
-}
+func (j *journal) step(frame []byte) error { return j.shell.Step(j.now(), frame) }
 
-// apply carries out what the core has ready, in its order.
-func (j *journal) apply() {
-	j.applyMu.Lock()
-	defer j.applyMu.Unlock()
-	j.mu.Lock()
-	rd := j.core.Ready()
-	j.mu.Unlock()
-	if rd.Empty() {
-		return
-	}
-	// Released needs nothing here: Unprotected names every connection the core
-	// knows, and no other may be opened.
-	for _, id := range rd.Unprotected {
-		if c := j.relay.Lookup(id); c != nil {
-			c.Unprotect()
-		}
-	}
-	for _, id := range rd.Unlogged {
-		if c := j.relay.Lookup(id); c != nil {
-			c.Unlogged()
-		}
-	}
-	for _, id := range rd.Opened {
-		if c := j.relay.Lookup(id); c != nil {
-			c.Opened()
-		}
-	}
-	for _, p := range rd.Permits {
-		if c := j.relay.Lookup(p.ID); c != nil {
-			c.Permit(p.Stream, p.Off)
-		}
-	}
-	for _, n := range rd.Need {
-		if c := j.relay.Lookup(n.ID); c != nil {
-			c.Need(n.Stream, n.From, n.To)
-		}
-	}
-	for _, id := range rd.Adopt {
-		if c := j.relay.Lookup(id); c != nil {
-			c.Adopt()
-		}
-	}
-}
-
-// flush sends what may be sent now.
-func (j *journal) flush() {
-	j.sendMu.Lock()
-	defer j.sendMu.Unlock()
-	for j.sess != nil {
-		j.mu.Lock()
-		if !j.core.Flushable() {
-			j.mu.Unlock()
-			return
-		}
-		j.buf = j.core.Flush(j.buf[:0])
-		synced := j.core.SaidSynced()
-		j.mu.Unlock()
-		if synced && !j.saidSynced {
-			j.saidSynced = true
-			if j.onSynced != nil {
-				j.onSynced()
-			}
-		}
-		if len(j.buf) == 0 {
-			return
-		}
-		if err := j.sess.Send(j.buf); err != nil {
-			j.sess = nil
-			j.sendErr(err)
-			return
-		}
-	}
-}
-
-// attach gives the journal a session to send on, or nil.
-func (j *journal) attach(s frameSender) {
-	j.sendMu.Lock()
-	j.sess, j.saidSynced = s, false
-	j.sendMu.Unlock()
-}
-
-func (j *journal) sender() {
+// runner does what follows from inputs that cannot wait for it.
+func (j *journal) runner() {
 	defer j.wg.Done()
 	for {
 		select {
 		case <-j.done:
 			return
 		case <-j.kicked:
-			j.flush()
+			j.shell.Run(j.now())
 		}
 	}
 }
@@ -327,76 +107,33 @@ func (j *journal) ticker() {
 	defer j.wg.Done()
 	t := time.NewTimer(0)
 	defer t.Stop()
-	var silence silenceJudge
 	for {
 		select {
 		case <-j.done:
 			return
 		case <-j.ticked:
 		case <-t.C:
-			fired := j.now() // before the lock, which is not what a CPU is missed for
-			j.mu.Lock()
-			now := j.now()
-			late := j.timing.fired(fired)
-			j.core.SetClock(now, j.millis())
-			j.core.Tick(now)
-			bear := j.timing.patience.Effective(now)
-			j.core.SetPatience(bear, j.timing.fresh)
-			silent := j.core.PeerSilent(now)
-			j.mu.Unlock()
-			j.timing.warn(true, late)
-			if j.timing.tell != nil {
-				j.timing.tell(bear)
+			g := j.shell.Tick(j.now(), j.millis())
+			j.late(true, g.Late)
+			if j.onBear != nil {
+				j.onBear(g.Bear)
 			}
-			if silence.judge(silent, time.Duration(now)) {
+			if g.Silent && j.onSilent != nil {
 				j.onSilent()
 			}
-			j.apply()
-			j.flush()
 		}
-		j.mu.Lock()
-		now := j.now()
-		next := j.core.NextTick(now)
 		wait := time.Hour
-		if silence.looks > 0 {
-			wait = silentPause
-		} else if next != replication.Never {
-			wait = max(time.Duration(next-now), silentPause)
+		if due := j.shell.Due(); due != replication.Never {
+			wait = max(time.Duration(due-j.now()), 0)
 		}
-		j.timing.due = now + replication.Nanos(wait)
-		j.mu.Unlock()
 		t.Reset(wait)
 	}
 }
 
-// silentPause is the least time between two looks at the peer's silence.
-const silentPause = time.Millisecond
-
-// silenceJudge keeps this process's own stalls from looking like the peer's
-// death: after a pause of ours (no CPU, a stopped VM) the silence is long, but
-// its frames are waiting to be read. So silence counts only once it has been
-// seen by several looks in a row that came on time.
-type silenceJudge struct {
-	looks int
-	last  time.Duration
-}
-
-const (
-	silentLooks = 4
-	lateLook    = 5 * time.Millisecond
-)
-
-// judge takes one look and tells whether the peer is to be taken for dead.
-func (s *silenceJudge) judge(silent bool, now time.Duration) bool {
-	late := now-s.last > lateLook
-	s.last = now
-	if !silent || late {
-		s.looks = 0
+func (j *journal) late(own bool, late replication.Nanos) {
+	if late > 0 && j.onLate != nil {
+		j.onLate(own, late)
 	}
-	if silent {
-		s.looks++
-	}
-	return s.looks >= silentLooks
 }
 
 // drain waits until the standby has confirmed everything, for limit at most. The
@@ -406,13 +143,7 @@ func (j *journal) drain(limit time.Duration) {
 	defer deadline.Stop()
 	look := time.NewTicker(200 * time.Microsecond)
 	defer look.Stop()
-	for {
-		j.mu.Lock()
-		drained := j.core.Drained()
-		j.mu.Unlock()
-		if drained {
-			return
-		}
+	for !ask(j, (*replication.Core).Drained) {
 		select {
 		case <-look.C:
 		case <-deadline.C:
@@ -435,19 +166,140 @@ func (j *journal) drainAsync(limit time.Duration) <-chan struct{} {
 	return done
 }
 
-// takeover takes all connections out of the core, and tells what to add to their
-// TSOffsets: the former active's clock less ours, never too small.
-func (j *journal) takeover(epoch uint64) (all []replication.Continue, shift uint32, err error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	all, err = j.core.Takeover(epoch)
-	if err != nil {
-		return nil, 0, err
+// host implements shell.Host with goroutines and channels.
+type host struct{ j *journal }
+
+func (h host) Kick()                  { nudge(h.j.kicked) }
+func (h host) Wake(replication.Nanos) { nudge(h.j.ticked) }
+
+func (h host) Heard(news shell.News) {
+	if news.InSync {
+		nudge(h.j.syncChanged)
 	}
-	own := j.millis()
-	if est, ok := j.core.PeerClock(own); ok {
-		shift = est - own
+	h.j.late(false, news.Late)
+	if h.j.onHeard != nil {
+		h.j.onHeard()
 	}
-	rtt := uint32(j.core.RTT() / 1_000_000)
-	return all, shift + rtt + shiftMargin, nil
+	if news.Fitness && h.j.onPeerFitness != nil {
+		h.j.onPeerFitness()
+	}
 }
+
+func (h host) MayTakeOver() {
+	if h.j.onSynced != nil {
+		h.j.onSynced()
+	}
+}
+
+// effects implements shell.Effects on the relay's connections.
+type effects struct{ j *journal }
+
+func (e effects) Unprotect(id replication.ConnID) {
+	if c := e.j.relay.Lookup(id); c != nil {
+		c.Unprotect()
+	}
+}
+
+func (e effects) Unlogged(id replication.ConnID) {
+	if c := e.j.relay.Lookup(id); c != nil {
+		c.Unlogged()
+	}
+}
+
+func (e effects) Opened(id replication.ConnID) {
+	if c := e.j.relay.Lookup(id); c != nil {
+		c.Opened()
+	}
+}
+
+func (e effects) LegHeld(id replication.ConnID) {
+	if c := e.j.relay.Lookup(id); c != nil {
+		c.LegHeld()
+	}
+}
+
+func (e effects) Permit(p replication.Permit) {
+	if c := e.j.relay.Lookup(p.ID); c != nil {
+		c.Permit(p.Stream, p.Off)
+	}
+}
+
+func (e effects) Need(n replication.Range) {
+	if c := e.j.relay.Lookup(n.ID); c != nil {
+		c.Need(n.Stream, n.From, n.To)
+	}
+}
+
+func (e effects) Adopt(id replication.ConnID) {
+	if c := e.j.relay.Lookup(id); c != nil {
+		c.Adopt()
+	}
+}
+
+// Open implements relay.Journal.
+func (j *journal) Open(c *relay.Conn, r replication.Record) {
+	c.Protect()
+	if err := j.shell.Open(j.now(), &r); err != nil {
+		// The core does not take it: the connection goes on, unprotected.
+		c.Unprotect()
+		c.Opened()
+	}
+}
+
+// Adopt implements relay.Journal. Refusals are counted by the core.
+func (j *journal) Adopt(_ *relay.Conn, r replication.Record, pos [2]replication.StreamPos, l *replication.Log) error {
+	if err := j.shell.Adopt(j.now(), &r, pos, l); err != nil {
+		return fmt.Errorf("adopt connection %d: %w", r.ID, err)
+	}
+	return nil
+}
+
+// Data implements relay.Journal. Refusals are counted by the core; the gate then
+// stays where it is until the core gives the connection up.
+func (j *journal) Data(id replication.ConnID, s replication.Stream, off uint64, bufs [][]byte, fin bool) {
+	_ = j.shell.Data(j.now(), id, s, off, bufs, fin)
+}
+
+// Received implements relay.Journal.
+func (j *journal) Received(id replication.ConnID, s replication.Stream, off uint64, fin bool) {
+	_ = j.shell.Received(j.now(), id, s, off, fin)
+}
+
+// Delivered implements relay.Journal. It runs on the packet path.
+func (j *journal) Delivered(id replication.ConnID, s replication.Stream, off uint64) {
+	_ = j.shell.Delivered(j.now(), id, s, off)
+}
+
+// Close implements relay.Journal.
+func (j *journal) Close(id replication.ConnID, k replication.CloseKind) {
+	_ = j.shell.Close(j.now(), id, k)
+}
+
+// Congested implements relay.Journal.
+func (j *journal) Congested() bool { return j.shell.Congested() }
+
+// Released implements relay.Journal.
+func (j *journal) Released(id replication.ConnID, r replication.Released) {
+	_ = j.shell.Released(j.now(), id, r)
+}
+
+// Checkpoint implements relay.Journal.
+func (j *journal) Checkpoint(id replication.ConnID, off [2]uint64) {
+	_ = j.shell.Checkpoint(j.now(), id, off)
+}
+
+// ServerLeg implements relay.Journal. A leg that the core refuses is one that the standby
+// cannot continue.
+func (j *journal) ServerLeg(id replication.ConnID, leg replication.LegRecord, start [2]uint64) {
+	if err := j.shell.ServerLeg(j.now(), id, &leg, start); err != nil {
+		j.Forgo(id)
+	}
+}
+
+// Forgo implements relay.Journal.
+func (j *journal) Forgo(id replication.ConnID) { _ = j.shell.Forgo(j.now(), id) }
+
+// Unlog implements relay.Journal.
+func (j *journal) Unlog(id replication.ConnID) { _ = j.shell.Unlog(j.now(), id) }
+
+var _ relay.Journal = (*journal)(nil)

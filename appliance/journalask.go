@@ -8,79 +8,46 @@ import (
 
 // What the journal is asked about its core.
 
-func (j *journal) stats() replication.Stats {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.Stats()
+// ask asks the core for one thing.
+func ask[T any](j *journal, f func(*replication.Core) T) (t T) {
+	j.shell.Look(func(c *replication.Core) { t = f(c) })
+	return t
 }
 
-func (j *journal) epoch() uint64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.Epoch()
-}
+func (j *journal) stats() replication.Stats { return ask(j, (*replication.Core).Stats) }
+func (j *journal) epoch() uint64            { return ask(j, (*replication.Core).Epoch) }
+func (j *journal) inSync() bool             { return ask(j, (*replication.Core).InSync) }
+func (j *journal) heard() replication.Nanos { return ask(j, (*replication.Core).Heard) }
+func (j *journal) peerFit() bool            { return ask(j, (*replication.Core).PeerFit) }
+
+func (j *journal) heldServices() map[string]int { return ask(j, (*replication.Core).HeldServices) }
+
+// replaceable reports whether the standby may take over by itself: it was told that it
+// holds everything.
+func (j *journal) replaceable() bool { return ask(j, (*replication.Core).SaidSynced) }
 
 func (j *journal) setRole(r replication.Role, epoch uint64) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.SetRole(r, epoch)
+	return ask(j, func(c *replication.Core) error { return c.SetRole(r, epoch) })
 }
 
 // said is what a Hello says: of one moment, since the peer decides by it.
 func (j *journal) said() (role replication.Role, inSync bool, epoch uint64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.Role(), j.core.InSync(), j.core.Epoch()
-}
-
-func (j *journal) inSync() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.InSync()
-}
-
-func (j *journal) heldServices() map[string]int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.HeldServices()
-}
-
-func (j *journal) heard() replication.Nanos {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.Heard()
+	j.shell.Look(func(c *replication.Core) { role, inSync, epoch = c.Role(), c.InSync(), c.Epoch() })
+	return role, inSync, epoch
 }
 
 func (j *journal) confirmed() (at replication.Nanos, ok bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.Confirmed()
-}
-
-func (j *journal) peerFit() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.PeerFit()
+	j.shell.Look(func(c *replication.Core) { at, ok = c.Confirmed() })
+	return at, ok
 }
 
 func (j *journal) peerSilent() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.PeerSilent(j.now())
-}
-
-// replaceable reports whether the standby may take over by itself: it was told that it
-// holds everything.
-func (j *journal) replaceable() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.SaidSynced()
+	now := j.now()
+	return ask(j, func(c *replication.Core) bool { return c.PeerSilent(now) })
 }
 
 // leaseEnd is until when this active may speak without another word of the standby:
 // until that could have taken over.
 func (j *journal) leaseEnd(failureTimeout time.Duration) replication.Nanos {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.HeardUs() + replication.LeaseTime(replication.Nanos(failureTimeout))
+	return ask(j, (*replication.Core).HeardUs) + replication.LeaseTime(replication.Nanos(failureTimeout))
 }

@@ -69,11 +69,11 @@ func (l *lone) GiveUp(why string) {
 func (l *lone) GoOn(until roles.Nanos) {
 	n := l.n
 	mute := !n.engine.Active()
-	n.journal.quietly(func(c *replication.Core) { c.PeerLost() })
+	n.journal.shell.Look((*replication.Core).PeerLost)
 	n.alone.untie()
 	n.alone.own(until)
 	n.engine.Unmute()
-	n.journal.with(func(*replication.Core, replication.Nanos) {})
+	n.journal.shell.Run(n.journal.now())
 	if mute {
 		n.announce()
 	}

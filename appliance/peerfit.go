@@ -24,10 +24,10 @@ type peerFitness struct {
 }
 
 func (j *journal) peerFitness() (p peerFitness) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	p.said, p.known = j.core.PeerFitness()
-	p.owed = j.core.FitnessOwed()
+	j.shell.Look(func(c *replication.Core) {
+		p.said, p.known = c.PeerFitness()
+		p.owed = c.FitnessOwed()
+	})
 	return p
 }
 

@@ -63,7 +63,7 @@ func (n *Node) closeSession() bool {
 	if n.sess == nil {
 		return false
 	}
-	n.journal.attach(nil)
+	n.journal.shell.Detach()
 	n.sess.Close()
 	n.sess = nil
 	return true
@@ -71,24 +71,17 @@ func (n *Node) closeSession() bool {
 
 // beginSession starts replication over s with the role and epoch that we have.
 func (n *Node) beginSession(ctx context.Context, s *link.Session, ends chan<- sessionEnd) bool {
-	var err error
-	n.journal.with(func(c *replication.Core, now replication.Nanos) {
-		n.journal.wasInSync = false // so that this session's coming in sync is a change
-		err = c.PeerJoined(now, s.Version)
-	})
-	if err != nil {
-		n.log.Error("begin session with the peer", "err", err)
-		s.Close()
-		return false
-	}
 	if secret, err := s.Secret("syn-cookies"); err != nil {
 		n.log.Warn("a standby will not know this active's SYN cookies", "err", err)
 	} else {
 		n.engine.SetCookieSecret(secret)
 	}
+	if err := n.journal.shell.Begin(n.journal.now(), s.Version, s); err != nil {
+		n.log.Error("begin session with the peer", "err", err)
+		s.Close()
+		return false
+	}
 	n.sess = s
-	n.journal.attach(s)
-	n.journal.flush()
 	n.wg.Add(1)
 	go func() {
 		defer n.wg.Done()
@@ -141,7 +134,7 @@ func (n *Node) stepDown(why string) {
 // before the first announcement every connection is known and can answer, though
 // most endpoints are built later, or when their peer speaks.
 func (n *Node) takeover(epoch uint64, known time.Time, why string) error {
-	all, shift, err := n.journal.takeover(epoch)
+	all, shift, err := n.journal.shell.Takeover(epoch, n.journal.millis(), shiftMargin)
 	if err != nil {
 		return err
 	}
@@ -222,7 +215,7 @@ func (n *Node) getRole() replication.Role { return replication.Role(n.role.Load(
 func (n *Node) setRole(r replication.Role) {
 	was := replication.Role(n.role.Swap(uint32(r)))
 	if was == replication.RoleActive && r != was || was == replication.RoleStandby && r == replication.RoleActive {
-		n.journal.tookOver()
+		n.journal.shell.TookOver(n.journal.now())
 	}
 	n.probeServers(r == replication.RoleActive)
 	n.since.Store(time.Now().UnixNano())

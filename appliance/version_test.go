@@ -55,10 +55,9 @@ func sessionWithOlder(t *testing.T, older uint8, old replication.Role) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		h := &half{j: newJournal(replication.Limits{}, clock.System{}, func() uint32 { return uint32(time.Since(start) / time.Millisecond) }, func(error) {})}
+		h := &half{j: newJournal(replication.Limits{}, clock.System{}, func() uint32 { return uint32(time.Since(start) / time.Millisecond) })}
 		r := relay.New(nil, h.j)
 		h.j.relay = r
-		h.j.onSilent = func() {}
 		if err := h.j.setRole(role, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -104,15 +103,11 @@ func sessionWithOlder(t *testing.T, older uint8, old replication.Role) {
 		}
 	}
 	for _, h := range []*half{s, a} {
-		h.j.with(func(c *replication.Core, now replication.Nanos) {
-			if err := c.PeerJoined(now, h.sess.Version); err != nil {
-				t.Error(err)
-			}
-		})
-		h.j.attach(h.sess)
+		if err := h.j.shell.Begin(h.j.now(), h.sess.Version, h.sess); err != nil {
+			t.Fatal(err)
+		}
 		go func() { served <- h.sess.Serve(h.j.step) }()
 	}
-	a.j.flush()
 	open(2)
 	for st := a.j.stats(); st.Protected != 1 || !st.CanTakeOver || st.Outstanding > 0 || s.j.stats().Connections != 1; st = a.j.stats() {
 		select {
@@ -130,7 +125,7 @@ func sessionWithOlder(t *testing.T, older uint8, old replication.Role) {
 	<-served
 	<-served
 	s.j.with(func(c *replication.Core, _ replication.Nanos) { c.PeerLost() })
-	all, _, err := s.j.takeover(2)
+	all, _, err := s.j.shell.Takeover(2, s.j.millis(), 0)
 	if err != nil || len(all) != 1 || all[0].Record.ID != 2 || (all[0].Log != nil) != (older >= wire.LogVersion) {
 		t.Errorf("%d connections, %v", len(all), err)
 	}

@@ -313,6 +313,27 @@ func (c *Core) unprotect(e *conn, why Reason) {
 	e.state = stateDropping
 }
 
+// Forgo gives up the protection of a connection whose server leg the standby could not
+// continue. The gates open when the standby has confirmed that it forgot the connection
+// (Ready.Unprotected); one that waits to be adopted stays unprotected in this session.
+func (c *Core) Forgo(now Nanos, id ConnID) error {
+	c.advance(now)
+	a := &c.act
+	e := a.conns[id]
+	switch {
+	case e == nil:
+		c.drops[UnknownConn]++
+		return ErrUnknownConn
+	case a.isProtected(e) && e.state <= stateOpen:
+		c.unprotect(e, LegBehind)
+	case e.snap.in:
+		c.drops[LegBehind]++
+		a.snap.remove(e)
+		a.proceed(c)
+	}
+	return nil
+}
+
 // leave takes a protected connection out of everything but the table.
 func (a *active) leave(e *conn) {
 	a.held -= e.s[0].store() + e.s[1].store()

@@ -352,7 +352,6 @@ func (a *active) begin(c *Core, version uint8) {
 
 // release ends the session: every connection of it is unprotected now.
 func (a *active) release(r *Ready) {
-	r.Released = true
 	for e := a.all.first; e != nil; e = e.all.next {
 		if e.session == a.session {
 			r.Unprotected = append(r.Unprotected, e.id)

@@ -70,6 +70,9 @@ func (c *Core) Ready() *Ready {
 	return &c.spare
 }
 
+// Pending reports whether Ready would return something.
+func (c *Core) Pending() bool { return !c.ready.Empty() }
+
 // Role returns the current role.
 func (c *Core) Role() Role { return c.role }
 

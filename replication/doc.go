@@ -52,8 +52,8 @@
 //	  Flush: Batch n {..., Synced, ...} ---->  Step: applied, in sync
 //	  Step: confirms                    <----  Flush: Ack n
 //	  Ready: Opened, Permits ...
-//	PeerLost: every gate opens (Released),     PeerLost: store is kept
-//	  all connections unprotected                Takeover: everything is handed out
+//	PeerLost: every gate opens,                PeerLost: store is kept
+//	  all connections Unprotected                Takeover: everything is handed out
 //
 // Who calls PeerLost on the active and who calls Takeover on the standby must never
 // both happen for one session: that is the arbiter's decision (a committed change of

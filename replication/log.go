@@ -1,6 +1,10 @@
 package replication
 
-import "lockstep/replication/wire"
+import (
+	"slices"
+
+	"lockstep/replication/wire"
+)
 
 // A logged connection outlives its server: the request is kept from its last
 // checkpoint on, beyond what the server has acknowledged, and digests of what the
@@ -215,8 +219,8 @@ func (a *active) forgetLog(e *conn) {
 }
 
 // ServerLeg tells that another server leg serves the connection from now on, with the
-// streams' offsets unchanged; start says where in them the leg's own streams begin. The
-// first request byte must not leave for the new server before the connection is in
+// streams' offsets unchanged; start says where in them the leg's own streams begin.
+// Nothing that the new server says may go to the client before the connection is in
 // Ready.Legs (invariant 3). A standby whose version does not know of such legs cannot
 // continue the connection, which loses its protection (PeerVersion).
 //
@@ -238,7 +242,7 @@ func (c *Core) ServerLeg(now Nanos, id ConnID, leg *LegRecord, start [2]uint64) 
 		e = a.conns[id]
 		if e.session == a.session && e.state == stateDropping {
 			e.legs++ // until the standby has forgotten the leg before
-		} else {
+		} else if !slices.Contains(c.ready.Legs, id) {
 			c.ready.Legs = append(c.ready.Legs, id)
 		}
 		return nil

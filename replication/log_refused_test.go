@@ -247,3 +247,41 @@ func TestLogErrors(t *testing.T) {
 	must(t, s.Step(0, batch(1, join(adopt, released(40, true), released(50, false), wire.AppendSynced(nil)))))
 	must(t, s.Check())
 }
+
+// A connection whose leg the standby could not continue is forgotten there first, and then
+// unprotected; one that waits to be adopted holds up nobody.
+func TestForgo(t *testing.T) {
+	p, a, s := openLogged(t, Limits{})
+	a.Ready()
+	must(t, a.Forgo(p.now, 1))
+	if r := a.Ready(); !r.Empty() {
+		t.Fatalf("before the standby has forgotten it: %+v", r)
+	}
+	p.run(t)
+	if r := a.Ready(); len(r.Unprotected) != 1 || s.Stats().Connections != 0 || a.Stats().Drops[LegBehind] != 1 {
+		t.Fatalf("%+v, the standby has %d", r, s.Stats().Connections)
+	}
+	must(t, a.Forgo(p.now, 1))
+	if r := a.Ready(); !r.Empty() {
+		t.Fatalf("a second time: %+v", r)
+	}
+	if err := a.Forgo(p.now, 2); !errors.Is(err, ErrUnknownConn) {
+		t.Error(err)
+	}
+	a.PeerLost()
+	a.Ready()
+	s = New(Limits{})
+	must(t, s.SetRole(RoleStandby, a.Epoch()))
+	p.node["s"] = s
+	must(t, s.PeerJoined(p.now, wire.Version))
+	must(t, a.PeerJoined(p.now, wire.Version))
+	if r := a.Ready(); len(r.Adopt) != 1 || a.InSync() {
+		t.Fatalf("%+v", r)
+	}
+	must(t, a.Forgo(p.now, 1))
+	p.run(t)
+	if !a.InSync() || s.Stats().Connections != 0 {
+		t.Fatal("the snapshot waits for it")
+	}
+	must(t, a.Check())
+}

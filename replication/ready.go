@@ -22,12 +22,9 @@ type Range struct {
 // A connection may appear that the shell has ended meanwhile; ignore it.
 // The slices are valid until the next call of Core.Ready.
 type Ready struct {
-	// Released: the standby is gone for good (PeerLost). For the log and the status:
-	// the gates to open are all in Unprotected. A connection that was not given to
-	// Open before PeerLost is not among them.
-	Released bool
 	// Unprotected connections go on without the standby; it has confirmed that it
-	// will not continue them, or never knew them, or is gone. Their gates open entirely:
+	// will not continue them, or never knew them, or is gone for good (PeerLost: then they
+	// are all that were given to Open before). Their gates open entirely:
 	// no Permits come for them unless they are adopted for another standby. A finished
 	// connection may be among them.
 	Unprotected []ConnID
@@ -36,7 +33,7 @@ type Ready struct {
 	// connection appears exactly once, also if it is unprotected.
 	Opened []ConnID
 	// Legs: the standby holds the newest server leg of Core.ServerLeg, or will not continue
-	// the connection: the first request byte may leave for that server (invariant 3).
+	// the connection: what that server says may go to the client (invariant 3).
 	Legs []ConnID
 	// Unlogged connections reached a limit with their log, which the standby does not keep
 	// any more; they are still protected, as plain ones. What the relay keeps itself is
@@ -58,12 +55,11 @@ type Ready struct {
 
 // Empty reports whether there is nothing to do.
 func (r *Ready) Empty() bool {
-	return !r.Released && len(r.Unprotected) == 0 && len(r.Opened) == 0 && len(r.Legs) == 0 && len(r.Unlogged) == 0 &&
+	return len(r.Unprotected) == 0 && len(r.Opened) == 0 && len(r.Legs) == 0 && len(r.Unlogged) == 0 &&
 		len(r.Permits) == 0 && len(r.Need) == 0 && len(r.Adopt) == 0
 }
 
 func (r *Ready) reset() {
-	r.Released = false
 	r.Unprotected = r.Unprotected[:0]
 	r.Opened = r.Opened[:0]
 	r.Legs = r.Legs[:0]

@@ -367,9 +367,6 @@ func printReady(out *strings.Builder, r *Ready) {
 	if r.Empty() {
 		out.WriteString("nothing\n")
 	}
-	if r.Released {
-		out.WriteString("released\n")
-	}
 	for _, id := range r.Unprotected {
 		fmt.Fprintf(out, "unprotected %d\n", id)
 	}

@@ -22,6 +22,7 @@ const (
 	LimitSegments                  // segments of a log
 	PeerVersion                    // a connection that the standby's version cannot express
 	PeerRefused                    // the standby's own limits
+	LegBehind                      // Forgo: a server leg that the standby could not continue
 	TombstoneEvicted               // Limits.MaxTombstones
 	BrokenInvariant                // an internal check failed; the permit was not raised
 	NumReasons
@@ -61,6 +62,8 @@ func (r Reason) String() string {
 		return "peer_version"
 	case PeerRefused:
 		return "peer_refused"
+	case LegBehind:
+		return "leg_behind"
 	case TombstoneEvicted:
 		return "tombstone_evicted"
 	case BrokenInvariant:

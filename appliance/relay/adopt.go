@@ -122,6 +122,10 @@ func (c *Conn) tellDelivered() {
 // log, and what is known of the response, too.
 func (c *Conn) adoptKept() {
 	k := c.kept
+	if k.source != nil && !k.source.recorded.Load() {
+		c.wanted.Store(true) // until record has got to it, or has given up
+		return
+	}
 	req, resp := &c.streams[replication.Request], &c.streams[replication.Response]
 	reqAcked, reqFin := c.client.CloseGate()
 	var respAcked uint64

@@ -430,26 +430,6 @@ func (c *Conn) enlist(i int) {
 	c.svc.counts.replays.Add(1)
 }
 
-// record makes the journal know the source's leg, as soon as its server has
-// acknowledged as much of the request as the standby believes delivered: the standby
-// would continue the leg from there.
-func (c *Conn) record() {
-	k := c.kept
-	r := k.source
-	if r == nil || r.recorded.Load() || r.acked.Load() < c.streams[replication.Request].delivered.Load() {
-		return
-	}
-	for _, x := range k.replicas() {
-		x.recorded.Store(false)
-	}
-	k.server, k.start = legRecord(r.leg.Params()), r.start
-	if c.protected.Load() {
-		c.r.journal.ServerLeg(c.ID, k.server, k.start)
-	}
-	r.recorded.Store(true)
-	c.deliver(replication.Request, r.acked.Load())
-}
-
 // wakeAt runs the connection again at t.
 func (c *Conn) wakeAt(t time.Duration) {
 	k := c.kept

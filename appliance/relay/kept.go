@@ -52,6 +52,12 @@ type kept struct {
 
 	server replication.LegRecord // the leg that the journal knows
 	start  [2]uint64             // and where it begins
+	legOut atomic.Bool           // the standby may not hold that leg yet
+	// Of a source that cannot be recorded yet: what it had acknowledged of the request, and
+	// since when.
+	lagging  *replica
+	lagAcked uint64
+	lagSince time.Duration
 }
 
 // permit lets ACKs to all servers cover off, of the response.

@@ -36,6 +36,9 @@ func (c *Conn) stepClientGone() {
 // then passes that on.
 func (c *Conn) sourceDone(r *replica) {
 	k, s := c.kept, &c.streams[replication.Response]
+	if !c.mayRelease() {
+		return
+	}
 	c.drain.begin(c.r.now())
 	k.claim.release = true
 	for c.releaseResponse() {

@@ -14,7 +14,7 @@ import (
 
 // Journal is where connections are kept safe. Its methods are called from
 // workers and from the packet path; they must not block. It calls a Conn's
-// Opened, Permit, Need, Adopt, Unlogged and Unprotect, never from within these methods with a
+// Opened, LegHeld, Permit, Need, Adopt, Unlogged and Unprotect, never from within these methods with a
 // lock of its own held.
 type Journal interface {
 	// Open announces a connection. The journal calls c.Protect at once if its
@@ -35,11 +35,14 @@ type Journal interface {
 	// l is what else there is to know of a kept connection, nil for others.
 	Adopt(c *Conn, r replication.Record, pos [2]replication.StreamPos, l *replication.Log) error
 	// Of kept connections: how far the response was released, and its digest; where
-	// a new server starts; which leg serves now; that its log is given up.
+	// a new server starts; which leg serves now, answered by c.LegHeld; that its log is
+	// given up.
 	Released(id replication.ConnID, r replication.Released)
 	Checkpoint(id replication.ConnID, off [2]uint64)
 	ServerLeg(id replication.ConnID, leg replication.LegRecord, start [2]uint64)
 	Unlog(id replication.ConnID)
+	// Forgo gives up the protection of a kept connection whose leg cannot be told.
+	Forgo(id replication.ConnID)
 	// Congested: request bytes should be left in their receive queues until the
 	// next permit; their senders' windows fill up meanwhile.
 	Congested() bool

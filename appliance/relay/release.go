@@ -24,6 +24,9 @@ func (c *Conn) releaseResponse() (again bool) {
 		s.next += uint64(w)
 		return err == nil && w == n && n > 0
 	}
+	if !c.mayRelease() {
+		return false
+	}
 	if n > 0 {
 		c.untell(n)
 		took, full := c.releaseFresh(src, bufs, n)

@@ -165,6 +165,8 @@ func (c *Conn) keptWaits() string {
 		return "the standby's confirmation of the FIN"
 	case k.source == nil:
 		return ""
+	case !c.mayRelease() && k.legOut.Load():
+		return "the standby's confirmation of its server's leg"
 	case k.source.leg.Err() != nil && (k.claim.answer == nil || k.claim.answer.Load() != claimAsked):
 		return ""
 	case k.source.leg.Waiting() || resp.next < k.seen.end && c.peeks():

@@ -9,6 +9,7 @@ import (
 
 	"lockstep/appliance/relay"
 	"lockstep/replication"
+	"lockstep/replication/shell"
 	"lockstep/replication/wire"
 )
 
@@ -20,6 +21,7 @@ type legInfo struct {
 	id       replication.ConnID
 	sender   replication.Stream // of the stream that the leg's peer sends
 	iss, irs uint32
+	start    uint64 // of that stream, where the leg begins
 	// What the standby held at last, once it had the record.
 	held uint64
 	seen bool
@@ -28,6 +30,7 @@ type legInfo struct {
 	// told is what was acknowledged before the connection was adopted, if it was.
 	told    uint64
 	adopted bool
+	logged  bool
 }
 
 // shipped is one piece of a stream on its way to the standby.
@@ -37,29 +40,32 @@ type shipped struct {
 	b      []byte
 }
 
-// Journal is a relay.Journal over two real cores, an active and its standby, with
-// a sync link that is a pair of queues. After a takeover there is no standby.
+// Journal is a relay.Journal over two real cores, an active and its standby, each in the
+// shell that they have in the product, with a sync link that is a pair of queues. After a
+// takeover there is no standby.
 //
-// Lock order: applyMu > mu. Nothing of the relay is called with mu held.
+// Lock order: link > the active's shell's apply > mu > the shells' other locks > queues.
+// Nothing of the relay is called with mu held.
 type Journal struct {
 	violate func(format string, args ...any)
 	relay   *relay.Relay // set before the first call
+	active  *shell.Shell
 
-	applyMu sync.Mutex // one Ready at a time, in order
+	link sync.Mutex // what moves over the link moves in order
 
 	mu        sync.Mutex
-	core      *replication.Core // the active's
-	standby   *replication.Core // nil: there is none
+	standby   *shell.Shell      // nil: there is none
+	next      *replication.Core // the standby's core: what a takeover goes on with
 	hold      bool              // frames wait for Deliver and Confirm
 	cut       bool              // the link is gone
-	clock     replication.Nanos
-	toStandby [][]byte
-	toActive  [][]byte
 	legs      map[flowKey]*legInfo
 	ended     map[replication.ConnID]replication.CloseKind // or no longer protected
 	shipped   map[replication.ConnID][]shipped             // all bytes that ever went to the standby
 	keepBytes bool
 
+	toStandby, toActive queue
+
+	clock atomic.Int64  // replication.Nanos
 	calls atomic.Uint64 // activity, for quiescence
 	kick  chan struct{}
 	done  chan struct{}
@@ -72,20 +78,31 @@ var _ relay.Journal = (*Journal)(nil)
 // the active solo.
 func newJournal(active, standby *replication.Core, violate func(string, ...any), keepBytes bool) *Journal {
 	j := &Journal{
-		violate: violate, core: active, standby: standby, keepBytes: keepBytes,
+		violate: violate, keepBytes: keepBytes,
 		legs: make(map[flowKey]*legInfo), ended: make(map[replication.ConnID]replication.CloseKind),
 		shipped: make(map[replication.ConnID][]shipped),
 		kick:    make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	j.active = shell.New(active, effects{j}, host{j})
+	j.toStandby.arrives, j.toActive.arrives = j.nudge, j.nudge
 	if standby != nil {
-		for _, c := range []*replication.Core{active, standby} {
-			if err := c.PeerJoined(0, wire.Version); err != nil {
-				violate("join: %v", err)
-			}
+		if err := j.begin(standby); err != nil {
+			violate("join: %v", err)
 		}
 	}
 	return j
 }
+
+// begin begins a session with a standby that has its role.
+func (j *Journal) begin(standby *replication.Core) error {
+	s := shell.New(standby, none{}, none{})
+	j.mu.Lock()
+	j.standby, j.next = s, standby
+	j.mu.Unlock()
+	return errors.Join(j.active.Begin(j.now(), wire.Version, &j.toStandby), s.Begin(j.now(), wire.Version, &j.toActive))
+}
+
+func (j *Journal) now() replication.Nanos { return replication.Nanos(j.clock.Load()) }
 
 func (j *Journal) start() {
 	j.wg.Add(1)
@@ -110,6 +127,12 @@ func (j *Journal) cutLink() {
 	j.mu.Unlock()
 }
 
+func (j *Journal) isCut() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.cut
+}
+
 // stop ends the pump.
 func (j *Journal) stop() {
 	close(j.done)
@@ -124,79 +147,78 @@ func (j *Journal) nudge() {
 	}
 }
 
+// moves reports whether there is a standby and frames may move to it and back.
+func (j *Journal) moves(held bool) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return !j.cut && j.standby != nil && (held || !j.hold)
+}
+
 // pump moves what may move over the link and carries out what follows.
 func (j *Journal) pump() {
-	j.mu.Lock()
-	j.gather()
-	for !j.hold && !j.cut && len(j.toStandby)+len(j.toActive) > 0 {
+	j.link.Lock()
+	defer j.link.Unlock()
+	j.active.Run(j.now())
+	for j.moves(false) && j.toStandby.len()+j.toActive.len() > 0 {
 		j.deliver()
 		j.confirm()
-		j.gather()
-	}
-	j.mu.Unlock()
-	j.apply()
-}
-
-// gather takes what the cores want to send. mu is held.
-func (j *Journal) gather() {
-	j.toStandby = j.flush(j.core, j.toStandby)
-	if j.standby != nil {
-		j.toActive = j.flush(j.standby, j.toActive)
 	}
 }
 
-// flush appends a core's frames, one by one.
-func (j *Journal) flush(c *replication.Core, frames [][]byte) [][]byte {
-	for c.Flushable() {
-		b := c.Flush(nil)
-		for len(b) > 0 {
-			n, err := wire.FrameLen(b)
-			if err != nil || n > len(b) {
-				j.violate("flushed %d bytes, frame of %d: %v", len(b), n, err)
-				return frames
-			}
-			frames, b = append(frames, b[:n]), b[n:]
-		}
-	}
-	return frames
-}
-
+// deliver gives the standby what is on its way to it. link is held.
 func (j *Journal) deliver() {
-	for _, f := range j.toStandby {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, f := range j.frames(&j.toStandby) {
 		j.record(f)
-		if err := j.standby.Step(j.clock, f); err != nil {
+		if err := j.standby.Step(j.now(), f); err != nil {
 			j.violate("standby: %v", err)
 		}
 	}
-	j.toStandby = nil
-	for _, leg := range j.legs {
-		if _, held, ok := j.standby.Stored(leg.id, leg.sender); ok {
-			leg.held, leg.seen = held, true
-			if leg.told > held && j.standby.Stats().CanTakeOver {
-				j.violate("invariant 5: in sync with %d of the %v stream, %d were acknowledged before it was adopted", held, leg.sender, leg.told)
+	j.standby.Look(func(c *replication.Core) {
+		for _, leg := range j.legs {
+			if _, held, ok := c.Stored(leg.id, leg.sender); ok {
+				leg.held, leg.seen = held, true
+				if leg.told > held && c.Stats().CanTakeOver {
+					j.violate("invariant 5: in sync with %d of the %v stream, %d were acknowledged before it was adopted", held, leg.sender, leg.told)
+				}
 			}
 		}
-	}
-	if j.standby != nil && j.keepBytes {
-		if err := j.standby.Check(); err != nil {
-			j.violate("standby: %v", err)
-		}
-	}
-	j.gather()
+		j.check("standby", c)
+	})
 }
 
+// confirm gives the active the standby's answers. link is held.
 func (j *Journal) confirm() {
-	for _, f := range j.toActive {
-		if err := j.core.Step(j.clock, f); err != nil {
+	for _, f := range j.frames(&j.toActive) {
+		if err := j.active.Step(j.now(), f); err != nil {
 			j.violate("active: %v", err)
 		}
 	}
-	j.toActive = nil
-	if j.keepBytes {
-		if err := j.core.Check(); err != nil {
-			j.violate("active: %v", err)
-		}
+	j.active.Look(func(c *replication.Core) { j.check("active", c) })
+}
+
+func (j *Journal) check(who string, c *replication.Core) {
+	if !j.keepBytes {
+		return
 	}
+	if err := c.Check(); err != nil {
+		j.violate("%s: %v", who, err)
+	}
+}
+
+// frames takes what q holds, one by one.
+func (j *Journal) frames(q *queue) (all [][]byte) {
+	b := q.take()
+	for len(b) > 0 {
+		n, err := wire.FrameLen(b)
+		if err != nil || n > len(b) {
+			j.violate("sent %d bytes, frame of %d: %v", len(b), n, err)
+			return all
+		}
+		all, b = append(all, b[:n]), b[n:]
+	}
+	return all
 }
 
 // record keeps all bytes that the standby is given.
@@ -222,77 +244,27 @@ func (j *Journal) record(frame []byte) {
 	}
 }
 
-// apply carries out Ready in its order.
-func (j *Journal) apply() {
-	j.applyMu.Lock()
-	defer j.applyMu.Unlock()
-	j.mu.Lock()
-	rd := j.core.Ready()
-	cut := j.cut
-	j.mu.Unlock()
-	if cut || rd.Empty() {
-		return
-	}
-	j.calls.Add(1)
-	if rd.Released {
-		j.relay.Each((*relay.Conn).Unprotect)
-	}
-	for _, id := range rd.Unprotected {
-		j.mu.Lock()
-		if j.keepBytes {
-			j.ended[id] = wire.Unprotected
-		}
-		j.mu.Unlock()
-		if c := j.relay.Lookup(id); c != nil {
-			c.Unprotect()
-		}
-	}
-	for _, id := range rd.Unlogged {
-		if c := j.relay.Lookup(id); c != nil {
-			c.Unlogged()
-		}
-	}
-	for _, id := range rd.Opened {
-		if c := j.relay.Lookup(id); c != nil {
-			c.Opened()
-		}
-	}
-	for _, p := range rd.Permits {
-		if c := j.relay.Lookup(p.ID); c != nil {
-			c.Permit(p.Stream, p.Off)
-		}
-	}
-	for _, n := range rd.Need {
-		if c := j.relay.Lookup(n.ID); c != nil {
-			c.Need(n.Stream, n.From, n.To)
-		}
-	}
-	for _, id := range rd.Adopt {
-		if c := j.relay.Lookup(id); c != nil {
-			c.Adopt()
-		}
-	}
-}
-
 // Join begins a session with a fresh standby.
 func (j *Journal) Join(standby *replication.Core) error {
+	j.link.Lock()
+	defer j.link.Unlock()
 	j.mu.Lock()
-	defer j.nudge()
-	defer j.mu.Unlock()
-	if j.cut || j.standby != nil {
+	refused := j.cut || j.standby != nil
+	j.mu.Unlock()
+	if refused {
 		return errors.New("join: no place for a standby")
 	}
-	err := standby.SetRole(replication.RoleStandby, j.core.Epoch())
-	for _, c := range []*replication.Core{j.core, standby} {
-		if err == nil {
-			err = c.PeerJoined(j.clock, wire.Version)
-		}
-	}
-	if err != nil {
+	var epoch uint64
+	j.active.Look(func(c *replication.Core) { epoch = c.Epoch() })
+	if err := errors.Join(standby.SetRole(replication.RoleStandby, epoch), j.begin(standby)); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	j.standby = standby
+	j.nudge()
 	return nil
+}
+
+func legKeys(r *replication.Record) [2]flowKey {
+	return [2]flowKey{{r.Client.Local, r.Client.Remote}, {r.Server.Local, r.Server.Remote}}
 }
 
 // legsOf notes both legs of a connection for the monitor. mu is held.
@@ -300,29 +272,71 @@ func (j *Journal) legsOf(r *replication.Record, free bool, pos *[2]replication.S
 	if !j.keepBytes {
 		return
 	}
+	keys := legKeys(r)
 	for s, l := range [2]*replication.LegRecord{&r.Client, &r.Server} {
-		leg := &legInfo{id: r.ID, sender: replication.Stream(s), iss: l.ISS, irs: l.IRS, free: free}
+		leg := &legInfo{id: r.ID, sender: replication.Stream(s), iss: l.ISS, irs: l.IRS, free: free, logged: r.Logged}
+		if s == 1 {
+			leg.start = r.Start[replication.Response]
+		}
 		if pos != nil {
 			leg.adopted, leg.told = true, pos[s].Acked
 		}
+		j.legs[keys[s]] = leg
+	}
+}
+
+// serves reports whether a connection of that client has a record, and outlives its
+// servers. mu is held.
+func (j *Journal) serves(client netip.AddrPort) bool {
+	for k, leg := range j.legs {
+		if leg.logged && leg.sender == replication.Request && k.remote == client {
+			return true
+		}
+	}
+	return false
+}
+
+// laterLeg notes another server's leg of a connection. Its record is on its way, but the
+// connection's is there. mu is held.
+func (j *Journal) laterLeg(id replication.ConnID, l *replication.LegRecord, start uint64) {
+	leg := &legInfo{id: id, sender: replication.Response, iss: l.ISS, irs: l.IRS, start: start, logged: true}
+	for _, x := range j.legs {
+		if x.id == id && x.sender == replication.Response {
+			leg.held, leg.seen, leg.free, leg.told, leg.adopted = x.held, x.seen, x.free, x.told, x.adopted
+		}
+	}
+	if j.keepBytes {
 		j.legs[flowKey{l.Local, l.Remote}] = leg
 	}
 }
 
-// Adopt implements relay.Journal.
+// Adopt implements relay.Journal. Its legs are noted before the standby can hold it.
 func (j *Journal) Adopt(_ *relay.Conn, r replication.Record, pos [2]replication.StreamPos, l *replication.Log) error {
 	j.mu.Lock()
-	err := j.core.Adopt(j.clock, &r, pos, l)
-	if err == nil {
-		j.legsOf(&r, false, &pos)
-		delete(j.ended, r.ID)
-	}
-	cut := j.cut
+	keys := legKeys(&r)
+	before := [2]*legInfo{j.legs[keys[0]], j.legs[keys[1]]}
+	kind, ended := j.ended[r.ID]
+	j.legsOf(&r, false, &pos)
+	delete(j.ended, r.ID)
 	j.mu.Unlock()
-	if err != nil && !cut && !errors.Is(err, replication.ErrLimit) && !errors.Is(err, replication.ErrNoSession) {
-		j.violate("adopt: %v", err)
+	err := j.active.Adopt(j.now(), &r, pos, l)
+	if err != nil {
+		j.mu.Lock()
+		for i, leg := range before {
+			if leg != nil {
+				j.legs[keys[i]] = leg
+			}
+		}
+		if ended {
+			j.ended[r.ID] = kind
+		}
+		j.mu.Unlock()
 	}
-	j.nudge()
+	if errors.Is(err, replication.ErrLimit) || errors.Is(err, replication.ErrNoSession) {
+		j.calls.Add(1)
+		return err
+	}
+	j.note("adopt", err)
 	return err
 }
 
@@ -335,67 +349,69 @@ func (j *Journal) Hold(on bool) {
 }
 
 // Deliver lets what waits reach the standby; its answer waits.
-func (j *Journal) Deliver() {
-	j.mu.Lock()
-	if !j.cut && j.standby != nil {
-		j.gather()
-		j.deliver()
-	}
-	j.mu.Unlock()
-}
+func (j *Journal) Deliver() { j.move(j.deliver) }
 
 // Confirm is Deliver, and the answer comes back.
-func (j *Journal) Confirm() {
-	j.mu.Lock()
-	if !j.cut && j.standby != nil {
-		j.gather()
-		j.deliver()
-		j.confirm()
-		j.gather()
+func (j *Journal) Confirm() { j.move(func() { j.deliver(); j.confirm() }) }
+
+func (j *Journal) move(f func()) {
+	j.link.Lock()
+	defer j.link.Unlock()
+	if j.moves(true) {
+		j.active.Run(j.now())
+		f()
 	}
-	j.mu.Unlock()
-	j.apply()
 }
 
 // Lose is the arbiter's decision that the standby is out: the active goes on
 // alone.
 func (j *Journal) Lose() {
+	j.link.Lock()
+	defer j.link.Unlock()
+	j.active.Detach()
 	j.mu.Lock()
-	j.core.PeerLost()
-	j.standby, j.toStandby, j.toActive = nil, nil, nil
+	j.standby, j.next = nil, nil
 	j.mu.Unlock()
+	j.toStandby.take()
+	j.toActive.take()
+	j.active.With(j.now(), (*replication.Core).PeerLost)
 	j.nudge()
 }
 
 // Advance moves both cores' clocks.
 func (j *Journal) Advance(d replication.Nanos) {
+	j.link.Lock()
+	defer j.link.Unlock()
 	j.mu.Lock()
-	if !j.cut {
-		j.clock += d
-		j.core.Tick(j.clock)
-		if j.standby != nil {
-			j.standby.Tick(j.clock)
+	cut, standby := j.cut, j.standby
+	j.mu.Unlock()
+	if !cut {
+		j.clock.Add(int64(d))
+		j.active.Tick(j.now(), 0)
+		if standby != nil {
+			standby.Tick(j.now(), 0)
 		}
 	}
-	j.mu.Unlock()
 	j.nudge()
+}
+
+// flushable reports whether the active has something to send that it has not sent.
+func (j *Journal) flushable() (yes bool) {
+	j.active.Look(func(c *replication.Core) { yes = c.Flushable() || c.Pending() })
+	return yes
 }
 
 // waits reports whether Deliver, or Confirm, would have something to do.
 func (j *Journal) waits(confirm bool) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return len(j.toStandby) > 0 || j.core.Flushable() || confirm && len(j.toActive) > 0
+	return j.toStandby.len() > 0 || j.flushable() || confirm && j.toActive.len() > 0
 }
 
 // idle reports whether nothing is on its way.
 func (j *Journal) idle() bool {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.hold || j.cut {
-		return true
-	}
-	return !j.core.Flushable() && len(j.toStandby)+len(j.toActive) == 0
+	stopped := j.hold || j.cut
+	j.mu.Unlock()
+	return stopped || !j.flushable() && j.toStandby.len()+j.toActive.len() == 0
 }
 
 // Standby returns the standby's counters; ok is false when there is none.
@@ -405,89 +421,12 @@ func (j *Journal) Standby() (st replication.Stats, ok bool) {
 	if j.standby == nil {
 		return st, false
 	}
-	return j.standby.Stats(), true
+	j.standby.Look(func(c *replication.Core) { st = c.Stats() })
+	return st, true
 }
 
 // Active returns the active core's counters.
-func (j *Journal) Active() replication.Stats {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.Stats()
-}
-
-// Open implements relay.Journal.
-func (j *Journal) Open(c *relay.Conn, r replication.Record) {
-	c.Protect()
-	j.mu.Lock()
-	err := j.core.Open(j.clock, &r)
-	j.legsOf(&r, !j.core.Protected(r.ID), nil)
-	j.mu.Unlock()
-	if err != nil {
-		j.violate("open: %v", err)
-	}
-	j.nudge()
-}
-
-// Data implements relay.Journal.
-func (j *Journal) Data(id replication.ConnID, s replication.Stream, off uint64, bufs [][]byte, fin bool) {
-	j.mu.Lock()
-	var err error
-	for i, b := range bufs {
-		err = first(err, j.core.Data(j.clock, id, s, off, b, fin && i == len(bufs)-1))
-		off += uint64(len(b))
-	}
-	if fin && len(bufs) == 0 {
-		err = first(err, j.core.Data(j.clock, id, s, off, nil, true))
-	}
-	j.note("data", err)
-}
-
-// note releases mu and reports what the core refused.
-func (j *Journal) note(what string, err error) {
-	cut := j.cut
-	j.mu.Unlock()
-	if err != nil && !cut {
-		j.violate("%s: %v", what, err)
-	}
-	j.nudge()
-}
-
-func first(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
-}
-
-// Received implements relay.Journal.
-func (j *Journal) Received(id replication.ConnID, s replication.Stream, off uint64, fin bool) {
-	j.mu.Lock()
-	j.note(fmt.Sprintf("received %d", off), j.core.Received(j.clock, id, s, off, fin))
-}
-
-// Delivered implements relay.Journal.
-func (j *Journal) Delivered(id replication.ConnID, s replication.Stream, off uint64) {
-	j.mu.Lock()
-	err := j.core.Delivered(j.clock, id, s, off)
-	if _, gone := j.ended[id]; gone || !j.keepBytes {
-		err = nil // the packet path may be late
-	}
-	j.note(fmt.Sprintf("delivered %d", off), err)
-}
-
-// Close implements relay.Journal.
-func (j *Journal) Close(id replication.ConnID, k replication.CloseKind) {
-	j.mu.Lock()
-	err := j.core.Close(j.clock, id, k)
-	if j.keepBytes {
-		j.ended[id] = k
-	}
-	j.note("close", err)
-}
-
-// Congested implements relay.Journal.
-func (j *Journal) Congested() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.core.Congested()
+func (j *Journal) Active() (st replication.Stats) {
+	j.active.Look(func(c *replication.Core) { st = c.Stats() })
+	return st
 }

@@ -74,6 +74,8 @@ func (m *monitored) inspect(hdr, pkt []byte) {
 			m.rig.violate("invariant 1: SYN-ACK without a record: %s", &s)
 		case len(s.Payload) == 1 && m.rig.isVirtual(s.Src) && s.Opts.TSVal == 1:
 			// Asks a client that nobody knows whether it has a connection: no byte of one.
+		case j.serves(s.Src):
+			// The request again, for another server, as a standby would tell it again.
 		case len(s.Payload) > 0 || s.Flags&FIN != 0:
 			m.rig.violate("invariant 3: bytes to a server without a record: %s", &s)
 		}
@@ -85,7 +87,7 @@ func (m *monitored) inspect(hdr, pkt []byte) {
 	if kind, gone := j.ended[leg.id]; gone && kind != replication.Finished {
 		return
 	}
-	off := s.Ack - leg.irs - 1
+	off := uint32(leg.start) + s.Ack - leg.irs - 1
 	switch {
 	case leg.adopted && off <= uint32(leg.told):
 		// Said before it was adopted: once in sync the standby holds it (see deliver).

@@ -15,7 +15,7 @@ const clockMargin = 5
 // and lets the standby continue in a fresh engine. There is no standby afterwards.
 func (r *Rig) Takeover() error {
 	old := r.gen
-	core := old.journal.standby
+	core := old.journal.next
 	if core == nil {
 		return fmt.Errorf("take over: nobody is left to do it")
 	}
@@ -51,7 +51,7 @@ func (r *Rig) Takeover() error {
 	}
 	g := r.gen
 	g.journal.mu.Lock()
-	g.journal.clock = old.journal.clock
+	g.journal.clock.Store(old.journal.clock.Load())
 	for i := range all {
 		g.journal.legsOf(&all[i].Record, true, nil)
 	}

@@ -38,10 +38,10 @@ func newSession(w *world, active, standby *node) *session {
 		w.failf("%s joins: %v", standby.name, err)
 	}
 	for _, n := range []*node{active, standby} {
-		if err := n.core.PeerJoined(n.now(), w.plan.version); err != nil {
+		n.core.SetClock(n.now(), n.clock())
+		if err := n.sh.Begin(n.now(), w.plan.version, sender{n, s}); err != nil {
 			w.failf("%s joins: %v", n.name, err)
 		}
-		n.core.SetClock(n.now(), n.clock())
 		n.pump()
 	}
 	return s

@@ -114,7 +114,7 @@ func (n *node) release(g *gwConn) {
 	if cut {
 		g.hist.cuts = append(g.hist.cuts, end)
 	}
-	n.call("released", n.core.Released(n.now(), g.id, replication.Released{End: end, Sum: open.Sum, Cut: cut, State: stateAt(end)}))
+	n.call("released", n.sh.Released(n.now(), g.id, replication.Released{End: end, Sum: open.Sum, Cut: cut, State: stateAt(end)}))
 	if cut {
 		l.segments = append(l.segments, replication.Segment{End: end})
 		l.sum = emptySum
@@ -135,7 +135,7 @@ func (n *node) maintain(g *gwConn) {
 	case x < 0.35:
 		n.w.logf("%s: flow %d is not logged any more", n.name, g.f.n)
 		n.forgetLog(g)
-		n.call("unlog", n.core.Unlog(n.now(), g.id))
+		n.call("unlog", n.sh.Unlog(n.now(), g.id))
 	}
 }
 
@@ -159,7 +159,7 @@ func (n *node) checkpoint(g *gwConn) {
 	l.segments = append([]replication.Segment(nil), l.segments[gone:]...)
 	l.checkpoint = at
 	g.hist.checkpoints = append(g.hist.checkpoints, at)
-	n.call("checkpoint", n.core.Checkpoint(n.now(), g.id, at))
+	n.call("checkpoint", n.sh.Checkpoint(n.now(), g.id, at))
 }
 
 // switchLeg lets another leg serve; no request byte leaves before the standby has it.
@@ -170,32 +170,7 @@ func (n *node) switchLeg(g *gwConn) {
 	g.hist.legs = append(g.hist.legs, serverLeg{leg, g.log.checkpoint})
 	g.legWaits = true
 	n.w.logf("%s: flow %d is served by leg %d", n.name, g.f.n, leg.IRS)
-	n.call("server leg", n.core.ServerLeg(n.now(), g.id, &leg, g.log.checkpoint))
-}
-
-// applyLog carries out what Ready says of logs and legs.
-func (n *node) applyLog(r *replication.Ready) {
-	for _, id := range r.Legs {
-		if g := n.conns[id]; g != nil {
-			if !g.legWaits && !g.finished {
-				n.w.failf("flow %d: a leg is announced that was not told", g.f.n)
-			}
-			g.legWaits = false
-			if n.fenced() {
-				continue // released because it is deposed: mute, as with Unprotected
-			}
-			g.hist.legHeld = len(g.hist.legs) - 1
-			n.w.seen.LegHeld++
-			n.forward(g, replication.Request, g.s[replication.Request].una)
-		}
-	}
-	for _, id := range r.Unlogged {
-		if g := n.conns[id]; g != nil {
-			n.w.logf("%s: flow %d has outgrown its log", n.name, g.f.n)
-			n.w.seen.LogLimit++
-			n.forgetLog(g)
-		}
-	}
+	n.call("server leg", n.sh.ServerLeg(n.now(), g.id, &leg, g.log.checkpoint))
 }
 
 // adoptLog is the log as Core.Adopt wants it.

@@ -78,7 +78,7 @@ func (l *lonely) Replaceable() bool        { return l.core.SaidSynced() }
 func (l *lonely) Heard() nanos             { return l.core.Heard() }
 func (l *lonely) Confirmed() (nanos, bool) { return l.core.Confirmed() }
 func (l *lonely) CutOff() bool             { return l.w.unplugged[l.id] > 0 }
-func (l *lonely) Release()                 { l.core.PeerLost() }
+func (l *lonely) Release()                 { l.sh.With(l.now(), (*replication.Core).PeerLost) }
 
 func (l *lonely) Continue(epoch uint64, _ nanos, why string) error {
 	l.w.logf("%s takes over: %s", l.name, why)
@@ -101,7 +101,7 @@ func (l *lonely) GoOn(until nanos) {
 	mute := l.silent()
 	l.core.PeerLost()
 	l.tied, l.own, l.speaking = false, until, true
-	l.pump()
+	l.sh.Run(l.now())
 	if mute {
 		l.announce()
 	}

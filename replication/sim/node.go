@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"lockstep/replication"
+	shellpkg "lockstep/replication/shell"
 )
 
 // node is an appliance: a core, and the simplest shell around it.
@@ -21,9 +22,9 @@ type node struct {
 	shell  *shell   // the same
 	linked *session // the newest, as replication/link keeps it; not in an oracle world
 
-	flushing bool // a flush is scheduled
-	tickAt   nanos
-	out      []byte
+	sh      *shellpkg.Shell // around core
+	running bool            // a call of its Run is scheduled
+	tickAt  nanos
 
 	lastFrame []byte // from the peer; must be refused once its epoch is over
 }
@@ -83,9 +84,10 @@ func (n *node) boot() {
 		lim = n.w.plan.standbyLimits
 	}
 	n.core = replication.New(lim)
+	n.sh = shellpkg.New(n.core, effects{n}, host{n})
 	n.forget()
 	n.tickAt = replication.Never
-	n.flushing = false
+	n.running = false
 }
 
 func (n *node) forget() {
@@ -134,7 +136,7 @@ func (n *node) crash() {
 // step takes a frame.
 func (n *node) step(frame []byte) error {
 	n.lastFrame = append(n.lastFrame[:0], frame...)
-	return n.core.Step(n.now(), frame)
+	return n.sh.Step(n.now(), frame)
 }
 
 // sessionClosed: the shell has noticed. It must not act before the arbiter has
@@ -153,7 +155,7 @@ func (n *node) sessionClosed(s *session) {
 	case replication.RoleActive:
 		if w.arbiter.Alone(n) {
 			w.seen.Released++
-			n.core.PeerLost()
+			n.sh.With(n.now(), (*replication.Core).PeerLost)
 			n.pump()
 			return
 		}
@@ -291,122 +293,6 @@ func (n *node) probe(g *gwConn) {
 	n.finish(g) // both ends may have been told, and only the Close not
 }
 
-// pump carries out what the core wants, then lets it write.
-func (n *node) pump() {
-	if !n.alive {
-		return
-	}
-	for {
-		r := n.core.Ready()
-		if r.Empty() {
-			break
-		}
-		n.apply(r)
-	}
-	switch {
-	case n.driver != nil:
-		n.driver.look()
-	case n.core.Role() == replication.RoleActive && n.core.Stats().CanTakeOver:
-		n.w.arbiter.InSync(n)
-	}
-	if !n.flushing && n.core.Flushable() && (n.session != nil || n.driver == nil) {
-		n.flushing = true
-		n.later(n.w.between(0, 100*micros), func() {
-			n.flushing = false
-			n.flush()
-		})
-	}
-	n.schedule()
-}
-
-func (n *node) flush() {
-	for n.core.Flushable() && (n.session != nil || n.driver == nil) {
-		n.out = n.core.Flush(n.out[:0])
-		if len(n.out) == 0 {
-			break
-		}
-		if n.session != nil {
-			n.session.send(n, n.out)
-		}
-	}
-	n.pump()
-}
-
-// schedule arranges the next Tick.
-func (n *node) schedule() {
-	at := n.core.NextTick(n.now())
-	if at == replication.Never || (n.tickAt <= at && n.tickAt > n.now()) {
-		return
-	}
-	n.tickAt = at
-	n.later(max(at-n.now(), 10*micros), func() {
-		if n.tickAt != at {
-			return
-		}
-		n.tickAt = replication.Never
-		n.core.Tick(n.now())
-		n.bear()
-		if n.core.PeerSilent(n.now()) && n.session != nil {
-			n.w.logf("%s finds its peer silent", n.name)
-			n.w.seen.Silent++
-			if n.driver == nil {
-				n.session.cut()
-			} else {
-				n.shell.sessionLost(n.session)
-			}
-		}
-		n.pump()
-	})
-}
-
-func (n *node) apply(r *replication.Ready) {
-	for _, id := range r.Unprotected {
-		if g := n.conns[id]; g != nil && !n.fenced() {
-			n.w.logf("%s: flow %d unprotected", n.name, g.f.n)
-			if g.unprotected {
-				n.w.failf("flow %d loses its protection twice", g.f.n)
-			}
-			g.unprotected = true
-			n.w.seen.Unprotected++
-			n.ack(g, replication.Request)
-			n.ack(g, replication.Response)
-		}
-	}
-	for _, id := range r.Opened {
-		g := n.conns[id]
-		if g == nil {
-			continue
-		}
-		if g.opened {
-			n.w.failf("flow %d is opened twice", g.f.n)
-		}
-		g.opened = true
-		n.synAck(g)
-	}
-	n.applyLog(r)
-	for _, p := range r.Permits {
-		if g := n.conns[p.ID]; g != nil {
-			if st := &g.s[p.Stream]; p.Off > st.permit {
-				st.permit = p.Off
-				st.gate = max(st.gate, p.Off)
-				n.ack(g, p.Stream)
-			} else {
-				n.w.failf("flow %d: permit of %v goes from %d to %d", g.f.n, p.Stream, st.permit, p.Off)
-			}
-		}
-	}
-	for _, need := range r.Need {
-		if g := n.conns[need.ID]; g != nil && !g.gone {
-			n.handIn(g, need)
-		}
-	}
-	for _, id := range r.Adopt {
-		if g := n.conns[id]; g != nil {
-			n.serve(n.w.between(0, millis), func() { n.adopt(g) })
-		}
-	}
-}
-
 // adopt closes the gates of a running connection and gives it to the core.
 func (n *node) adopt(g *gwConn) {
 	if g.gone || g.finished || !g.unprotected {
@@ -424,7 +310,7 @@ func (n *node) adopt(g *gwConn) {
 		st.permit, st.gate = 0, st.told
 	}
 	g.unprotected = false
-	switch err := n.core.Adopt(n.now(), &g.rec, pos, n.adoptLog(g)); {
+	switch err := n.sh.Adopt(n.now(), &g.rec, pos, n.adoptLog(g)); {
 	case err == nil:
 		g.adopted, g.loose = true, false
 		g.hist.legHeld = len(g.hist.legs) - 1
@@ -458,7 +344,7 @@ func (n *node) handIn(g *gwConn, need replication.Range) {
 		lo := min(from-st.una, uint64(len(st.buf)))
 		hi := min(need.To-st.una, uint64(len(st.buf)))
 		fin := st.fin && need.To == st.rcv
-		n.call("data", n.core.Data(n.now(), g.id, replication.Response, from, st.buf[lo:hi], fin))
+		n.call("data", n.sh.Data(n.now(), g.id, replication.Response, from, [][]byte{st.buf[lo:hi]}, fin))
 	})
 }
 

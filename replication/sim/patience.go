@@ -27,7 +27,7 @@ func (n *node) bear() {
 		longest, fresh = c.LongestPatience(), c.FreshFor()
 	}
 	d := w.failure + nanos(w.patient.Int64N(int64(longest-w.failure)+1))
-	n.core.SetPatience(d, fresh)
+	n.sh.SetPatience(roles.Patience{FailureTimeout: d, Longest: d}, fresh, 0)
 	if n.voter != nil {
 		n.arb.SetDelay(d - w.failure)
 	}

@@ -16,13 +16,13 @@ func (n *node) receive(fromClient bool, seg segment) {
 	case segSYNACK:
 		if !g.dialled {
 			g.dialled = true
-			n.call("open", n.core.Open(n.now(), n.record(g)))
+			n.call("open", n.sh.Open(n.now(), n.record(g)))
 		}
 		return
 	case segRST:
 		g.gone = true
 		if g.dialled && !g.finished {
-			n.call("close", n.core.Close(n.now(), g.id, replication.Aborted))
+			n.call("close", n.sh.Close(n.now(), g.id, replication.Aborted))
 		}
 		n.toServer(g, segment{kind: segRST, flow: g.f, inc: g.inc})
 		return
@@ -81,9 +81,9 @@ func (n *node) data(g *gwConn, s replication.Stream, seg segment) {
 			st.rcv++
 		}
 		if s == replication.Request {
-			n.call("data", n.core.Data(n.now(), g.id, s, from, fresh, seg.fin))
+			n.call("data", n.sh.Data(n.now(), g.id, s, from, [][]byte{fresh}, seg.fin))
 		} else {
-			n.call("received", n.core.Received(n.now(), g.id, s, st.rcv, seg.fin))
+			n.call("received", n.sh.Received(n.now(), g.id, s, st.rcv, seg.fin))
 		}
 		n.advance(g, s) // the receiver may have acknowledged it before, to another appliance
 		n.maintain(g)
@@ -118,7 +118,7 @@ func (n *node) advance(g *gwConn, s replication.Stream) {
 	st.buf = st.buf[min(una-st.una, uint64(len(st.buf))):]
 	st.una = una
 	if !g.finished {
-		n.call("delivered", n.core.Delivered(n.now(), g.id, s, una))
+		n.call("delivered", n.sh.Delivered(n.now(), g.id, s, una))
 	}
 }
 
@@ -128,7 +128,7 @@ func (n *node) forward(g *gwConn, s replication.Stream, from uint64) {
 	if !g.opened || g.gone || n.silent() {
 		return // invariant 3, and the client's side is not open, or was reset
 	}
-	if s == replication.Request && g.legWaits {
+	if g.legWaits {
 		return // invariant 3, for another leg
 	}
 	if s == replication.Response {
@@ -203,7 +203,7 @@ func (n *node) finish(g *gwConn) {
 	if !g.finished {
 		g.finished = true
 		n.w.logf("%s: flow %d finished", n.name, g.f.n)
-		n.call("close", n.core.Close(n.now(), g.id, replication.Finished))
+		n.call("close", n.sh.Close(n.now(), g.id, replication.Finished))
 	}
 }
 

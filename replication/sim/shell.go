@@ -176,12 +176,12 @@ func (s *shell) meet(of *session, ours, theirs said) {
 		return
 	}
 	s.w.logf("%s begins a session, was %s, is %v in %d", s.name, was, s.core.Role(), s.core.Epoch())
-	if err := s.core.PeerJoined(s.now(), s.w.plan.version); err != nil {
-		s.w.failf("%s begins a session: %v", s.name, err)
-	}
+	s.session = of
 	s.driver.begun(of)
 	s.core.SetClock(s.now(), s.clock())
-	s.session = of
+	if err := s.sh.Begin(s.now(), s.w.plan.version, sender{s.node, of}); err != nil {
+		s.w.failf("%s begins a session: %v", s.name, err)
+	}
 	of.read(s.node)
 }
 
@@ -223,6 +223,7 @@ func (s *shell) CloseSession() bool {
 		s.w.seen.SnapshotCut++
 	}
 	s.session = nil
+	s.sh.Detach()
 	of.close(s.node)
 	return true
 }

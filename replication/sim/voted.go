@@ -93,8 +93,7 @@ func (v *voted) Release() {
 		v.w.logf("%s goes on alone", v.name)
 		v.w.released(v)
 	}
-	v.core.PeerLost()
-	v.pump()
+	v.sh.With(v.now(), (*replication.Core).PeerLost)
 }
 
 func (v *voted) Continue(epoch uint64, _ nanos, _ string) error { return v.w.continues(v, epoch) }
