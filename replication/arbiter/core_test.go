@@ -65,8 +65,28 @@ func TestProofOfDeath(t *testing.T) {
 			t.Fatalf("proof %v: epoch %d", proof, got)
 		}
 		x.run(200 * millisecond)
-		if got := x.claim[len(x.claim)-1]; got != (Claim{Epoch: 2, Whole: true}) {
+		if got := x.claim[len(x.claim)-1]; got != (Claim{Epoch: 2, Whole: true, InSet: true}) {
 			t.Fatalf("proof %v: claim %+v", proof, got)
+		}
+	}
+}
+
+// TestClaimInTheSet: a standby of which the voters know that it holds everything says so in
+// its claim, though it has not told its own voter yet.
+func TestClaimInTheSet(t *testing.T) {
+	for _, in := range []bool{true, false} {
+		x := newTrio(t)
+		x.run(300 * millisecond)
+		if in {
+			x.core[0].AddStandby(x.now, x.core[1].self)
+			x.run(40 * millisecond)
+		}
+		x.down[0] = true
+		x.core[1].PeerGone(x.now, x.core[0].self)
+		x.exchange()
+		x.run(200 * millisecond)
+		if got := x.claim[len(x.claim)-1]; got != (Claim{Epoch: 2, InSet: in}) {
+			t.Fatalf("in the set %v: claim %+v", in, got)
 		}
 	}
 }

@@ -133,13 +133,14 @@ func (c *Core) apply(e *pb.Entry) {
 	if !ok {
 		return
 	}
-	next, done := c.state.apply(cmd, e.GetTerm())
+	before := c.state
+	next, done := before.apply(cmd, e.GetTerm())
 	if !done {
 		return
 	}
 	c.enter(next)
 	if cmd.kind == cmdClaim && cmd.member == c.self {
-		c.out.Claimed = &Claim{Epoch: next.Epoch, Whole: cmd.whole}
+		c.out.Claimed = &Claim{Epoch: next.Epoch, Whole: cmd.whole, InSet: before.Standby == c.self}
 	}
 }
 

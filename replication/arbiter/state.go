@@ -32,8 +32,12 @@ type State struct {
 type Claim struct {
 	Epoch uint64
 	// Whole: this incarnation was the committed standby; it continues what its store
-	// holds. Otherwise it starts with no connections.
+	// holds.
 	Whole bool
+	// InSet: this incarnation was the committed standby, whether its voter had heard that
+	// the store is whole (SetAble) or not. If the store is, it continues too; otherwise it
+	// starts with no connections.
+	InSet bool
 }
 
 // Kinds of command in the log. The values are on disk and on the wire.

@@ -250,7 +250,9 @@ func (r *Voted) claimed(now Nanos, c *arbiter.Claim) {
 		r.a.Release()
 	}
 	r.offered, r.releasing = false, false
-	if !c.Whole || r.a.Continue(c.Epoch, since, why) != nil {
+	// A standby that has just come in sync may not have told its voter yet.
+	whole := c.Whole || c.InSet && r.a.InSync()
+	if !whole || r.a.Continue(c.Epoch, since, why) != nil {
 		lost := ""
 		if r.passed {
 			lost = "nobody who may have held connections was left, or heard of for pair.start_empty_after"

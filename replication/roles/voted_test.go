@@ -212,6 +212,17 @@ func TestVotedInTime(t *testing.T) {
 		r.Tick(second + 2*leaseLook)
 		v.does(t, "announce")
 	})
+	t.Run("in the set before its voter knows that it is able", func(t *testing.T) {
+		v, r := votedStandby()
+		v.leased = 2
+		r.Decided(second, Decision{ours, &arbiter.Claim{Epoch: 2, InSet: true}, true})
+		v.does(t, "continue 2")
+
+		v, r = votedStandby()
+		v.leased, v.inSync = 2, false // it was, and has contradicted its store since
+		r.Decided(second, Decision{ours, &arbiter.Claim{Epoch: 2, InSet: true}, true})
+		v.does(t, "start empty 2", "lost")
+	})
 	t.Run("why it takes over", func(t *testing.T) {
 		v, r := votedStandby()
 		v.session, v.leased = true, 2

@@ -131,7 +131,7 @@ func (l *lonely) Ask() {
 	for range 2 { // networks
 		l.w.overLAN(l.node, o, func() {
 			if o.shell.speaks() {
-				l.w.overLAN(o, l.node, func() { l.hears(o.name) })
+				l.w.overLAN(o, l.node, func() { l.node.shell.hears(o.name) }) // perhaps of its next life
 			}
 		})
 	}
