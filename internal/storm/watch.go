@@ -36,7 +36,7 @@ func (l *load) look(now time.Time) *finding {
 	var still []*flight
 	var moving []*finding
 	for f := range l.flights {
-		if sum := f.progress(); sum != f.sum {
+		if sum := f.progress() + f.acked(); sum != f.sum {
 			if f.stalled != nil {
 				moving = append(moving, f.stalled)
 				f.stalled = nil
@@ -71,6 +71,17 @@ func (l *load) look(now time.Time) *finding {
 		l.storm.then(f, fmt.Sprintf("moving again at %s", now.Format("15:04:05.0")))
 	}
 	return found
+}
+
+// acked is what the client's kernel has had acknowledged: what it has taken to send is progress of the
+// client's, and no progress of the connection's.
+func (f *flight) acked() int64 {
+	if c := f.conn.Load(); c != nil {
+		if info := tcpInfo(*c); info != nil {
+			return int64(info.Bytes_acked)
+		}
+	}
+	return 0
 }
 
 // patience is how many looks a connection may stand still. One of its ends may have a retransmission
