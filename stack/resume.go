@@ -102,11 +102,14 @@ func (e *Engine) missed(b []byte, n int) {
 }
 
 // resume begins to ask the peer, if something is in flight in either direction or may
-// be. Idle ones are left alone: there are thousands.
+// be; a client that has not completed its handshake is answered again. Idle ones are left alone: there are thousands.
 func (l *Leg) resume(since time.Duration) {
 	missed := l.missed.Swap(false)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.state == stSynAcked {
+		l.synAckAt, l.synAckTries = 0, 2 // the janitor sends it again; that is no round trip
+	}
 	if l.state != stAttached || !l.confirmed || l.halfWay || l.err != nil {
 		return
 	}

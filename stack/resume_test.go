@@ -50,6 +50,29 @@ func (c *jumping) Since(t time.Time) time.Duration {
 	return time.Since(c.born) + time.Duration(c.by.Load()) - t.Sub(c.born)
 }
 
+// standing is a clock that goes on only when it is put forward.
+type standing struct {
+	born time.Time
+	by   atomic.Int64
+}
+
+func (c *standing) Now() time.Time { return c.born.Add(time.Duration(c.by.Load())) }
+
+func (c *standing) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
+
+// Who was in its handshake when the silence began gets another SYN-ACK when it ends.
+func TestResumeOfHandshake(t *testing.T) {
+	c := &standing{born: time.Now()}
+	b := newBench(t, stack.Options{Clock: c})
+	c.by.Add(int64(time.Minute))
+	b.syn().Accept()
+	synAck := func(s *script.Segment) bool { return s.Flags == script.SYN|script.ACK }
+	b.expect(0, "SYN-ACK", synAck)
+	n := b.count()
+	b.eng.ResumeNow(silence)
+	b.expect(n, "another SYN-ACK", synAck)
+}
+
 // Who has been idle for long is not asked, unless something of it was lost in the silence.
 func TestResumeSparesIdle(t *testing.T) {
 	c := &jumping{born: time.Now()}
