@@ -67,6 +67,16 @@ func TestLongestPatience(t *testing.T) {
 	}
 }
 
+// What docs/tuning.md says of the default's times, and of a failure_timeout of a second.
+func TestPatienceInDocs(t *testing.T) {
+	for _, c := range []struct{ failure, longest, fresh Nanos }{{100, 330, 400}, {1000, 1320, 1840}} {
+		a := AloneConfig{Heartbeat: 20 * millis, FailureTimeout: c.failure * millis}
+		if a.LongestPatience() != c.longest*millis || a.takeTime() != c.fresh*millis {
+			t.Errorf("failure_timeout %d ms: silence is borne for %d ms, a store good for %d ms", c.failure, a.LongestPatience()/millis, a.takeTime()/millis)
+		}
+	}
+}
+
 // beats are an active and its standby that exchange nothing but heartbeats, in steps of a
 // millisecond. The active stands still for a while, ever longer.
 type beats struct {
