@@ -18,7 +18,7 @@ type fact struct {
 var facts = []fact{
 	{"docs/limits.md", "| window announced per leg | 4 MiB |", []string{"stack/engine.go ~ o.Window = 4 << 20"}},
 	{"docs/limits.md", "| send buffer per leg | 4 MiB |", []string{"stack/engine.go ~ o.SendBuffer = 4 << 20"}},
-	{"docs/limits.md", "2.5 bytes for one in a receive queue (`appliance/memory.go`) | 1 GiB", []string{"appliance: memoryPerByte*2 == 5*memoryPerTwo", "appliance/config: DefaultMemory == GiB"}},
+	{"docs/limits.md", "counts against its leg's window only) | 1 GiB", []string{"appliance: memoryPerByte*2 == 5*memoryPerTwo", "appliance/config: DefaultMemory == GiB"}},
 	{"docs/limits.md", "data to queues above 64 KiB is dropped", []string{"stack: fairShare == 64<<10"}},
 	{"docs/limits.md", "| connections per service | 100 000", []string{"appliance/config: DefaultConnections == 100000"}},
 	{"docs/limits.md", "of one network (/24, /64) | 256; 64", []string{"appliance/config: DefaultHalfOpen == 256 && DefaultHalfOpenSource == 64", "stack: sourceBits4 == 24 && sourceBits6 == 64"}},
@@ -27,6 +27,7 @@ var facts = []fact{
 	{"docs/limits.md", "| SYN waits for a server | 130 s |", []string{"appliance/relay: dialMax == 130*time.Second"}},
 	{"docs/limits.md", "(`source: gateway`) | 64 512 |", []string{"stack: PortsPerServer == 64512"}},
 	{"docs/limits.md", "| SYN-ACK | 4 attempts, from 1 s doubling | given up, 15 s after the first |", []string{"stack: synAckMax == 4 && synAckFirst == time.Second && (1+2+4+8)*synAckFirst == 15*time.Second"}},
+	{"docs/limits.md", "| 7 attempts, 8 s apart at most | given up, 39 s after the first |", []string{"stack: synAckContinued == 7 && synAckMax == 4 && (1+2+4+4*8)*synAckFirst == 39*time.Second"}},
 	{"docs/limits.md", "50 within 10 s, then 120, one a second; 10 000 a second in all", []string{"stack: probesQuick == 50 && probesSlow == 120 && probeBatch*(time.Second/probePause) == 10000", "stack/probe.go ~ 100 * time.Millisecond, 200 * time.Millisecond, time.Second}"}},
 	{"docs/limits.md", "one per leg and 500 ms", []string{"stack: challengePeriod == 500*time.Millisecond"}},
 	{"docs/limits.md", "552 (IPv6: 1280) at least; kept 10 minutes", []string{"stack: minMTU4 == 552 && minMTU6 == 1280 && pathMTULife == 10*time.Minute"}},

@@ -21,6 +21,9 @@ func (l *Leg) Unheard() bool {
 // SynAckMax is how often a client is sent the SYN-ACK.
 const SynAckMax = synAckMax
 
+// SynAckContinued is the same after a takeover.
+const SynAckContinued = synAckContinued
+
 // TombstoneLife is how long a tombstone answers.
 const TombstoneLife = tombstoneLife
 

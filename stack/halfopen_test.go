@@ -59,9 +59,14 @@ func TestSilentClientIsGivenUpAfterTakeover(t *testing.T) {
 		t.Fatalf("%d half-open after the takeover", n)
 	}
 	after := time.Second
-	for n := 2; n < stack.SynAckMax+1; n++ {
+	var lasted time.Duration
+	for n := 2; n < stack.SynAckContinued+1; n++ {
 		sweep(t, r, c, after, n+1)
-		after *= 2
+		lasted += after
+		after = min(2*after, 8*time.Second)
+	}
+	if lasted < 30*time.Second {
+		t.Errorf("a network that is away for longer than %v costs connections", lasted)
 	}
 	r.Engine().SweepAfter(after)
 	if !c.Await(func(_, s script.State) bool { return s.Dead }, nil) {

@@ -17,6 +17,9 @@ import (
 const (
 	synAckFirst = time.Second
 	synAckMax   = 4 // attempts; after the last the client is given up 8 s later
+	// synAckContinued is for a client that may be established since long, and behind a
+	// network that is away for the moment: every 8 s after the first four.
+	synAckContinued = 7
 )
 
 // newHalfOpen makes the leg for a client's SYN.
@@ -67,7 +70,7 @@ func (l *Leg) synAck() []byte {
 		ts = l.tsNow()
 	}
 	opts := synOptions(make([]byte, header.TCPOptionsMaximumSize), l.p.OurMSS, l.p.OurWS, l.p.SACK, l.p.TS, ts, l.p.PeerTS)
-	return l.flow.build(make([]byte, maxMade), l.v6, false, made{
+	return l.build(made{
 		flags: header.TCPFlagSyn | header.TCPFlagAck, seq: l.p.ISS, ack: l.p.IRS + 1, window: wnd, opts: opts,
 	})
 }
@@ -85,7 +88,7 @@ func (e *Engine) firstWindow(ourMSS uint16) uint16 {
 func (l *Leg) Refuse() {
 	l.mu.Lock()
 	ok := l.state == stSynReceived || l.state == stSynAcked
-	b := l.flow.build(make([]byte, maxMade), l.v6, false, made{
+	b := l.build(made{
 		flags: header.TCPFlagRst | header.TCPFlagAck, ack: l.p.IRS + 1,
 	})
 	l.mu.Unlock()
@@ -98,7 +101,7 @@ func (l *Leg) Refuse() {
 // sendReset resets a peer that is established but for which no endpoint exists.
 func (l *Leg) sendReset() {
 	l.mu.Lock()
-	b := l.flow.build(make([]byte, maxMade), l.v6, false, made{
+	b := l.build(made{
 		flags: header.TCPFlagRst | header.TCPFlagAck, seq: l.txSeq(max(l.peerAck, l.txNxt)), ack: l.rxSeq(l.rxAcked),
 	})
 	l.mu.Unlock()
@@ -115,7 +118,7 @@ func (l *Leg) askForReset() {
 	ack := l.permitted(l.rxNxt)
 	m := made{flags: header.TCPFlagAck, seq: l.txSeq(l.txNxt) - 1, ack: l.rxSeq(ack), window: l.windowTo(ack, l.rxEdge)}
 	m.opts = l.ackOptions(l.echo(), nil)
-	b := l.flow.build(make([]byte, maxMade), l.v6, false, m)
+	b := l.build(m)
 	l.mu.Unlock()
 	l.engine.emitMade(b)
 }
@@ -183,7 +186,7 @@ func (l *Leg) retransmitSYNACK(now time.Duration) bool {
 		l.mu.Unlock()
 		return true
 	}
-	if l.synAckTries >= synAckMax {
+	if l.synAckTries >= synAckMax && !l.restored || l.synAckTries >= synAckContinued {
 		l.mu.Unlock()
 		return false
 	}

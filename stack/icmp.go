@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
@@ -80,6 +81,21 @@ func parseICMPError6(b []byte) (q icmpError, ok bool) {
 	return q, q.quote(in, header.IPv6MinimumSize)
 }
 
+// icmpChecksumOK verifies the checksum of an ICMP error, as hosts do (RFC 1122, 3.2.2);
+// one that is not whole is refused.
+func icmpChecksumOK(b []byte) bool {
+	if b[0]>>4 == 6 {
+		n := int(header.IPv6(b).PayloadLength())
+		if len(b) < header.IPv6MinimumSize+n {
+			return false
+		}
+		x := checksum.Combine(checksum.Checksum(b[8:40], 0), checksum.Combine(uint16(header.ICMPv6ProtocolNumber), uint16(n)))
+		return checksum.Checksum(b[header.IPv6MinimumSize:][:n], x) == 0xffff
+	}
+	hl, n := int(b[0]&0xf)*4, int(header.IPv4(b).TotalLength())
+	return hl <= n && n <= len(b) && checksum.Checksum(b[hl:n], 0) == 0xffff
+}
+
 // quote takes ports and sequence number from the quoted packet, whose first eight
 // bytes after the IP header are there at least (RFC 792).
 func (q *icmpError) quote(in []byte, ipLen int) bool {
@@ -121,7 +137,9 @@ func (e *Engine) receiveOther(b, hdr []byte, pkt *stack.PacketBuffer) {
 	q, isError := parseICMPError(b)
 	switch {
 	case isError && (owned || e.table.get(&q.flow) != nil):
-		if e.receiveICMPError(&q, v6) {
+		if !icmpChecksumOK(b) {
+			e.C.drop(DropChecksum)
+		} else if e.receiveICMPError(&q, v6) {
 			e.deliver(v6, pkt)
 		}
 	case owned:
@@ -140,6 +158,10 @@ func (e *Engine) ReceiveError(b []byte) {
 	q, ok := parseICMPError(b)
 	if !ok || e.table.get(&q.flow) == nil {
 		return // about somebody else's segment
+	}
+	if !icmpChecksumOK(b) {
+		e.C.drop(DropChecksum)
+		return
 	}
 	if v6 := b[0]>>4 == 6; e.receiveICMPError(&q, v6) {
 		e.inject(bytes.Clone(b), v6)

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -78,6 +79,54 @@ func TestParseICMPError(t *testing.T) {
 		for n := 1; n < len(c.b); n++ {
 			if _, ok := parseICMPError(c.b[:n:n]); ok && n < len(c.b) {
 				t.Errorf("%s: %d bytes are enough", c.name, n)
+			}
+		}
+	}
+}
+
+// An ICMP error that was damaged on its way is dropped before anything is read from it.
+func TestDamagedICMPError(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		q := newQuietEngine(t, 10)
+		f, typ := flowOf(testVIP, netip.AddrPortFrom(testClient, 40000)), byte(header.ICMPv4DstUnreachable)
+		b := []byte{0: 0x45, 9: 1, 19: 0}
+		if v6 {
+			f, typ = flowOf(testVIP6, netip.AddrPortFrom(testClient6, 40000)), byte(header.ICMPv6DstUnreachable)
+			b = []byte{0: 0x60, 6: 58, 39: 0}
+		}
+		ipLen := len(b)
+		b = append(b, typ, 1, 0, 0, 0, 0, 0, 0)
+		b = append(b, f.build(make([]byte, maxMade), v6, false, made{flags: header.TCPFlagAck, seq: 1})...)
+		if v6 {
+			header.IPv6(b).SetPayloadLength(uint16(len(b) - ipLen))
+			copy(b[8:], f.remote[:])
+			copy(b[24:], f.local[:])
+			ip := header.IPv6(b)
+			header.ICMPv6(b[ipLen:]).SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{
+				Header: b[ipLen:], Src: ip.SourceAddress(), Dst: ip.DestinationAddress(),
+			}))
+		} else {
+			header.IPv4(b).SetTotalLength(uint16(len(b)))
+			copy(b[12:], f.remote[12:])
+			copy(b[16:], f.local[12:])
+			header.ICMPv4(b[ipLen:]).SetChecksum(header.ICMPv4Checksum(b[ipLen:], 0))
+		}
+		q.table.add(&Leg{engine: q.Engine, flow: f, v6: v6, state: stClosed, p: Params{ISS: 5}})
+		for i, want := range []map[string]uint64{
+			{"icmp-error": 1},
+			{"icmp-error": 1, "bad-checksum": 1},
+			{"icmp-error": 1, "bad-checksum": 2},
+		} {
+			if i == 1 {
+				b[len(b)-1]++
+			}
+			if i == 2 {
+				q.ReceiveError(b)
+			} else {
+				q.take(b)
+			}
+			if d := q.C.Drops(); !maps.Equal(d, want) {
+				t.Errorf("IPv6 %v, %d: drops %v", v6, i, d)
 			}
 		}
 	}

@@ -292,7 +292,7 @@ func (l *Leg) ackTo(edge uint64, sack []byte) []byte {
 	m := made{flags: header.TCPFlagAck, seq: l.txSeq(max(l.txNxt, l.peerAck)), ack: l.rxSeq(ack), window: l.windowTo(ack, edge)}
 	m.opts = l.ackOptions(l.echo(), sack)
 	l.left(ack, edge)
-	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
+	return l.build(m)
 }
 
 func (l *Leg) finishIn(tcp header.TCP, opts []byte, sack int, ack uint32) {
@@ -328,7 +328,7 @@ func (l *Leg) inputTombstone(s *segment) (verdict, answer) {
 	return vDrop, func() []byte {
 		m := made{flags: header.TCPFlagAck, seq: l.txSeq(l.txNxt), ack: l.rxSeq(l.rxNxt), window: 0xffff}
 		m.opts = l.ackOptions(l.echo(), nil)
-		return l.flow.build(make([]byte, maxMade), l.v6, false, m)
+		return l.build(m)
 	}
 }
 
@@ -346,6 +346,6 @@ func (l *Leg) inputReset(s *segment) (verdict, answer) {
 	}
 	seq := s.tcp.AckNumber()
 	return vDrop, func() []byte {
-		return l.flow.build(make([]byte, maxMade), l.v6, false, made{flags: header.TCPFlagRst, seq: seq})
+		return l.build(made{flags: header.TCPFlagRst, seq: seq})
 	}
 }

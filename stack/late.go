@@ -88,5 +88,5 @@ func (l *Leg) payOwed() []byte {
 	m.opts = l.ackOptions(l.lateEcho(o.tsEcr), o.sack[:o.sackN])
 	l.left(ack, edge)
 	l.engine.C.AcksOwed.Add(1)
-	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
+	return l.build(m)
 }

@@ -167,6 +167,9 @@ const (
 	// copyMax: a rest up to this is copied out of the large buffer, which is
 	// cheaper than giving a 64 KB buffer away for it, in time and in memory.
 	copyMax = 16384
+	// tinyMax: a packet up to this is copied out of the small one, which would otherwise
+	// lie in a receive queue for a few bytes.
+	tinyMax = 256
 )
 
 // readLoop takes packets from the device until it is closed.
@@ -197,9 +200,13 @@ func (e *Engine) readLoop() {
 		e.C.PacketsIn.Add(1)
 		e.C.BytesIn.Add(uint64(n))
 		var payload buffer.Buffer
-		small.CapLength(min(n, smallRead))
-		_ = payload.Append(small)
-		small = buffer.NewViewSize(smallRead)
+		if n <= tinyMax {
+			_ = payload.Append(buffer.NewViewWithData(small.AsSlice()[:n]))
+		} else {
+			small.CapLength(min(n, smallRead))
+			_ = payload.Append(small)
+			small = buffer.NewViewSize(smallRead)
+		}
 		if rest := n - smallRead; rest > copyMax {
 			large.CapLength(rest)
 			_ = payload.Append(large)

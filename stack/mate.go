@@ -53,14 +53,23 @@ func (l *Leg) note(s *segment) {
 	l.rxUrgent.Store(max(l.rxUrgent.Load(), end))
 }
 
-// setClass gives a packet of netstack's the class of the newest that has come from the
-// other leg's peer.
-func (l *Leg) setClass(pkt *stack.PacketBuffer) {
-	m := l.mate.Load()
-	if m == nil {
-		return
+// txClass is the class of the newest segment that has come from the other leg's peer.
+func (l *Leg) txClass() uint8 {
+	if m := l.mate.Load(); m != nil {
+		return uint8(m.rxClass.Load())
 	}
-	c := uint8(m.rxClass.Load())
+	return 0
+}
+
+// build makes a segment to the peer that the wrap sends by itself.
+func (l *Leg) build(m made) []byte {
+	m.class = l.txClass()
+	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
+}
+
+// setClass gives a packet of netstack's that class.
+func (l *Leg) setClass(pkt *stack.PacketBuffer) {
+	c := l.txClass()
 	if c == 0 {
 		return // as netstack has it
 	}

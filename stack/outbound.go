@@ -258,7 +258,7 @@ func (l *Leg) gateOut(tcp header.TCP, opts []byte, ts, sack, payload int) (emit,
 func (l *Leg) acknowledgeKnown(off uint64, tcp header.TCP, ackNews bool) func() {
 	var own []byte
 	if ackNews {
-		own = l.flow.build(make([]byte, maxMade), l.v6, false, made{
+		own = l.build(made{
 			flags: header.TCPFlagAck, seq: tcp.SequenceNumber(), ack: tcp.AckNumber(),
 			window: tcp.WindowSize(), opts: tcp[header.TCPMinimumSize:tcp.DataOffset()],
 		})

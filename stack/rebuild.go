@@ -298,7 +298,7 @@ func (l *Leg) probe() []byte {
 	l.left(ack, l.rxEdge)
 	m.opts = l.ackOptions(l.echo(), nil)
 	l.probed, l.rxProbed = true, l.rxNxt
-	return l.flow.build(make([]byte, maxMade), l.v6, false, m)
+	return l.build(m)
 }
 
 // AskPeer makes a continued leg's peer say how far it is, if it has not: it was not

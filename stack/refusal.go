@@ -66,7 +66,8 @@ func (e *Engine) refuseSigned(s *segment) {
 }
 
 // unreachablePort makes the ICMP error that quotes the segment's headers (RFC 792, RFC 4443).
-func (s *segment) unreachablePort() []byte {
+// It works on a copy, because what it makes of one would put each inbound segment on the heap.
+func (s segment) unreachablePort() []byte {
 	quoted := append(append([]byte(nil), s.ip...), s.tcp...)
 	if !s.v6 {
 		const head = header.IPv4MinimumSize + header.ICMPv4MinimumSize

@@ -248,6 +248,7 @@ type made struct {
 	seq, ack uint32
 	window   uint16
 	opts     []byte
+	class    uint8 // DSCP, in its place
 }
 
 // build lays an IP packet without payload into b and returns it. fromPeer makes
@@ -268,7 +269,7 @@ func (f *flow) build(b []byte, v6, fromPeer bool, m made) []byte {
 	clear(b)
 	var xsum uint16
 	if v6 {
-		b[0] = 6 << 4
+		b[0], b[1] = 6<<4|m.class>>4, m.class<<4
 		binary.BigEndian.PutUint16(b[4:], uint16(tcpLen))
 		b[6] = uint8(header.TCPProtocolNumber)
 		b[7] = 64
@@ -276,7 +277,7 @@ func (f *flow) build(b []byte, v6, fromPeer bool, m made) []byte {
 		copy(b[24:40], dst[:])
 		xsum = checksum.Checksum(b[8:40], 0)
 	} else {
-		b[0] = 4<<4 | 5
+		b[0], b[1] = 4<<4|5, m.class
 		binary.BigEndian.PutUint16(b[2:], uint16(ipLen+tcpLen))
 		b[6] = 0x40 // DF
 		b[8] = 64
