@@ -56,6 +56,7 @@ var facts = []fact{
 	{"docs/limits.md", "| segments of a response (takeovers without a checkpoint) | 64 |", []string{"replication: maxSegments == 64"}},
 	{"docs/limits.md", "has acknowledged | 1 s without more of it |", []string{"appliance/relay: legPatience == time.Second"}},
 	{"docs/limits.md", "| waiting for a server | 30 s", []string{"appliance/config: DefaultPatience == 30*time.Second"}},
+	{"docs/limits.md", "stopped and nobody can continue them | 2 s |", []string{"appliance: endLimit == 2*time.Second"}},
 	{"docs/limits.md", "| replicas after the end | 10 s |", []string{"appliance/relay: lingerMax == 10*time.Second"}},
 	{"docs/limits.md", "| delivering what came before a reset | 10 s without an ACK, 2 min in all |", []string{"appliance/relay: drainSilent == 10*time.Second && drainMax == 2*time.Minute"}},
 	{"docs/limits.md", "2 h, then 9 questions every 75 s", []string{"appliance/config: DefaultKeepaliveIdle == 2*time.Hour && DefaultKeepaliveCount == 9 && DefaultKeepaliveInterval == 75*time.Second"}},

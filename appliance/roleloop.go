@@ -47,6 +47,7 @@ func (n *Node) keepRole(ctx context.Context) {
 	if n.link == nil {
 		n.becomeActive(1, "alone: no peer is configured")
 		n.guard(ctx)
+		n.endAlone()
 		n.engine.SetActive(false)
 		n.withdraw()
 		return
@@ -222,11 +223,14 @@ func (l *roleLoop) tell() {
 
 // end ends an appliance that was told to. It falls silent first: whoever finds the sync
 // port closed may take it for dead. An active with a standby in sync hands over, which
-// costs its clients less than a crash.
+// costs its clients less than a crash; one without resets its connections before.
 func (l *roleLoop) end() {
 	n := l.n
 	l.stop()
 	l.unpark()
+	if l.handing == nil {
+		n.endAlone()
+	}
 	n.engine.SetActive(false)
 	n.withdraw()
 	if l.handing != nil || l.rules.HandOver(n.journal.now()) == nil {

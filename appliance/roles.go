@@ -210,6 +210,20 @@ func (n *Node) guard(ctx context.Context) {
 	}
 }
 
+// endLimit bounds how long an active that is stopped goes on resetting connections.
+const endLimit = 2 * time.Second
+
+// endAlone resets the connections of an active that is stopped and that nobody is going to
+// continue: both ends learn it now, not by their own time-outs. It must not be mute yet.
+func (n *Node) endAlone() {
+	if n.getRole() != replication.RoleActive || n.journal.replaceable() {
+		return
+	}
+	if lost := n.relay.End(endLimit); lost > 0 {
+		n.log.Warn("stopped without a standby that could continue the connections: both ends of each were reset", "connections", lost)
+	}
+}
+
 func (n *Node) getRole() replication.Role { return replication.Role(n.role.Load()) }
 
 func (n *Node) setRole(r replication.Role) {

@@ -61,6 +61,7 @@ type Relay struct {
 	conns    map[replication.ConnID]*Conn
 	epoch    uint64
 	seq      uint64
+	over     chan struct{} // closed when no connection is left, see End; nil: clients may come
 
 	aborted, finishedN, stuckN atomic.Uint64
 	onStuck                    atomic.Pointer[func(text string, ended bool)]
@@ -129,6 +130,11 @@ func (r *Relay) Incoming(l *stack.Leg) {
 	c := &Conn{r: r, client: l, born: r.now(), unproven: !l.Confirmed()}
 	l.SetEvents(c)
 	r.mu.Lock()
+	if r.over != nil {
+		r.mu.Unlock()
+		l.Refuse()
+		return
+	}
 	c.svc = r.services[l.Params().Local]
 	if c.svc == nil || c.svc.conns.Load() >= int64(c.svc.MaxConns) {
 		r.mu.Unlock()
@@ -155,7 +161,12 @@ func (r *Relay) ended(c *Conn, aborted bool) {
 	}
 	c.rebuilt()
 	r.mu.Lock()
-	delete(r.conns, c.ID)
+	if _, was := r.conns[c.ID]; was {
+		delete(r.conns, c.ID)
+		if r.over != nil && len(r.conns) == 0 {
+			close(r.over)
+		}
+	}
 	r.mu.Unlock()
 	c.svc.conns.Add(-1)
 }
@@ -242,6 +253,25 @@ func (r *Relay) janitor() {
 // longer the active, somebody else may be continuing them.
 func (r *Relay) Reset() {
 	r.Each(func(c *Conn) { c.kill(true) })
+}
+
+// End resets all connections to both sides and lets nobody in any more, as a host does
+// that shuts down. It waits until that is done, no longer than limit, and returns how many
+// there were. It is called once.
+func (r *Relay) End(limit time.Duration) (n int) {
+	over := make(chan struct{})
+	r.mu.Lock()
+	r.over, n = over, len(r.conns)
+	if n == 0 {
+		close(over)
+	}
+	r.mu.Unlock()
+	r.Each(func(c *Conn) { c.kill(false) })
+	select {
+	case <-over:
+	case <-time.After(limit):
+	}
+	return n
 }
 
 // Close stops the workers. The engine must be muted or closed before.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -217,5 +218,37 @@ func TestTerminate(t *testing.T) {
 	}
 	if n := countLines(out, "lookup 7400"); n > 0 {
 		t.Errorf("%d policy rules left behind:\n%s", n, out)
+	}
+}
+
+// An active that is stopped while nobody can continue its connections resets them, on both
+// sides: no end is left with half a connection.
+func TestStopWithoutStandby(t *testing.T) {
+	p := start(t, options{alone: true, extra: []config.Service{rawService()}})
+	ended := make(chan error, 3)
+	wait := func(c net.Conn) {
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+		_, err := io.Copy(io.Discard, c)
+		c.Close()
+		ended <- err
+	}
+	accepted := make(chan struct{})
+	p.listenRaw(func(c net.Conn) { accepted <- struct{}{}; wait(c) })
+	idle, err := p.dial("203.0.113.10:81")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-accepted
+	go wait(idle)
+	if err := p.a.Terminate(20 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("an end was told: %v", err)
+		}
+	}
+	if !strings.Contains(p.a.Output(), "both ends of each were reset") {
+		t.Error("the log does not say it")
 	}
 }
