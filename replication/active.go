@@ -23,6 +23,16 @@ type active struct {
 	held                   uint64 // sum of half.store over the protected
 	lag                    uint64 // sum of batch.data of all unconfirmed batches
 
+	pipeline
+	deliveries
+
+	pool    *conn // for reuse, linked by all.next
+	pooled  int
+	refused []ConnID // scratch
+}
+
+// pipeline is the batches on their way to the standby.
+type pipeline struct {
 	seq      uint64 // of the newest batch
 	index    uint64 // of the newest batch in this session
 	acked    uint64 // newest index that the standby has confirmed
@@ -31,14 +41,13 @@ type active struct {
 	waiting  int    // bytes in sealed
 	inflight queue
 	spare    []*batch // for reuse, at most maxSpareBatches
+}
 
+// deliveries are what the next batch is to say of what was delivered.
+type deliveries struct {
 	dirty     []connRef // delivered has moved, in order
 	dirtyHead int
 	digests   bool // some of the dirty have news of a digest
-
-	pool    *conn // for reuse, linked by all.next
-	pooled  int
-	refused []ConnID // scratch
 }
 
 const (
@@ -47,7 +56,7 @@ const (
 )
 
 func (a *active) init(lim *Limits) {
-	*a = active{lim: lim, conns: make(map[ConnID]*conn), session: a.session + 1, seq: a.seq}
+	*a = active{lim: lim, conns: make(map[ConnID]*conn), session: a.session + 1, pipeline: pipeline{seq: a.seq}}
 	a.cur = a.newBatch()
 }
 

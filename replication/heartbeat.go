@@ -45,6 +45,11 @@ type heartbeat struct {
 	// last said: those of before the session, and those beyond a limit.
 	peerUnprotected uint32
 
+	fitnessNews
+}
+
+// fitnessNews is what the two say of whether they could serve.
+type fitnessNews struct {
 	// ours is what SetFitness told, if it was called, and survives a session; saying: it
 	// waits for Flush.
 	ours   wire.Fitness
@@ -64,7 +69,7 @@ const sentRing = 16
 func (h *heartbeat) begin(now Nanos, version uint8) {
 	*h = heartbeat{
 		due: now, heard: now, heardUs: now, clockAt: h.clockAt, clockMillis: h.clockMillis, clockSet: h.clockSet,
-		ours: h.ours, told: h.told, saying: h.told && version >= wire.FitnessVersion,
+		fitnessNews: fitnessNews{ours: h.ours, told: h.told, saying: h.told && version >= wire.FitnessVersion},
 	}
 }
 

@@ -197,7 +197,8 @@ func (e *Engine) fromCookie(s *segment) *Leg {
 		return nil
 	}
 	delete(e.cookies.early, s.flow)
-	l := &Leg{engine: e, flow: s.flow, v6: s.v6, state: stWaiting, confirmed: true}
+	l := &Leg{engine: e, flow: s.flow, v6: s.v6, state: stWaiting}
+	l.confirmed = true
 	p := &l.p
 	p.Local, p.Remote = addrPort(s.flow.local, s.flow.localPort), addrPort(s.flow.remote, s.flow.remotePort)
 	p.ISS, p.IRS = s.tcp.AckNumber()-1, irs

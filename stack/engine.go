@@ -87,6 +87,27 @@ type Options struct {
 type Engine struct {
 	C Counters
 
+	onNotice func(Notice, netip.AddrPort)
+	notices  notices
+	cookies  cookies
+	ports    ports
+	probes   prober
+	lost     lostFlows
+	tick     atomic.Int64 // the janitor's now: good enough for how long a peer is silent
+
+	engineIO
+	engineVoice
+	engineSizes
+	engineLegs
+
+	neighbours neighbours
+
+	done chan struct{}
+	wg   sync.WaitGroup
+}
+
+// engineIO is what packets go through; set by New.
+type engineIO struct {
 	dev     tun.Device
 	handler Handler
 	stack   *stack.Stack
@@ -94,41 +115,38 @@ type Engine struct {
 	link    *link
 	gro     gro.GRO   // of readLoop
 	frags   fragments // of readLoop
-	probes  prober
-	table   *table
-	owned   map[[16]byte]bool
+}
 
-	onNotice func(Notice, netip.AddrPort)
-	notices  notices
-
-	window      uint64
-	windowScale uint8
-	sendBuffer  int
-	secret      [32]byte
-	cookies     cookies
-	ports       ports
-
+// engineVoice is whether the engine may speak: looked at for each packet, without a lock.
+type engineVoice struct {
 	active   atomic.Bool
 	lease    atomic.Int64     // nanoseconds after clock.born: until when an active engine may emit
 	activeAt atomic.Int64     // the same: when it was last made active
 	mutedAt  atomic.Int64     // and since when it was silent when it was muted
 	ipID     atomic.Uint32    // of IPv4 packets that may be fragmented
 	looped   [2]atomic.Uint64 // IPv4, IPv6: see LoopSeen
-	loopMark [16]byte         // random
-	buffered atomic.Int64     // bytes in receive queues, by rxNxt-rxFreed of each leg
-	memory   int64
+	loopMark [16]byte         // random; set by New
+}
+
+// engineSizes are set by New, but for what is buffered.
+type engineSizes struct {
+	window      uint64
+	windowScale uint8
+	sendBuffer  int
+	secret      [32]byte
+	memory      int64
+	buffered    atomic.Int64 // bytes in receive queues, by rxNxt-rxFreed of each leg
+}
+
+// engineLegs are the legs and who waits for new ones. The table has locks of its own; owned
+// is set before Run.
+type engineLegs struct {
+	table *table
+	owned map[[16]byte]bool
 
 	mu         sync.Mutex // leaf; guards what follows
 	listeners  map[netip.AddrPort]*listener
 	tombstones []*Leg // oldest first
-
-	lost lostFlows
-	tick atomic.Int64 // the janitor's now: good enough for how long a peer is silent
-
-	neighbours neighbours
-
-	done chan struct{}
-	wg   sync.WaitGroup
 }
 
 // New makes an engine. It is muted until SetActive(true) and deaf until Run.
@@ -146,10 +164,10 @@ func New(o Options) (*Engine, error) {
 		o.Clock = clock.System{}
 	}
 	e := &Engine{
-		memory: o.Memory, onNotice: o.Notice, neighbours: neighbours{onLink: o.OnLink, tokens: strangersBurst},
-		dev: o.Device, handler: o.Handler, clock: newNetClock(o.Clock), table: newTable(),
-		owned: make(map[[16]byte]bool), listeners: make(map[netip.AddrPort]*listener),
-		window: uint64(o.Window), sendBuffer: o.SendBuffer, done: make(chan struct{}),
+		onNotice: o.Notice, neighbours: neighbours{onLink: o.OnLink, tokens: strangersBurst}, done: make(chan struct{}),
+		engineIO:    engineIO{dev: o.Device, handler: o.Handler, clock: newNetClock(o.Clock)},
+		engineSizes: engineSizes{window: uint64(o.Window), sendBuffer: o.SendBuffer, memory: o.Memory},
+		engineLegs:  engineLegs{table: newTable(), owned: make(map[[16]byte]bool), listeners: make(map[netip.AddrPort]*listener)},
 	}
 	if _, err := rand.Read(e.loopMark[:]); err != nil {
 		return nil, fmt.Errorf("draw a mark: %w", err)

@@ -13,7 +13,8 @@ import (
 func TestUnreachable(t *testing.T) {
 	for _, a := range [][2]string{{"203.0.113.10:80", "198.51.100.7:40000"}, {"[2001:db8::10]:80", "[2001:db8::7]:40000"}} {
 		p := Params{Local: netip.MustParseAddrPort(a[0]), Remote: netip.MustParseAddrPort(a[1]), ISS: 5000, IRS: 9000}
-		l := &Leg{p: p, v6: p.Local.Addr().Is6(), flow: flowOf(p.Local, p.Remote), rxAcked: 100, rxNxt: 200}
+		l := &Leg{p: p, v6: p.Local.Addr().Is6(), flow: flowOf(p.Local, p.Remote)}
+		l.rxAcked, l.rxNxt = 100, 200
 		b := l.unreachable()
 		q, ok := parseICMPError(b)
 		if want := flowOf(p.Remote, p.Local); !ok || q.tooBig || q.flow != want || q.seq != 9101 {

@@ -4,11 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -66,18 +63,17 @@ const pendingMax = 32
 
 // A Leg is one TCP connection between this appliance and one peer. Its exported
 // methods may be called from any goroutine, stream methods (stream.go) from one
-// at a time.
+// at a time. Its fields are in groups, each with what guards it; where nothing else is
+// said that is mu.
 type Leg struct {
 	engine *Engine
 	flow   flow
 	v6     bool
 	events Events
 
-	// ep is set once, before the endpoint can produce events, by the one
-	// goroutine that attaches the leg. entry and wq belong to it.
-	ep    tcpip.Endpoint
-	wq    waiter.Queue
-	entry waiter.Entry
+	legEndpoint
+	legMate
+	legAsked
 
 	// outMu orders what this leg emits: netstack's segments and the wrap's own
 	// ACKs must not overtake each other, or TSval would go back (RFC 7323, 5.4).
@@ -88,111 +84,14 @@ type Leg struct {
 	p     Params
 	err   error // why it ended, with stClosed
 
-	seqDelta uint32
-	// tsDelta is the wire's TSval less netstack's, for echoes coming in: the
-	// smallest difference seen, since netstack's stamps are only ever late.
-	tsDelta  uint32
-	stackISS uint32
-	stackWS  uint8 // the scale netstack applies to the window it announces
-	ws       uint8 // the scale the peer applies to it
-
-	// Receive direction: offsets in the peer's stream.
-	rxNxt    uint64 // RCV.NXT as netstack last said it
-	rxAcked  uint64 // highest ACK that left
-	rxEdge   uint64 // highest right edge of the window that left
-	rxFin    uint64 // offset after the peer's FIN, once one was seen; 0 before. See learn
-	rxFreed  uint64 // discarded from the receive queue; rxNxt-rxFreed is buffered here
-	rxAhead  uint64 // bytes before rxFreed that wait elsewhere, see Resume.Ahead
-	rxWants  uint64 // right edge that netstack last wanted to announce
-	permit   uint64 // the gate: no ACK above it leaves
-	gateOpen bool   // no gate at all (alone, or not protected)
-	owed     owedAck
-
-	// Send direction: offsets in our stream.
-	txNxt uint64 // highest offset that left from this endpoint, FIN counted
-	txUna uint64 // highest offset the peer acknowledged, at most txNxt
-	txFin uint64 // offset after our FIN, once it left; 0 before
-
-	// peerAck is how far the peer says it is, where that is beyond txNxt: the
-	// former active had sent more than this endpoint has sent again so far.
-	peerAck    uint64
-	peerWnd    uint16 // newest window field of the peer
-	peerWndMax uint16 // largest one
-	// txReach is the highest offset that a former active can have sent.
-	txReach uint64
-
-	// pathMTU is what the path to the peer takes, bytes, until pathUntil; 0: not known
-	// to be less than the device's.
-	pathMTU   uint16
-	pathUntil time.Duration
-	fragment  bool // until then the path is narrower than minMTU4: routers may fragment
-
-	// For and from the other leg, see Join.
-	mate     atomic.Pointer[Leg]
-	rxClass  atomic.Uint32 // DSCP of the peer's newest segment
-	rxUrgent atomic.Uint64 // offset after the peer's newest urgent data; 0: there was none
-	lone     atomic.Bool   // see Lone
-
-	confirmed bool                  // the peer has shown that it knows the connection
-	located   bool                  // the peer has said where it is, by an acceptable segment
-	settled   bool                  // restored: and nothing that the former active sent can change that
-	restored  bool                  // continued from another appliance: peers may be ahead of us
-	quiet     bool                  // restore: the peer is not to be disturbed; the first pure ACK stays here
-	probed    bool                  // restore: the peer's next pure ACK may tell what is in flight, see answered
-	rxProbed  uint64                // restore: rxNxt when it was asked
-	peerNxt   uint64                // restore: the peer's SND.NXT as it has said then
-	hurryTo   uint64                // the same, if the next ACK of the wrap is to carry hurry's option; else 0
-	hurries   int                   // such ACKs
-	revives   int                   // times that the peer's time-out was taken back
-	revive    bool                  // it is to be now, see reviving
-	ownPort   bool                  // a server: the local port is from the engine's ports
-	halfWay   bool                  // a server: the ACK that completes its handshake is kept back, see Complete
-	finHeld   bool                  // restore: the peer's FIN is held; replay it to the endpoint
-	pending   []*stack.PacketBuffer // stWaiting, stBuilding
-
-	passAsks bool         // see PassAsks
-	asked    atomic.Bool  // the peer has asked whether the other end is there
-	awaited  atomic.Bool  // see Probe
-	heardAt  atomic.Int64 // when the peer has said something, by Engine.tick
-
-	// Timestamps (RFC 7323). p.PeerTS is TS.Recent if tsKnown: it was, at tsAt.
-	tsKnown    bool
-	tsAt       time.Duration
-	staleTS    uint32        // restored: the peer's stamp that netstack was given in place of TS.Recent
-	tsBorn     uint32        // restored: our stamp when the endpoint was made
-	bornAt     time.Duration // restored: and when that was
-	ownEcho    bool          // restored: the peer has echoed a stamp of this endpoint
-	freshTS    uint32        // echoed until freshUntil in place of an older one: see late.go
-	freshUntil time.Duration
-
-	// Probing, see probe.go.
-	probing    bool // the prober has it
-	probesSent int
-	head       *stack.PacketBuffer // first segment that the peer may lack, as it left
-	headEnd    uint64              // offset after it
-	headAt     time.Duration       // when it left last
-	headDone   bool                // the peer has acknowledged one of this endpoint's
-	headSeen   uint64              // end of the newest segment that left
-	resumed    bool                // it is probed because we were silent: see resume.go
-	unheard    bool                // and has said nothing since
-	missed     atomic.Bool         // something of it was not taken in while we were silent
-
-	challengeAt time.Duration // when the next refused segment may be answered
-	aheadSaid   int           // answers to acknowledgements from ahead of us
-
-	synAckAt    time.Duration // monotonic; for the round trip and retransmission
-	synAckTries int
-	tombUntil   time.Duration
-}
-
-// owedAck is the newest acknowledgement that the gate kept back.
-type owedAck struct {
-	set   bool
-	ack   uint64 // offset
-	edge  uint64 // right edge that netstack wants to announce, not capped
-	tsEcr uint32
-	sack  [34]byte // SACK option of the kept segment
-	sackN uint8
+	legNumbers
+	legReceiving
+	legSending
+	legHandshake
+	legContinued
+	legHurry
+	legStamps
+	legProbe
 }
 
 // KUID and KGID make a Leg a tcpip.PacketOwner: netstack stamps every segment

@@ -41,10 +41,14 @@ type Resume struct {
 func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 	l := &Leg{
 		engine: e, flow: flowOf(p.Local, p.Remote), v6: p.Local.Addr().Is6() && !p.Local.Addr().Is4In6(),
-		events: ev, state: stWaiting, p: p, gateOpen: true, restored: true,
-		confirmed: r.PeerKnows, probed: true, finHeld: r.PeerFIN, halfWay: r.HalfWay, quiet: r.Quiet && r.PeerKnows && !r.PeerFIN,
-		rxNxt: r.Received, rxFreed: r.Received, permit: r.Received,
-		rxAcked: r.Received, rxEdge: r.Received + e.window, txNxt: r.Sent, txUna: r.Sent,
+		events: ev, state: stWaiting, p: p,
+		legHandshake: legHandshake{confirmed: r.PeerKnows, halfWay: r.HalfWay},
+		legContinued: legContinued{restored: true, finHeld: r.PeerFIN, quiet: r.Quiet && r.PeerKnows && !r.PeerFIN},
+		legHurry:     legHurry{probed: true},
+		legReceiving: legReceiving{
+			rxNxt: r.Received, rxFreed: r.Received, rxAcked: r.Received, rxEdge: r.Received + e.window, permit: r.Received, gateOpen: true,
+		},
+		legSending: legSending{txNxt: r.Sent, txUna: r.Sent},
 	}
 	if r.PeerFIN {
 		// The peer may have been told that its FIN is here: an ACK must not go back.
@@ -111,7 +115,8 @@ func (l *Leg) Attach() error {
 // that the engine picks. SetEvents is done with ev before anything can happen.
 // halfWay: the server's SYN-ACK is not answered before Complete.
 func (e *Engine) Dial(p Params, halfWay bool, ev Events) (*Leg, error) {
-	l := &Leg{engine: e, events: ev, state: stDialing, p: p, halfWay: halfWay}
+	l := &Leg{engine: e, events: ev, state: stDialing, p: p}
+	l.halfWay = halfWay
 	l.v6 = p.Remote.Addr().Is6()
 	l.flow = flowOf(p.Local, p.Remote)
 	if p.Local.Port() != 0 {

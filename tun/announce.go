@@ -82,6 +82,11 @@ type Announcer struct {
 	conflicts chan Conflict // capacity 1; written with mu held, so there is one writer
 	claimants chan Conflict // capacity 1, likewise: what Claims delivers
 
+	announcerCounters
+}
+
+// announcerCounters need no lock.
+type announcerCounters struct {
 	announced, answered, probed, conflicted, claims, badFrames, sendErrors atomic.Uint64
 }
 

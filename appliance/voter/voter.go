@@ -70,6 +70,11 @@ type Voter struct {
 	mu       sync.Mutex
 	latest   News             // guarded by mu; without Claimed
 	counters arbiter.Counters // guarded by mu
+	voterAtomics
+}
+
+// voterAtomics need no lock.
+type voterAtomics struct {
 	refused  atomic.Uint64
 	failures atomic.Uint64
 	stalls   atomic.Uint64

@@ -52,13 +52,7 @@ type Core struct {
 	now     Nanos
 	started bool // a first input has said what time it is
 
-	node  *raft.RawNode
-	disk  *raft.MemoryStorage
-	state State  // newest committed
-	tail  logEnd // of our log
-	index uint64 // newest applied entry
-	dirty bool   // the disk changed since Persist
-	limit uint64 // maxLog, less in tests
+	agreed
 
 	vote  voting
 	lead  leading
@@ -67,6 +61,17 @@ type Core struct {
 
 	out      Ready
 	counters Counters
+}
+
+// agreed is the log of the voters, and what it says.
+type agreed struct {
+	node  *raft.RawNode
+	disk  *raft.MemoryStorage
+	state State  // newest committed
+	tail  logEnd // of our log
+	index uint64 // newest applied entry
+	dirty bool   // the disk changed since Persist
+	limit uint64 // maxLog, less in tests
 }
 
 // peer is what is known of another voter's incarnations.
@@ -82,7 +87,7 @@ const maxDead = 8
 // New makes a voter. An error says which part of the configuration is wrong, or what
 // to do about the stored state.
 func New(cfg Config) (*Core, error) {
-	c := &Core{self: cfg.Self, limit: maxLog}
+	c := &Core{self: cfg.Self, agreed: agreed{limit: maxLog}}
 	if err := c.configure(&cfg); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,154 @@
+package stack
+
+import (
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// The groups of a leg's fields. What guards one is said at it; else it is Leg.mu.
+
+// legEndpoint is the leg's endpoint. ep is set once, before the endpoint can produce events,
+// by the one goroutine that attaches the leg. entry and wq belong to it.
+type legEndpoint struct {
+	ep    tcpip.Endpoint
+	wq    waiter.Queue
+	entry waiter.Entry
+}
+
+// legMate is what is for and from the other leg, see Join: no lock is held for it.
+type legMate struct {
+	mate     atomic.Pointer[Leg]
+	rxClass  atomic.Uint32 // DSCP of the peer's newest segment
+	rxUrgent atomic.Uint64 // offset after the peer's newest urgent data; 0: there was none
+	lone     atomic.Bool   // see Lone
+}
+
+// legAsked is who has asked whom whether it is there: passAsks is set before the leg is used, the
+// others need no lock.
+type legAsked struct {
+	passAsks bool         // see PassAsks
+	asked    atomic.Bool  // the peer has asked whether the other end is there
+	awaited  atomic.Bool  // see Probe
+	heardAt  atomic.Int64 // when the peer has said something, by Engine.tick
+}
+
+// legNumbers are the differences between netstack's numbers and the wire's.
+type legNumbers struct {
+	seqDelta uint32
+	// tsDelta is the wire's TSval less netstack's, for echoes coming in: the
+	// smallest difference seen, since netstack's stamps are only ever late.
+	tsDelta  uint32
+	stackISS uint32
+	stackWS  uint8 // the scale netstack applies to the window it announces
+	ws       uint8 // the scale the peer applies to it
+}
+
+// legReceiving is the receive direction, and what may be acknowledged: offsets in the peer's stream.
+type legReceiving struct {
+	rxNxt   uint64 // RCV.NXT as netstack last said it
+	rxAcked uint64 // highest ACK that left
+	rxEdge  uint64 // highest right edge of the window that left
+	rxFin   uint64 // offset after the peer's FIN, once one was seen; 0 before. See learn
+	rxFreed uint64 // discarded from the receive queue; rxNxt-rxFreed is buffered here
+	rxAhead uint64 // bytes before rxFreed that wait elsewhere, see Resume.Ahead
+	rxWants uint64 // right edge that netstack last wanted to announce
+
+	permit   uint64 // the gate: no ACK above it leaves
+	gateOpen bool   // no gate at all (alone, or not protected)
+	owed     owedAck
+}
+
+// legSending is the send direction, and the path: offsets in our stream.
+type legSending struct {
+	txNxt uint64 // highest offset that left from this endpoint, FIN counted
+	txUna uint64 // highest offset the peer acknowledged, at most txNxt
+	txFin uint64 // offset after our FIN, once it left; 0 before
+
+	// peerAck is how far the peer says it is, where that is beyond txNxt: the
+	// former active had sent more than this endpoint has sent again so far.
+	peerAck    uint64
+	peerWnd    uint16 // newest window field of the peer
+	peerWndMax uint16 // largest one
+	// txReach is the highest offset that a former active can have sent.
+	txReach uint64
+
+	challengeAt time.Duration // when the next refused segment may be answered
+	aheadSaid   int           // answers to acknowledgements from ahead of us
+
+	// pathMTU is what the path to the peer takes, bytes, until pathUntil; 0: not known
+	// to be less than the device's.
+	pathMTU   uint16
+	pathUntil time.Duration
+	fragment  bool // until then the path is narrower than minMTU4: routers may fragment
+}
+
+// legHandshake is how far it has come, before an endpoint is there and at its end.
+type legHandshake struct {
+	confirmed   bool                  // the peer has shown that it knows the connection
+	ownPort     bool                  // a server: the local port is from the engine's ports
+	halfWay     bool                  // a server: the ACK that completes its handshake is kept back, see Complete
+	pending     []*stack.PacketBuffer // stWaiting, stBuilding
+	synAckAt    time.Duration         // monotonic; for the round trip and retransmission
+	synAckTries int
+	tombUntil   time.Duration
+}
+
+// legContinued is of a leg that is continued from another appliance.
+type legContinued struct {
+	located  bool // the peer has said where it is, by an acceptable segment
+	settled  bool // nothing that the former active sent can change that
+	restored bool // continued from another appliance: peers may be ahead of us
+	quiet    bool // the peer is not to be disturbed; the first pure ACK stays here
+	finHeld  bool // the peer's FIN is held; replay it to the endpoint
+}
+
+// legHurry is what makes a peer that has lost what was in flight send it again, see hurry.go.
+type legHurry struct {
+	probed   bool   // the peer's next pure ACK may tell what is in flight, see answered
+	rxProbed uint64 // rxNxt when it was asked
+	peerNxt  uint64 // the peer's SND.NXT as it has said then
+	hurryTo  uint64 // the same, if the next ACK of the wrap is to carry hurry's option; else 0
+	hurries  int    // such ACKs
+	revives  int    // times that the peer's time-out was taken back
+	revive   bool   // it is to be now, see reviving
+}
+
+// legStamps are timestamps (RFC 7323). p.PeerTS is TS.Recent if tsKnown: it was, at tsAt.
+type legStamps struct {
+	tsKnown    bool
+	tsAt       time.Duration
+	staleTS    uint32        // restored: the peer's stamp that netstack was given in place of TS.Recent
+	tsBorn     uint32        // restored: our stamp when the endpoint was made
+	bornAt     time.Duration // restored: and when that was
+	ownEcho    bool          // restored: the peer has echoed a stamp of this endpoint
+	freshTS    uint32        // echoed until freshUntil in place of an older one: see late.go
+	freshUntil time.Duration
+}
+
+// legProbe is how the peer is asked where it is, see probe.go.
+type legProbe struct {
+	probing    bool // the prober has it
+	probesSent int
+	head       *stack.PacketBuffer // first segment that the peer may lack, as it left
+	headEnd    uint64              // offset after it
+	headAt     time.Duration       // when it left last
+	headDone   bool                // the peer has acknowledged one of this endpoint's
+	headSeen   uint64              // end of the newest segment that left
+	resumed    bool                // it is probed because we were silent: see resume.go
+	unheard    bool                // and has said nothing since
+	missed     atomic.Bool         // something of it was not taken in while we were silent
+}
+
+// owedAck is the newest acknowledgement that the gate kept back.
+type owedAck struct {
+	set   bool
+	ack   uint64 // offset
+	edge  uint64 // right edge that netstack wants to announce, not capped
+	tsEcr uint32
+	sack  [34]byte // SACK option of the kept segment
+	sackN uint8
+}
