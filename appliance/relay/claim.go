@@ -18,6 +18,11 @@ type claim struct {
 	meant   bool           // ... and all of that is released: it is the end
 }
 
+// inherited is how long after a takeover a server's reset may be the answer to what the
+// former active did: it may have given the server up before the standby was told. A server that
+// lives and means it does it again when it is told the request again.
+const inherited = 10 * time.Second
+
 // Values of claim.answer.
 const (
 	claimAsked uint32 = iota
@@ -146,6 +151,11 @@ func (c *Conn) sourceFailed(r *replica, err error) {
 	}
 	if k.plain && !c.svc.Hot {
 		c.sourceDone(r)
+		return
+	}
+	if c.restored && r.born == c.born && !k.plain && c.r.now()-c.born < inherited {
+		c.lose(r, "reset after the takeover")
+		c.wakeAt(0)
 		return
 	}
 	switch c.judge(r.server, 0) {

@@ -148,7 +148,7 @@ func (c *Conn) restoreKept(rec *replication.Continue, server stack.Params) error
 	k.seen.start = k.seen.end
 	k.seen.open.startAt(k.seen.end)
 	k.told.Store(k.seen.end)
-	r := &replica{c: c, server: c.serverIdx, start: rec.Record.Start, born: c.r.now(), written: sent}
+	r := &replica{c: c, server: c.serverIdx, start: rec.Record.Start, born: c.born, written: sent}
 	_, r.checks = c.svc.Pool.Failing(r.server)
 	r.at, r.base = k.seen.end, dataEnd(resp)
 	r.acked.Store(sent)

@@ -66,3 +66,19 @@ func TestReplicaIsJudgedByWhenItEnded(t *testing.T) {
 		t.Fatalf("nobody asks\n%s", l.Trace())
 	}
 }
+
+// The former active gave the server up, by a reset, of which the standby was not told. That the
+// server knows the connection no more is no wish of its own: the request is told to another one.
+func TestServerGivenUpBeforeTakeover(t *testing.T) {
+	l := newLost(t, func(s *relay.Service) {
+		s.Ask = func(_ int, _ time.Duration, done func(bool)) { done(true) } // it lives
+	})
+	c := l.opened(40000)
+	l.takeover()
+	r := l.Replica(c, second, 3000)
+	c.Server.MayReset()
+	c.Server.Send(script.Out{Flags: script.RST | script.ACK, Seq: script.Next, Ack: asked, Win: 65535})
+	l.ask(r)
+	goOn(r, further-covered, false)
+	l.until("the rest of the response", c, func(cl, _ script.State) bool { return cl.Received == further })
+}
