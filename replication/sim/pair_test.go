@@ -100,6 +100,17 @@ func TestPairSeeds(t *testing.T) {
 	}
 }
 
+// TestDeathInTheFirstMoment plays worlds in which the active dies within a millisecond of
+// its standby's coming in sync: before its second word on its clock, or before the standby
+// has told its own voter.
+func TestDeathInTheFirstMoment(t *testing.T) {
+	for _, seed := range []uint64{4877, 9286, 9588} {
+		if _, err := playPair(Config{Seed: seed, Fault: -1, Kind: -1, Voters: true}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestPairFaultAtEveryStep lets one fault strike before each step of two worlds, in
 // turn with and without the disk, with and without notice, from when the pair comes
 // in sync on. Each is a single failure: nothing that was protected may be lost.
