@@ -28,7 +28,7 @@ func (c *Conn) releaseResponse() (again bool) {
 		return false
 	}
 	if n > 0 {
-		c.untell(n)
+		c.tellBefore(n)
 		took, full := c.releaseFresh(src, bufs, n)
 		c.tellReleased(false)
 		if full {
@@ -61,9 +61,9 @@ func (c *Conn) peekResponse(src *replica, bufs [][]byte) (_ [][]byte, n int, eof
 	return src.leg.Peek(bufs, int(s.next-src.base), moveMax)
 }
 
-// untell tells the journal how far the response has come before the bytes leave, as
+// tellBefore tells the journal how far the response has come before the bytes leave, as
 // tell does.
-func (c *Conn) untell(n int) {
+func (c *Conn) tellBefore(n int) {
 	s := &c.streams[replication.Response]
 	if to := s.next + uint64(n); c.protected.Load() && to > s.shipped {
 		c.r.journal.Received(c.ID, replication.Response, to, false)
