@@ -14,7 +14,9 @@ func (s *Shell) Begin(now replication.Nanos, version uint8, to Sender) error {
 	if err == nil {
 		// The first heartbeat, which tells our clock, leaves before anything by which the
 		// peer could continue a connection (invariant 7).
-		s.core.Tick(now)
+		if s.core.ClockSet() {
+			s.core.Tick(now)
+		}
 		s.inSync = false // so that this session's coming in sync is news
 		s.sender, s.said = to, false
 	}
