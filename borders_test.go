@@ -34,17 +34,18 @@ var borders = map[string]string{
 	"appliance/config":    "",
 	"appliance/control":   "",
 	"appliance/health":    "appliance/config",
-	"appliance/kept":      "appliance/adapter replication stack",
+	"appliance/carry":     "replication stack",
+	"appliance/kept":      "appliance/adapter appliance/carry appliance/pool replication stack",
 	"appliance/metrics":   "appliance/control",
 	"appliance/pool":      "",
-	"appliance/relay":     "appliance/adapter appliance/kept appliance/pool replication stack",
+	"appliance/relay":     "appliance/carry appliance/kept appliance/pool replication stack",
 	"appliance/statefile": "",
 	"appliance/voter": "appliance/statefile internal/clock replication replication/arbiter replication/courier replication/identity " +
 		"replication/transport",
 	"appliance/witness": "appliance/config appliance/metrics appliance/voter internal/clock internal/loglimit replication/identity " +
 		"replication/transport",
 	// The assembly sees everything that runs, and no tool.
-	"appliance": "appliance/adapter appliance/config appliance/control appliance/health appliance/kept appliance/metrics appliance/pool " +
+	"appliance": "appliance/adapter appliance/carry appliance/config appliance/control appliance/health appliance/kept appliance/metrics appliance/pool " +
 		"appliance/relay appliance/voter internal/clock internal/confine internal/loglimit replication replication/arbiter " +
 		"replication/identity replication/link replication/roles replication/shell replication/transport replication/wire stack tun",
 
@@ -116,7 +117,7 @@ var libraries = map[string]string{
 	"github.com/spf13/viper":                  "appliance/config",
 	"github.com/ulikunitz/xz":                 "images/kmod",
 	"github.com/vishvananda/netlink":          "images/machine internal/bench internal/lab internal/storm tun",
-	"github.com/zeebo/xxh3":                   "appliance/kept appliance/relay",
+	"github.com/zeebo/xxh3":                   "appliance/kept",
 	"go.etcd.io/raft/v3":                      "replication/arbiter",
 	"go.yaml.in/yaml/v3":                      "appliance/config images/debian images/provision images/settings images/volume internal/pair",
 	"golang.org/x/net/bpf":                    "internal/lab tun",

@@ -5,6 +5,7 @@ import (
 
 	"lockstep/appliance/config"
 	"lockstep/appliance/health"
+	"lockstep/appliance/kept"
 	"lockstep/appliance/relay"
 	"lockstep/replication"
 )
@@ -40,7 +41,7 @@ type starved struct {
 
 // look is told what the service's connections are, once per canaryLook, while canaries
 // are held. It reports whether to try without.
-func (s *starved) look(g relay.Gauge) (try bool) {
+func (s *starved) look(g kept.Gauge) (try bool) {
 	if s.since++; s.since > starvedWindow {
 		s.helped = 0
 	}
@@ -56,7 +57,7 @@ func (s *starved) look(g relay.Gauge) (try bool) {
 }
 
 // tried is told what they are letGoFor after the canaries have ended.
-func (s *starved) tried(g relay.Gauge) {
+func (s *starved) tried(g kept.Gauge) {
 	switch {
 	case g.Connections == 0: // they have gone, which tells nothing
 		s.looks = 0

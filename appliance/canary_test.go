@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	"lockstep/appliance/config"
+	"lockstep/appliance/kept"
 	"lockstep/appliance/relay"
 )
 
 func TestStarved(t *testing.T) {
-	nobody, all, some := relay.Gauge{}, relay.Gauge{Connections: 3, Unanswered: 3}, relay.Gauge{Connections: 3, Unanswered: 2}
+	nobody, all, some := kept.Gauge{}, kept.Gauge{Connections: 3, Unanswered: 3}, kept.Gauge{Connections: 3, Unanswered: 2}
 	var s starved
-	after := func(n int, g relay.Gauge) (looks int) {
+	after := func(n int, g kept.Gauge) (looks int) {
 		for looks = 1; looks <= n; looks++ {
 			if s.look(g) {
 				return looks

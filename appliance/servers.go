@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"lockstep/appliance/adapter"
+	"lockstep/appliance/carry"
 	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/appliance/health"
+	"lockstep/appliance/kept"
 	"lockstep/appliance/pool"
 	"lockstep/appliance/relay"
 	"lockstep/internal/loglimit"
@@ -43,7 +45,7 @@ func (n *Node) makeServices() []*relay.Service {
 			}),
 			SourceGateway: c.Source == config.SourceGateway, Gateways: n.cfg.Networks.Back.Gateway,
 			MaxConns: c.Limits.Connections, MaxHalfOpen: c.Limits.HalfOpen, MaxSource: c.Limits.HalfOpenSource,
-			Keepalive: relay.Keepalive(c.Keepalive),
+			Keepalive: carry.Keepalive(c.Keepalive),
 			Idle:      c.Limits.Idle,
 		}
 		s.OnNoPort = func(server netip.AddrPort) {
@@ -80,8 +82,8 @@ func (n *Node) keep(s *relay.Service, c *config.Service, w *servers) {
 			done(alive && (w.canary == nil || !w.canary.Died(server, asked.Add(-ago-canaryBefore))))
 		}()
 	}
-	s.OnLoss = func(l relay.Loss) { n.lostServer(s, w, l) }
-	s.OnDivergence = func(d relay.Divergence) { n.serverDiverged(s, w, &d) }
+	s.OnLoss = func(l kept.Loss) { n.lostServer(s, w, l) }
+	s.OnDivergence = func(d kept.Divergence) { n.serverDiverged(s, w, &d) }
 }
 
 // canaryBefore is how long before a connection's end the end of the canary counts: a
@@ -89,7 +91,7 @@ func (n *Node) keep(s *relay.Service, c *config.Service, w *servers) {
 const canaryBefore = time.Second
 
 // lostServer remembers the last failover for the status, and logs each for who debugs.
-func (n *Node) lostServer(s *relay.Service, w *servers, l relay.Loss) {
+func (n *Node) lostServer(s *relay.Service, w *servers, l kept.Loss) {
 	addr := s.Pool.Addr(l.Server)
 	if l.Replaced {
 		w.mu.Lock()
@@ -104,7 +106,7 @@ func (n *Node) lostServer(s *relay.Service, w *servers, l relay.Loss) {
 
 // serverDiverged tells what a server has sent that is not what the client has, once per
 // server and minute in the log; the status has the newest.
-func (n *Node) serverDiverged(s *relay.Service, w *servers, d *relay.Divergence) {
+func (n *Node) serverDiverged(s *relay.Service, w *servers, d *kept.Divergence) {
 	addr := s.Pool.Addr(d.Server)
 	w.mu.Lock()
 	w.last.LastDivergence = fmt.Sprintf("%s, connection %d: %s", addr, d.Conn, d)

@@ -1,6 +1,9 @@
 package relay
 
-import "lockstep/replication"
+import (
+	"lockstep/appliance/carry"
+	"lockstep/replication"
+)
 
 // A standby has joined, and the journal wants the connections that run already. Only
 // the worker may read a connection's receive queues, so each is adopted in its own
@@ -18,233 +21,119 @@ func (c *Conn) Adopt() {
 // adopt answers. A connection that the journal does not know, or knows to have ended,
 // was not asked for; one that is protected was asked for by a session before.
 func (c *Conn) adopt() {
-	if !c.recorded() || c.protected.Load() {
+	if !c.recorded() || c.flags.Protected.Load() {
 		return
 	}
-	if c.kept != nil {
-		c.adoptKept()
+	if !c.carrier.Adoptable() {
+		c.wanted.Store(true) // a later step asks again
 		return
 	}
-	c.drain.secured = false
-	var pos [2]replication.StreamPos
-	reqAcked, reqFin := c.client.CloseGate()
-	respAcked, respFin := c.server.CloseGate()
-	c.protected.Store(true)
-	bufs, ok := c.position(replication.Request, &pos[replication.Request], nil, reqAcked, reqFin)
-	if ok {
-		bufs, ok = c.position(replication.Response, &pos[replication.Response], bufs, respAcked, respFin)
-	}
+	gates := c.carrier.CloseGates()
+	c.flags.Protected.Store(true)
+	p, ok := c.carrier.Picture(gates)
 	if !ok {
-		// The endpoint has failed under our hands and dropped what it had. That ends
+		// An endpoint has failed under our hands and dropped what it had. That ends
 		// the connection with the next event.
 		c.Unprotect()
 		c.wanted.Store(true)
 		return
 	}
 	r := replication.Record{
-		ID: c.ID, Service: c.svc.Name,
-		Client: legRecord(c.client.Params()), Server: legRecord(c.server.Params()),
+		ID: c.ID, Service: c.svc.Name, Logged: p.Logged, Start: p.Start,
+		Client: carry.LegRecord(c.client.Params()), Server: p.Server,
 	}
-	err := c.r.journal.Adopt(c, r, pos, nil)
-	clear(bufs)
-	if err != nil {
+	if err := c.r.journal.Adopt(c, r, p.Pos, p.Log); err != nil {
 		c.Unprotect() // counted by the journal
 		return
 	}
-	for i := range c.streams {
-		s, p := &c.streams[i], &pos[i]
-		s.shipped, s.finShipped = p.Received, p.Fin
-		if p.Fin && replication.Stream(i) == replication.Request {
-			s.shipped-- // of requests it counts data only
-		}
-	}
+	c.carrier.Adopted(&p)
 	c.tellDelivered() // what was delivered meanwhile
-}
-
-// position says where a stream stands whose gate was closed at acked; fin: that
-// includes the FIN. It appends to bufs the bytes that p refers to. ok is false if not
-// all that was acknowledged is there.
-func (c *Conn) position(id replication.Stream, p *replication.StreamPos, bufs [][]byte, acked uint64, fin bool) (_ [][]byte, ok bool) {
-	s := &c.streams[id]
-	s.permit.Store(0)
-	s.needTo.Store(0)
-	p.Acked = acked
-	if fin {
-		acked--
-	}
-	end := max(s.next, acked) // of the data that is here
-	p.Received, p.Fin = end, s.finPassed || fin
-	if p.Fin {
-		p.Received++
-	}
-	delivered := s.delivered.Load()
-	if s.finPassed && delivered > s.end {
-		p.Delivered = s.end + 1
-		return bufs, p.Delivered == p.Received
-	}
-	p.Delivered = min(delivered, s.next)
-	to := end
-	if id == replication.Response {
-		to = max(acked, p.Delivered) // from there on the server still has it
-	}
-	first := len(bufs)
-	from := p.Delivered
-	if from < s.base {
-		if to < s.base || from+uint64(s.stashLen) < s.base {
-			return bufs, false
-		}
-		left, _ := after(s.stash, int(from-(s.base-uint64(s.stashLen))))
-		bufs = append(bufs, left...)
-		from = s.base
-	}
-	if n := 0; to > from {
-		if bufs, n, _ = s.src.Peek(bufs, int(from-s.base), int(to-from)); uint64(n) != to-from {
-			return bufs, false
-		}
-	}
-	p.Bytes = bufs[first:]
-	return bufs, true
 }
 
 // tellDelivered tells the journal how far both streams are delivered, again.
 func (c *Conn) tellDelivered() {
-	if !c.protected.Load() {
+	if !c.flags.Protected.Load() {
 		return
 	}
-	for i := range c.streams {
-		if d := c.streams[i].delivered.Load(); d > 0 {
-			c.deliver(replication.Stream(i), d)
+	for s := range replication.Stream(2) {
+		if d := c.carrier.Delivered(s); d > 0 {
+			c.carrier.Deliver(s, d)
 		}
 	}
 }
 
-// adoptKept is adopt for a connection that outlives its server: the standby gets the
-// log, and what is known of the response, too.
-func (c *Conn) adoptKept() {
-	k := c.kept
-	if k.source != nil && !k.source.recorded.Load() {
-		c.wanted.Store(true) // until record has got to it, or has given up
-		return
-	}
-	req, resp := &c.streams[replication.Request], &c.streams[replication.Response]
-	reqAcked, reqFin := c.client.CloseGate()
-	var respAcked uint64
-	var respFin bool
-	for _, r := range k.replicas() {
-		if acked, fin := r.leg.CloseGate(); r.recorded.Load() {
-			respAcked, respFin = acked+r.start[replication.Response], fin
-		}
-	}
-	c.protected.Store(true)
-	req.permit.Store(0)
-	resp.permit.Store(0)
-	resp.needTo.Store(0)
-	pos, l, ok := c.positionKept(reqAcked, reqFin, respAcked, respFin)
-	if !ok {
-		c.Unprotect()
-		c.wanted.Store(true)
-		return
-	}
-	r := replication.Record{
-		ID: c.ID, Service: c.svc.Name, Logged: !k.plain, Start: k.start,
-		Client: legRecord(c.client.Params()), Server: k.server,
-	}
-	if err := c.r.journal.Adopt(c, r, pos, l); err != nil {
-		c.Unprotect() // counted by the journal
-		return
-	}
-	k.hold(pos[replication.Response].Delivered, pos[replication.Response].Bytes, resp.next)
-	req.shipped, req.finShipped = req.next, req.finPassed
-	resp.shipped = pos[replication.Response].Received
-	k.told.Store(k.seen.end)
-	if resp.finPassed {
-		k.told.Store(resp.end + 1)
-	}
-	c.tellDelivered()
+// CloseGates implements carrier.
+func (p *plain) CloseGates() (g carry.Gates) {
+	p.secured = false
+	g.Acked[replication.Request], g.Fin[replication.Request] = p.c.client.CloseGate()
+	g.Acked[replication.Response], g.Fin[replication.Response] = p.server.CloseGate()
+	return g
 }
 
-// positionKept says where the streams of a kept connection stand.
-func (c *Conn) positionKept(reqAcked uint64, reqFin bool, respAcked uint64, respFin bool) (pos [2]replication.StreamPos, l *replication.Log, ok bool) {
-	k := c.kept
-	req, resp := &c.streams[replication.Request], &c.streams[replication.Response]
-	data := reqAcked
-	if reqFin {
-		data--
-	}
-	for req.next < data || reqFin && !req.finPassed {
-		before := req.next
-		if c.takeSome(int(max(data-req.next, 1))); req.next == before && !req.finPassed {
-			return pos, nil, false
+// Picture implements carrier.
+func (p *plain) Picture(g carry.Gates) (pic carry.Picture, ok bool) {
+	pic.Server = carry.LegRecord(p.server.Params())
+	var bufs [][]byte
+	for s := range replication.Stream(2) {
+		if bufs, ok = p.position(s, &pic.Pos[s], bufs, g.Acked[s], g.Fin[s]); !ok {
+			break
 		}
 	}
-	p := &pos[replication.Request]
-	p.Acked, p.Received, p.Fin = reqAcked, req.next, req.finPassed
-	if p.Fin {
-		p.Received++
-	}
-	p.Delivered = min(req.delivered.Load(), p.Received) // the server may have more, see stack.Events
-	from := min(p.Delivered, req.next)
-	if from < k.log.base {
-		return pos, nil, false
-	}
-	p.Bytes, _ = k.log.from(nil, from, int(k.log.end-from))
-
-	p = &pos[replication.Response]
-	p.Acked, p.Delivered = respAcked, min(resp.delivered.Load(), resp.next)
-	end := max(resp.next, k.seen.end, respAcked)
-	if respFin {
-		end = max(resp.next, k.seen.end, respAcked-1)
-	}
-	p.Received, p.Fin = end, resp.finPassed || respFin
-	if p.Fin {
-		p.Received++
-	}
-	if resp.finPassed && resp.delivered.Load() > resp.end {
-		p.Delivered = resp.end + 1
-	} else if !c.responseBytes(p, respFin) {
-		return pos, nil, false
-	}
-	if k.plain {
-		return pos, nil, true
-	}
-	l = &replication.Log{Checkpoint: k.ckpt, Segments: k.seen.segments()}
-	l.Bytes, _ = k.log.from(nil, k.ckpt[replication.Request], int(from-k.ckpt[replication.Request]))
-	if k.ad != nil {
-		l.State = k.ad.State(nil)
-	}
-	return pos, l, true
+	return pic, ok
 }
 
-// responseBytes adds to p the bytes that the recorded leg's server may have
-// forgotten: what is acknowledged to it and not delivered.
-func (c *Conn) responseBytes(p *replication.StreamPos, fin bool) bool {
-	k := c.kept
-	to := p.Acked
+// Adopted implements carrier.
+func (p *plain) Adopted(pic *carry.Picture) {
+	for i := range p.streams {
+		s, pos := &p.streams[i], &pic.Pos[i]
+		s.Shipped, s.FinShipped = pos.Received, pos.Fin
+		if pos.Fin && replication.Stream(i) == replication.Request {
+			s.Shipped-- // of requests it counts data only
+		}
+	}
+}
+
+// position says where a stream stands whose gate was closed at acked; fin: that
+// includes the FIN. It appends to bufs the bytes that pos refers to. ok is false if not
+// all that was acknowledged is there.
+func (p *plain) position(id replication.Stream, pos *replication.StreamPos, bufs [][]byte, acked uint64, fin bool) (_ [][]byte, ok bool) {
+	s := &p.streams[id]
+	s.Permit.Store(0)
+	s.NeedTo.Store(0)
+	pos.Acked = acked
 	if fin {
-		to--
+		acked--
 	}
-	if to <= p.Delivered {
-		p.Acked = min(p.Acked, p.Delivered)
-		if fin && to == p.Delivered {
-			p.Acked = to + 1
+	end := max(s.Next, acked) // of the data that is here
+	pos.Received, pos.Fin = end, s.FinPassed || fin
+	if pos.Fin {
+		pos.Received++
+	}
+	delivered := s.Delivered.Load()
+	if s.FinPassed && delivered > s.End {
+		pos.Delivered = s.End + 1
+		return bufs, pos.Delivered == pos.Received
+	}
+	pos.Delivered = min(delivered, s.Next)
+	to := end
+	if id == replication.Response {
+		to = max(acked, pos.Delivered) // from there on the server still has it
+	}
+	first := len(bufs)
+	from := pos.Delivered
+	if from < s.Base {
+		if to < s.Base || from+uint64(s.stashLen) < s.Base {
+			return bufs, false
 		}
-		return true
+		left, _ := carry.After(s.stash, int(from-(s.Base-uint64(s.stashLen))))
+		bufs = append(bufs, left...)
+		from = s.Base
 	}
-	from := p.Delivered
-	if b := k.holds(from); len(b) > 0 {
-		b = b[:min(uint64(len(b)), to-from)]
-		p.Bytes = append(p.Bytes, b)
-		from += uint64(len(b))
-	}
-	r := k.source
-	if from < to && (r == nil || from < r.base) {
-		return false
-	}
-	var n int
-	if from < to {
-		if p.Bytes, n, _ = r.leg.Peek(p.Bytes, int(from-r.base), int(to-from)); uint64(n) != to-from {
-			return false
+	if n := 0; to > from {
+		if bufs, n, _ = s.src.Peek(bufs, int(from-s.Base), int(to-from)); uint64(n) != to-from {
+			return bufs, false
 		}
 	}
-	return true
+	pos.Bytes = bufs[first:]
+	return bufs, true
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/carry"
 	"lockstep/appliance/relay"
 	"lockstep/internal/script"
 )
@@ -82,7 +83,7 @@ func TestDeadPeerIsFound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, script.Options{Tune: func(s *relay.Service) {
 				s.Kept, s.LogLimit, s.Patience = kept, 1<<20, time.Hour
-				s.Keepalive = relay.Keepalive{Idle: 300 * time.Millisecond, Interval: 300 * time.Millisecond, Count: 2}
+				s.Keepalive = carry.Keepalive{Idle: 300 * time.Millisecond, Interval: 300 * time.Millisecond, Count: 2}
 			}})
 			c := quiet(t, r)
 			client, server := c.Client.State().Arrived, c.Server.State().Arrived

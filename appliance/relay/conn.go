@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lockstep/appliance/carry"
 	"lockstep/appliance/pool"
 	"lockstep/replication"
 	"lockstep/stack"
@@ -19,7 +20,7 @@ const (
 	phaseOpening                // the record is on its way to safety
 	phaseAccepting              // the SYN-ACK left; the client's ACK is awaited
 	phaseOpen
-	phaseLingering // over for the client; replicas of its server go on, see kept.go
+	phaseLingering // over for the client, and for the journal; its carrier goes on with other servers
 	phaseDone
 )
 
@@ -30,36 +31,27 @@ type Conn struct {
 	svc *Service
 	r   *Relay
 
-	client, server *stack.Leg
-	phase          phase
-	tried          []int // servers that have refused it, or not answered
-	serverIdx      int
-	born           time.Duration
-	stepAt         atomic.Int64 // Duration of the last step: activity
-	movedAt        atomic.Int64 // Duration of when bytes last came or were acknowledged
-	restored       bool
-	unproven       bool // the client has not shown yet that it is there, see prove
-
-	streams [2]stream // indexed by replication.Stream
-
-	kept     *kept    // nil: its server's end is its end (protection gateway)
-	first    *replica // of a connection to be kept: the leg that is being dialled
-	unlogged atomic.Bool
-	gauge    gauge // of a kept connection
-	lingerTo time.Duration
+	client *stack.Leg
+	// carrier is nil until a server is dialled, and stays the same once begun is set; before
+	// that only the worker may look at it.
+	carrier   carrier
+	phase     phase
+	tried     []int // servers that have refused it, or not answered
+	serverIdx int   // the one that is dialled
+	born      time.Duration
+	stepAt    atomic.Int64 // Duration of the last step: activity
+	unproven  bool         // the client has not shown yet that it is there, see prove
 
 	stuck bool // it waited for nothing when it was last looked at
 	alive alive
-	drain draining // one leg has ended, what it has sent goes to the other first
 
-	opened    atomic.Bool // the journal holds the record
-	protected atomic.Bool
-	schedule  atomic.Uint32
-	bulk      atomic.Bool // waits in the bulk queue
-	killed    atomic.Uint32
-	rebuild   atomic.Pointer[rebuilding] // set while a takeover's endpoints are due
-	paused    atomic.Bool                // the journal was congested; the next permit resumes
-	wanted    atomic.Bool                // the journal has asked for it, see adopt.go
+	flags    carry.Flags
+	begun    atomic.Bool // the journal is being told of it
+	schedule atomic.Uint32
+	bulk     atomic.Bool // waits in the bulk queue
+	killed   atomic.Uint32
+	rebuild  atomic.Pointer[rebuilding] // set while a takeover's endpoints are due
+	wanted   atomic.Bool                // the journal has asked for it, see adopt.go
 }
 
 // Wake implements stack.Events.
@@ -90,69 +82,54 @@ const (
 )
 
 // Delivered implements stack.Events.
-func (c *Conn) Delivered(l *stack.Leg, off uint64) {
-	s := replication.Response
-	if l != c.client {
-		s = replication.Request
+func (c *Conn) Delivered(_ *stack.Leg, off uint64) {
+	if c.begun.Load() {
+		c.carrier.Deliver(replication.Response, off)
 	}
-	c.deliver(s, off)
 	c.r.sched.add(c, false)
-}
-
-// raise sets v to off unless it is higher already: news of one leg can come from
-// two goroutines, out of order.
-func raise(v *atomic.Uint64, off uint64) {
-	for old := v.Load(); off > old; old = v.Load() {
-		if v.CompareAndSwap(old, off) {
-			return
-		}
-	}
 }
 
 // Opened is called by the journal when the record is safe.
 func (c *Conn) Opened() {
-	c.opened.Store(true)
+	c.flags.Opened.Store(true)
 	c.r.sched.add(c, false)
 }
 
 // Unprotect is called by the journal when this connection is no longer kept
 // elsewhere: nothing is waited for any more.
 func (c *Conn) Unprotect() {
-	c.protected.Store(false)
-	if c.client != nil {
-		c.client.Open()
-	}
-	if c.kept != nil {
-		for _, r := range c.kept.replicas() {
-			r.leg.Open()
-		}
-	} else if c.server != nil {
-		c.server.Open()
+	c.flags.Protected.Store(false)
+	c.client.Open()
+	if c.begun.Load() {
+		c.carrier.OpenGates()
 	}
 	c.r.sched.add(c, false)
 }
 
 // Permit is called by the journal: ACKs to the sender of s may cover off.
 func (c *Conn) Permit(s replication.Stream, off uint64) {
-	st := &c.streams[s]
-	if c.kept != nil && s == replication.Response {
-		c.kept.permit(off)
-	} else if st.src != nil {
-		st.src.Permit(off) // before the worker may see that this was the last
-	}
-	st.permit.Store(off)
-	if c.kept != nil && s == replication.Response {
-		c.kept.permit(off) // a leg that was added meanwhile has seen one or the other
-	}
-	if off >= st.delivered.Load() || c.paused.Swap(false) {
+	c.carrier.Permit(s, off)
+	if off >= c.carrier.Delivered(s) || c.flags.Paused.Swap(false) {
 		c.r.sched.add(c, false)
 	}
 }
 
 // Need is called by the journal: it wants the response bytes [from, to).
 func (c *Conn) Need(s replication.Stream, from, to uint64) {
-	c.streams[s].needFrom.Store(from)
-	c.streams[s].needTo.Store(to)
+	c.carrier.Need(s, from, to)
+	c.r.sched.add(c, false)
+}
+
+// Unlogged is called by the journal: it has given up the log by itself.
+func (c *Conn) Unlogged() {
+	c.carrier.Unlogged()
+	c.r.sched.add(c, false)
+}
+
+// LegHeld is called by the journal: the standby holds the server's leg that it was told of, or
+// will not continue the connection.
+func (c *Conn) LegHeld() {
+	c.carrier.LegHeld()
 	c.r.sched.add(c, false)
 }
 
@@ -161,10 +138,8 @@ func (c *Conn) step() (again bool) {
 	if k := c.killed.Load(); k != killNot && c.phase != phaseDone {
 		if k == killSilent {
 			c.client.Drop()
-			if c.kept != nil {
-				c.dropKept()
-			} else if c.server != nil {
-				c.server.Drop()
+			if c.carrier != nil {
+				c.carrier.Drop()
 			}
 		}
 		c.abort()
@@ -178,14 +153,14 @@ func (c *Conn) step() (again bool) {
 	case phaseDialing:
 		c.stepDialing()
 	case phaseOpening:
-		if c.client.Err() == nil && c.kept == nil && c.server.Err() != nil && c.nothingLeft(replication.Response) {
-			c.giveUp(c.server.Err())
+		if err := c.carrier.Refused(); err != nil {
+			c.giveUp(err)
 			return false
 		}
 		if c.failed() {
 			return false
 		}
-		if c.opened.Load() {
+		if c.flags.Opened.Load() {
 			c.phase = phaseAccepting
 			c.client.Accept()
 			if !c.unproven {
@@ -196,12 +171,17 @@ func (c *Conn) step() (again bool) {
 		c.stepAccepting()
 	case phaseOpen:
 		c.checkAlive()
-		if c.kept != nil {
-			return c.stepKept()
+		c.carrier.Attach() // a takeover: endpoints come as they are needed
+		if c.phase == phaseDone {
+			return false
 		}
-		return c.stepOpen()
+		c.prove()
+		if c.rebuild.Load() != nil && c.carrier.Whole() {
+			c.rebuilt()
+		}
+		return c.carrier.Step()
 	case phaseLingering:
-		c.linger()
+		c.carrier.Step()
 		return false
 	}
 	return c.phase == phaseOpen && c.client.Established()
@@ -212,19 +192,19 @@ func (c *Conn) stepDialing() {
 		c.abort()
 		return
 	}
-	if c.server != nil {
-		if c.server.Established() {
+	if c.carrier != nil {
+		answered, err := c.carrier.Answered()
+		if answered {
 			c.svc.Pool.Accepted(c.serverIdx)
 			c.open()
 			return
 		}
-		err := c.server.Err()
 		if err == nil {
 			return
 		}
 		c.svc.Pool.Refused(c.serverIdx)
-		c.server.Drop()
-		c.server = nil
+		c.carrier.Drop()
+		c.carrier = nil
 		c.tried = append(c.tried, c.serverIdx)
 		c.dial(err)
 		return
@@ -253,49 +233,25 @@ func (c *Conn) dial(err error) {
 			return
 		}
 		c.serverIdx = i
-		var l *stack.Leg
-		if l, err = c.dialFirst(i); err == nil {
-			c.server = l
+		next := c.newCarrier(c.svc.Kept)
+		if err = next.Dial(i); err == nil {
+			c.carrier = next
 			return
 		}
 		c.tried = append(c.tried, i)
 	}
 }
 
-// open hands the record to the journal and wires the streams.
+// open hands the record to the journal.
 func (c *Conn) open() {
 	c.phase = phaseOpening
-	c.wire()
-	if c.first != nil {
-		c.keep()
-	}
+	server, logged := c.carrier.Begin()
+	c.begun.Store(true)
 	c.r.journal.Open(c, replication.Record{
-		ID: c.ID, Service: c.svc.Name, Logged: c.kept != nil,
-		Client: legRecord(c.client.Params()), Server: legRecord(c.server.Params()),
+		ID: c.ID, Service: c.svc.Name, Logged: logged,
+		Client: carry.LegRecord(c.client.Params()), Server: server,
 	})
 	c.step()
-}
-
-// dialFirst dials the connection's first server.
-func (c *Conn) dialFirst(i int) (*stack.Leg, error) {
-	if !c.svc.Kept {
-		return c.r.dialServer(c, i, c)
-	}
-	c.first = &replica{c: c, server: i}
-	l, err := c.r.dialServer(c, i, c.first)
-	c.first.leg = l
-	return l, err
-}
-
-func (c *Conn) wire() {
-	req, resp := &c.streams[replication.Request], &c.streams[replication.Response]
-	req.src, req.dst = c.client, c.server
-	resp.src, resp.dst = c.server, c.client
-	if c.kept != nil {
-		c.client.Lone()
-	} else {
-		stack.Join(c.client, c.server)
-	}
 }
 
 func (c *Conn) stepAccepting() {
@@ -303,8 +259,8 @@ func (c *Conn) stepAccepting() {
 		return
 	}
 	c.prove()
-	c.attach()
-	if c.client.Established() && (c.kept != nil || c.server.Established()) {
+	c.carrier.Attach()
+	if c.phase != phaseDone && c.client.Established() && c.carrier.Opens() {
 		c.phase = phaseOpen
 		c.passAsks()
 	}
@@ -317,41 +273,13 @@ func (c *Conn) prove() {
 		return
 	}
 	c.unproven = false
-	if c.kept != nil {
-		for _, r := range c.kept.replicas() {
-			r.leg.Complete()
-		}
-	} else if c.server != nil {
-		c.server.Complete()
-	}
-}
-
-// attach builds endpoints for legs whose peers are established.
-func (c *Conn) attach() {
-	for _, l := range [2]*stack.Leg{c.client, c.server} {
-		if l.Waiting() {
-			if err := l.Attach(); err != nil {
-				c.abort()
-				return
-			}
-		}
-	}
+	c.carrier.Complete()
 }
 
 // failed ends a connection in its handshake if a leg has ended that it cannot do
-// without. What that one has said before its RST is for the other: then it goes on.
+// without.
 func (c *Conn) failed() bool {
-	cerr, serr := c.client.Err(), error(nil)
-	if c.kept == nil {
-		serr = c.server.Err()
-	}
-	switch {
-	case cerr == nil && serr == nil:
-		return false
-	case cerr == nil && !c.nothingLeft(replication.Response):
-		c.secure(replication.Response)
-		return false
-	case serr == nil && !c.nothingLeft(replication.Request):
+	if !c.carrier.Gone() {
 		return false
 	}
 	c.abort()
@@ -374,68 +302,11 @@ func (c *Conn) abort() {
 	} else {
 		c.client.Drop()
 	}
-	if c.kept != nil {
-		c.abortKept()
-	} else if c.server != nil {
-		if c.server.Err() == nil {
-			c.server.Abort()
-		} else {
-			c.server.Drop()
-		}
+	if c.carrier != nil {
+		c.carrier.Abort()
 	}
 	if recorded {
 		c.r.journal.Close(c.ID, replication.Aborted)
 	}
 	c.r.ended(c, true)
-}
-
-func (c *Conn) stepOpen() (again bool) {
-	if c.client.Waiting() || c.server.Waiting() {
-		c.attach() // a takeover: endpoints come as they are needed
-	}
-	c.prove()
-	if c.rebuild.Load() != nil && c.client.Established() && c.server.Established() {
-		c.rebuilt()
-	}
-	if c.client.Err() != nil || c.server.Err() != nil {
-		return c.stepDraining()
-	}
-	for i := range c.streams {
-		s := replication.Stream(i)
-		c.trim(s)
-		c.ship(s)
-		if c.move(s) {
-			again = true
-		}
-	}
-	if c.finished() {
-		c.finish()
-		return false
-	}
-	return again
-}
-
-func (c *Conn) finished() bool {
-	for i := range c.streams {
-		s := &c.streams[i]
-		if !s.finPassed || s.delivered.Load() <= s.end {
-			return false
-		}
-		if c.protected.Load() && s.permit.Load() <= s.end {
-			return false // the sender's FIN is not acknowledged yet
-		}
-	}
-	return true
-}
-
-// finish ends a connection whose both FINs are acknowledged, by their receivers
-// and to their senders.
-func (c *Conn) finish() {
-	c.phase = phaseDone
-	// The packet path may not have come to telling the journal yet.
-	c.tellDelivered()
-	c.r.journal.Close(c.ID, replication.Finished)
-	c.client.Finish()
-	c.server.Finish()
-	c.r.ended(c, false)
 }

@@ -3,8 +3,6 @@ package relay
 import (
 	"fmt"
 	"time"
-
-	"lockstep/replication"
 )
 
 const (
@@ -67,31 +65,10 @@ func (r *Relay) ago(t time.Duration) time.Duration { return (r.now() - t).Round(
 
 // text describes a connection. Only who runs it may call it.
 func (c *Conn) text() string {
-	if k := c.kept; k != nil {
-		return c.keptText(k)
-	}
-	f := func(id replication.Stream) string {
-		s := &c.streams[id]
-		return fmt.Sprintf("base=%d next=%d delivered=%d permit=%d fin=%v", s.base, s.next, s.delivered.Load(), s.permit.Load(), s.finPassed)
-	}
-	return fmt.Sprintf("conn %d waits_for=%q phase=%d last_step=%v_ago client{%v} server{%v} request{%s} response{%s}",
-		c.ID, c.waitsFor(), c.phase, c.r.ago(time.Duration(c.stepAt.Load())), c.client, c.server, f(replication.Request), f(replication.Response))
-}
-
-func (c *Conn) keptText(k *kept) string {
-	req, resp := &c.streams[replication.Request], &c.streams[replication.Response]
-	lost := "no"
-	if k.source == nil {
-		lost = fmt.Sprintf("%v_ago (%s)", c.r.ago(k.lostAt), k.lostWhy)
-	}
-	s := fmt.Sprintf("conn %d waits_for=%q phase=%d last_step=%v_ago client{%v} request{base=%d next=%d delivered=%d permit=%d fin=%v} "+
-		"response{next=%d end=%d told=%d delivered=%d permit=%d fin=%v held=%d} log=%d..%d checkpoint=%v plain=%v source_lost=%s",
-		c.ID, c.waitsFor(), c.phase, c.r.ago(time.Duration(c.stepAt.Load())), c.client, req.base, req.next, req.delivered.Load(), req.permit.Load(), req.finPassed,
-		resp.next, k.seen.end, k.told.Load(), resp.delivered.Load(), resp.permit.Load(), resp.finPassed, len(k.held),
-		k.log.base, k.log.end, k.ckpt, k.plain, lost)
-	for _, r := range k.replicas() {
-		s += fmt.Sprintf("\n  server %d source=%v start=%v written=%d acked=%d base=%d at=%d doubt=%v ended=%v recorded=%v leg{%v}",
-			r.server, r == k.source, r.start, r.written, r.acked.Load(), r.base, r.at, r.doubt, r.ended, r.recorded.Load(), r.leg)
+	s := fmt.Sprintf("conn %d waits_for=%q phase=%d last_step=%v_ago client{%v}",
+		c.ID, c.waitsFor(), c.phase, c.r.ago(time.Duration(c.stepAt.Load())), c.client)
+	if c.carrier != nil {
+		s += " " + c.carrier.Text()
 	}
 	return s
 }

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"bytes"
 	"testing"
 
 	"lockstep/replication"
@@ -42,17 +41,6 @@ func TestRing(t *testing.T) {
 	for _, c := range r.buf {
 		if c != nil {
 			t.Fatal("the ring keeps what was taken out")
-		}
-	}
-}
-
-func TestAfter(t *testing.T) {
-	bufs := [][]byte{[]byte("abc"), {}, []byte("defg"), []byte("h")}
-	whole := "abcdefgh"
-	for skip := range len(whole) + 1 {
-		rest, n := after(bufs, skip)
-		if got := string(bytes.Join(rest, nil)); got != whole[skip:] || n != len(got) {
-			t.Errorf("after %d: %q, %d bytes", skip, got, n)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lockstep/appliance/kept"
 	"lockstep/replication"
 	"lockstep/stack"
 )
@@ -20,32 +21,14 @@ type Journal interface {
 	// Open announces a connection. The journal calls c.Protect at once if its
 	// gates are to close, and c.Opened when the SYN-ACK may leave.
 	Open(c *Conn, r replication.Record)
-	// Data hands over bytes at off; fin: the stream ends after them. The slices
-	// are valid during the call only.
-	Data(id replication.ConnID, s replication.Stream, off uint64, bufs [][]byte, fin bool)
-	// Received says that bytes up to off are here, without them; fin: the last
-	// of them is the FIN.
-	Received(id replication.ConnID, s replication.Stream, off uint64, fin bool)
-	// Delivered says that the receiver has acknowledged everything below off.
-	Delivered(id replication.ConnID, s replication.Stream, off uint64)
-	Close(id replication.ConnID, k replication.CloseKind)
+	// Data and Received: see package carry. Of the response only what is asked for by
+	// Need comes as Data.
+	kept.Journal
 	// Adopt announces a connection that has run without the journal, in answer to
 	// c.Adopt: its gates are closed and it is to be kept from where pos says. An error
 	// means that it is not. The slices are valid during the call only.
 	// l is what else there is to know of a kept connection, nil for others.
 	Adopt(c *Conn, r replication.Record, pos [2]replication.StreamPos, l *replication.Log) error
-	// Of kept connections: how far the response was released, and its digest; where
-	// a new server starts; which leg serves now, answered by c.LegHeld; that its log is
-	// given up.
-	Released(id replication.ConnID, r replication.Released)
-	Checkpoint(id replication.ConnID, off [2]uint64)
-	ServerLeg(id replication.ConnID, leg replication.LegRecord, start [2]uint64)
-	Unlog(id replication.ConnID)
-	// Forgo gives up the protection of a kept connection whose leg cannot be told.
-	Forgo(id replication.ConnID)
-	// Congested: request bytes should be left in their receive queues until the
-	// next permit; their senders' windows fill up meanwhile.
-	Congested() bool
 }
 
 // Relay holds all connections of the active appliance.
@@ -66,9 +49,8 @@ type Relay struct {
 	aborted, finishedN, stuckN atomic.Uint64
 	onStuck                    atomic.Pointer[func(text string, ended bool)]
 
-	bufPool sync.Pool
-	done    chan struct{}
-	wg      sync.WaitGroup
+	done chan struct{}
+	wg   sync.WaitGroup
 }
 
 // New makes a relay for an engine (given by SetEngine, since the engine wants
@@ -79,7 +61,6 @@ func New(services []*Service, j Journal) *Relay {
 		byName: make(map[string]*Service), conns: make(map[replication.ConnID]*Conn),
 		done: make(chan struct{}), sched: newScheduler(runtime.GOMAXPROCS(0)),
 	}
-	r.bufPool.New = func() any { b := make([][]byte, 0, 64); return &b }
 	for _, s := range services {
 		r.byName[s.Name] = s
 		if s.Kept {
@@ -106,16 +87,6 @@ func (r *Relay) SetEngine(e *stack.Engine) {
 }
 
 func (r *Relay) now() time.Duration { return time.Since(r.start) }
-
-func (r *Relay) buffers() [][]byte { return (*r.bufPool.Get().(*[][]byte))[:0] }
-
-func (r *Relay) release(b [][]byte) {
-	clear(b)
-	if cap(b) <= 4096 {
-		b = b[:0]
-		r.bufPool.Put(&b)
-	}
-}
 
 // SetEpoch starts a new range of connection numbers; they never repeat within a
 // pair, because epochs do not.
@@ -151,7 +122,7 @@ func (r *Relay) Incoming(l *stack.Leg) {
 }
 
 // Protect is called by the journal within Open: the gates close for c.
-func (c *Conn) Protect() { c.protected.Store(true) }
+func (c *Conn) Protect() { c.flags.Protected.Store(true) }
 
 func (r *Relay) ended(c *Conn, aborted bool) {
 	if aborted {
@@ -183,7 +154,7 @@ func (r *Relay) Lookup(id replication.ConnID) *Conn {
 // fails is news only for who has tried it in its need.
 func (r *Relay) checked(s *Service, again bool) {
 	r.Each(func(c *Conn) {
-		if c.svc == s && (!again || c.gauge.orphan.Load()) {
+		if c.svc == s && (!again || c.orphan()) {
 			r.sched.add(c, false)
 		}
 	})
@@ -235,14 +206,14 @@ func (r *Relay) janitor() {
 				c.inspect()
 			}
 			due := time.Duration(c.alive.due.Load())
-			if c.paused.Load() && !r.journal.Congested() {
+			if c.flags.Paused.Load() && !r.journal.Congested() {
 				r.sched.add(c, false) // it may have nothing of its own to be confirmed
 			}
-			if c.drain.on.Load() || due != 0 && now >= due && c.svc.Keepalive.Idle > 0 {
+			if c.begun.Load() && c.carrier.Draining() || due != 0 && now >= due && c.svc.Keepalive.Idle > 0 {
 				r.sched.add(c, false) // has its time run out?
 			}
-			idle := now - max(time.Duration(c.movedAt.Load()), c.born)
-			if (c.svc.Idle > 0 && idle > c.svc.Idle) || (!c.opened.Load() && now-c.born > dialMax) {
+			idle := now - max(time.Duration(c.flags.Moved.Load()), c.born)
+			if (c.svc.Idle > 0 && idle > c.svc.Idle) || (!c.flags.Opened.Load() && now-c.born > dialMax) {
 				c.kill(false)
 			}
 		})
@@ -279,21 +250,4 @@ func (r *Relay) Close() {
 	close(r.done)
 	r.wg.Wait()
 	r.sched.close()
-}
-
-// legRecord turns a leg's parameters into their replicated form.
-func legRecord(p stack.Params) replication.LegRecord {
-	return replication.LegRecord{
-		Local: p.Local, Remote: p.Remote, ISS: p.ISS, IRS: p.IRS, MSS: p.MSS, OurMSS: p.OurMSS,
-		PeerWS: p.PeerWS, OurWS: p.OurWS, SACK: p.SACK, TS: p.TS, TSOffset: p.TSOffset,
-		PeerTS: p.PeerTS, RTTMicros: p.RTTMicros,
-	}
-}
-
-func legParams(r replication.LegRecord) stack.Params {
-	return stack.Params{
-		Local: r.Local, Remote: r.Remote, ISS: r.ISS, IRS: r.IRS, MSS: r.MSS, OurMSS: r.OurMSS,
-		PeerWS: r.PeerWS, OurWS: r.OurWS, SACK: r.SACK, TS: r.TS, TSOffset: r.TSOffset,
-		PeerTS: r.PeerTS, RTTMicros: r.RTTMicros,
-	}
 }

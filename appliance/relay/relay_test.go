@@ -45,6 +45,10 @@ func await(t *testing.T, r *script.Rig, what string, cond func() bool) {
 	}
 }
 
+func send(p *script.Peer, seq int64, n int, ack int64) {
+	p.Send(script.Out{Flags: script.ACK | script.PSH, Seq: seq, Len: n, Ack: ack, Win: 65535})
+}
+
 func syn(c *script.Conn) {
 	c.Client.Send(script.Out{Flags: script.SYN, Ack: script.Next, Win: 65535, Opts: &script.DefaultOpts})
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"lockstep/appliance/carry"
+	"lockstep/appliance/kept"
 	"lockstep/replication"
 	"lockstep/stack"
 )
@@ -67,11 +69,11 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 	if svc == nil {
 		return nil, fmt.Errorf("continue connection of service %q: not in this appliance's configuration", k.Record.Service)
 	}
-	cp, sp := legParams(k.Record.Client), legParams(k.Record.Server)
+	cp, sp := carry.LegParams(k.Record.Client), carry.LegParams(k.Record.Server)
 	cp.TSOffset += shift
 	sp.TSOffset += shift
 	req, resp := &k.Streams[replication.Request], &k.Streams[replication.Response]
-	cr, sr := resume(req, resp), resume(resp, req)
+	cr, sr := carry.Resume(req, resp), carry.Resume(resp, req)
 	sr.PeerKnows = true
 	cr.Quiet, sr.Quiet = k.Idle, k.Idle
 	cr.PeerKnows = req.Held > 0 || resp.Delivered > 0
@@ -93,8 +95,8 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 		r.engine.Bury(sp, sr)
 		return nil, nil
 	}
-	c := &Conn{ID: k.Record.ID, svc: svc, r: r, phase: phaseOpen, born: r.now(), restored: true, unproven: !cr.PeerKnows}
-	c.opened.Store(true)
+	c := &Conn{ID: k.Record.ID, svc: svc, r: r, phase: phaseOpen, born: r.now(), unproven: !cr.PeerKnows}
+	c.flags.Opened.Store(true)
 	c.stepAt.Store(int64(r.now()))
 	var err error
 	c.client, err = r.engine.Restore(cp, cr, c)
@@ -112,19 +114,17 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 	if err != nil {
 		return nil, fmt.Errorf("continue %s: client leg: %w", cp.Remote, err)
 	}
-	if keep {
-		c.serverIdx = svc.Pool.Index(sp.Remote)
-		err = c.restoreKept(k, sp)
-	} else if c.server, err = r.engine.Restore(sp, sr, c); err == nil {
-		for i := range c.streams {
-			c.streams[i].restore(&k.Streams[i])
-		}
+	switch next := c.newCarrier(keep).(type) {
+	case *kept.Kept:
+		c.carrier, err = next, next.Restore(k, sp, c.unproven)
+	case *plain:
+		c.carrier, err = next, next.restore(k, sp, sr)
 	}
 	if err != nil {
 		c.client.Drop()
 		return nil, fmt.Errorf("continue %s: server leg: %w", cp.Remote, err)
 	}
-	c.wire()
+	c.begun.Store(true)
 	c.passAsks()
 	r.mu.Lock()
 	r.conns[c.ID] = c
@@ -151,25 +151,8 @@ func (r *Relay) sameClient(p stack.Params) *Conn {
 // is told when it speaks (stack/lost.go).
 func (c *Conn) supersede() {
 	c.client.Drop()
-	c.server.Drop()
+	c.carrier.Drop()
 	c.kill(true)
-}
-
-// dataEnd is Held without the FIN.
-func dataEnd(s *replication.StreamState) uint64 {
-	if s.Fin {
-		return s.Held - 1
-	}
-	return s.Held
-}
-
-// resume says how the leg that receives rx and sends tx goes on.
-func resume(rx, tx *replication.StreamState) stack.Resume {
-	return stack.Resume{
-		Received: dataEnd(rx), Sent: min(tx.Delivered, dataEnd(tx)), PeerFIN: rx.Fin,
-		Held: dataEnd(tx), HeldFIN: tx.Fin,
-		Ahead: dataEnd(rx) - min(rx.Delivered, dataEnd(rx)),
-	}
 }
 
 // finalResume is resume for a leg whose two FINs are acknowledged.
@@ -177,13 +160,25 @@ func finalResume(rx, tx *replication.StreamState) stack.Resume {
 	return stack.Resume{Received: rx.Held, Sent: tx.Held, PeerKnows: true}
 }
 
+// restore makes the server's leg and the streams go on.
+func (p *plain) restore(rec *replication.Continue, server stack.Params, r stack.Resume) (err error) {
+	if p.server, err = p.c.r.engine.Restore(server, r, serverEvents{p}); err != nil {
+		return err
+	}
+	for i := range p.streams {
+		p.streams[i].restore(&rec.Streams[i])
+	}
+	p.wire()
+	return nil
+}
+
 func (s *stream) restore(k *replication.StreamState) {
-	s.base = dataEnd(k)
-	s.next = min(k.Delivered, s.base)
-	s.shipped = s.base
-	s.delivered.Store(s.next)
+	s.Base = carry.DataEnd(k)
+	s.Next = min(k.Delivered, s.Base)
+	s.Shipped = s.Base
+	s.Delivered.Store(s.Next)
 	s.stash = k.Bytes
-	s.stashLen = int(s.base - s.next)
+	s.stashLen = int(s.Base - s.Next)
 }
 
 // Rebuild attaches endpoints to restored connections; done is called when the

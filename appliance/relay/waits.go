@@ -1,9 +1,7 @@
 package relay
 
 import (
-	"fmt"
 	"strings"
-	"time"
 
 	"lockstep/replication"
 )
@@ -69,124 +67,77 @@ func (c *Conn) waitsFor() string {
 	}
 	switch c.phase {
 	case phaseDialing:
-		if c.server != nil && c.server.Err() == nil && !c.server.Established() && c.client.Err() == nil {
+		if c.carrier == nil || c.client.Err() != nil {
+			break
+		}
+		if answered, err := c.carrier.Answered(); !answered && err == nil {
 			return "a server's answer to our SYN"
 		}
 	case phaseOpening:
-		if !c.opened.Load() {
+		if !c.flags.Opened.Load() {
 			return "the standby's confirmation of its record"
 		}
 	case phaseAccepting:
 		switch {
-		case c.client.Waiting() || c.client.Err() != nil && c.nothingLeft(replication.Request):
+		case c.client.Waiting() || c.client.Err() != nil && !c.carrier.RequestLeft():
 		case !c.client.Established():
 			return "the client's ACK of our SYN-ACK, or its endpoint"
-		case c.kept == nil && !c.server.Established():
+		case !c.carrier.Opens():
 			return "the server's endpoint"
 		}
-	case phaseOpen:
-		return c.openWaits()
-	case phaseLingering:
-		if until := c.lingerTo - c.r.now(); until > 0 {
-			return fmt.Sprintf("the end of other servers, for %v", until.Round(time.Second))
-		}
+	case phaseOpen, phaseLingering:
+		return c.carrier.Waits()
 	}
 	return ""
 }
 
-func (c *Conn) openWaits() string {
+// Waits implements carrier.
+func (p *plain) Waits() string {
 	switch {
-	case c.client.Waiting() || c.kept == nil && c.server.Waiting():
+	case p.c.client.Waiting() || p.server.Waiting():
 		return "" // an endpoint should have been made
-	case !c.client.Established() && c.client.Err() == nil:
+	case !p.c.client.Established() && p.c.client.Err() == nil:
 		return "the client's endpoint"
-	case c.drain.on.Load():
+	case p.drain.On.Load():
 		return "the delivery of what came before a reset"
-	case c.kept != nil:
-		return c.keptWaits()
-	case c.client.Err() != nil || c.server.Err() != nil:
+	case p.c.client.Err() != nil || p.server.Err() != nil:
 		return ""
-	case !c.server.Established():
+	case !p.server.Established():
 		return "the server's endpoint"
-	case c.finished():
+	case p.finished():
 		return ""
 	}
-	req, resp := c.streamWaits(replication.Request), c.streamWaits(replication.Response)
+	req, resp := p.streamWaits(replication.Request), p.streamWaits(replication.Response)
 	if req == "" || resp == "" {
 		return ""
 	}
 	return strings.TrimPrefix(req+"; "+resp, "; ")
 }
 
-// streamWaits is waitsFor of one direction of a connection without kept.
-func (c *Conn) streamWaits(id replication.Stream) string {
-	s := &c.streams[id]
+// streamWaits is Waits of one direction.
+func (p *plain) streamWaits(id replication.Stream) string {
+	s := &p.streams[id]
 	from, to := "the client's", "the server's"
 	if id == replication.Response {
 		from, to = to, from
 	}
-	switch d := s.delivered.Load(); {
-	case s.finPassed && d <= s.end:
+	switch d := s.Delivered.Load(); {
+	case s.FinPassed && d <= s.End:
 		return to + " ACK of the FIN"
-	case s.finPassed && c.protected.Load() && s.permit.Load() <= s.end:
+	case s.FinPassed && p.c.flags.Protected.Load() && s.Permit.Load() <= s.End:
 		return "the standby's confirmation of the FIN"
-	case s.finPassed:
+	case s.FinPassed:
 		return "the other direction's end"
 	case !s.dst.Confirmed():
 		return to + " first segment"
-	case d < s.next:
+	case d < s.Next:
 		return to + " ACK"
-	case s.next < s.base:
+	case s.Next < s.Base:
 		return ""
-	case c.nothingLeft(id):
+	case p.nothingLeft(id):
 		return from + " next byte"
-	case c.paused.Load():
+	case p.c.flags.Paused.Load():
 		return "a standby that keeps up"
 	}
 	return ""
-}
-
-// keptWaits is openWaits of a kept connection.
-func (c *Conn) keptWaits() string {
-	k := c.kept
-	req, resp := &c.streams[replication.Request], &c.streams[replication.Response]
-	switch {
-	case c.client.Err() != nil || c.finishedKept():
-		return ""
-	case !c.nothingLeft(replication.Request) && c.requestRoom() > 0 && !c.paused.Load():
-		return ""
-	case k.wakeDue > c.r.now():
-		return fmt.Sprintf("a timer, in %v", (k.wakeDue - c.r.now()).Round(time.Millisecond))
-	case resp.delivered.Load() < resp.next || resp.finPassed && resp.delivered.Load() <= resp.end:
-		return "the client's ACK"
-	case resp.finPassed && k.source == nil && !req.finPassed:
-		return "the client's end"
-	case resp.finPassed && k.source == nil && c.protected.Load() && req.permit.Load() <= req.end:
-		return "the standby's confirmation of the FIN"
-	case k.source == nil:
-		return ""
-	case !c.mayRelease() && k.legOut.Load():
-		return "the standby's confirmation of its server's leg"
-	case k.source.leg.Err() != nil && (k.claim.answer == nil || k.claim.answer.Load() != claimAsked):
-		return ""
-	case k.source.leg.Waiting() || resp.next < k.seen.end && c.peeks():
-		return ""
-	case k.claim.answer != nil && k.claim.answer.Load() == claimAsked:
-		return "what a probe of the server says"
-	case !resp.finPassed:
-		return "the server's next byte"
-	case k.source.acked.Load() < k.log.end || req.finPassed && k.source.acked.Load() <= req.end:
-		return "the server's ACK"
-	case !req.finPassed:
-		return "the client's next byte"
-	case c.protected.Load():
-		return "the standby's confirmation"
-	}
-	return ""
-}
-
-// peeks reports whether there are bytes for the client.
-func (c *Conn) peeks() bool {
-	_, n, _ := c.peekResponse(c.kept.source, nil)
-	return n > 0
 }

@@ -1,4 +1,4 @@
-package relay_test
+package kept_test
 
 import (
 	"testing"

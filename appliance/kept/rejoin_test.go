@@ -1,4 +1,4 @@
-package relay_test
+package kept_test
 
 import (
 	"testing"
@@ -20,7 +20,7 @@ func TestKeptThroughTwoTakeovers(t *testing.T) {
 			if err := l.Rejoin(); err != nil {
 				t.Fatal(err)
 			}
-			await(t, l.Rig, "a standby that could take over", l.InSync)
+			l.await("a standby that could take over", l.InSync)
 		}
 		l.takeover()
 		l.until("both are there again", c, func(cl, s script.State) bool { return cl.Acked >= asked })

@@ -1,4 +1,4 @@
-package relay
+package kept
 
 import (
 	"sync/atomic"
@@ -32,31 +32,30 @@ const (
 
 // judge asks for a probe and returns what it says so far. The server's end came so long ago: a
 // replica's is judged when it becomes the source.
-func (c *Conn) judge(server int, ago time.Duration) uint32 {
-	cl := &c.kept.claim
+func (k *Kept) judge(server int, ago time.Duration) uint32 {
+	cl := &k.claim
 	if cl.answer == nil {
 		a := new(atomic.Uint32)
 		cl.answer = a
-		if c.svc.Ask == nil {
+		if k.svc.Ask == nil {
 			a.Store(claimAlive)
 			return claimAlive
 		}
-		c.svc.counts.claims.Add(1)
-		c.svc.Ask(server, ago, func(alive bool) {
+		k.svc.counts.claims.Add(1)
+		k.svc.Ask(server, ago, func(alive bool) {
 			if alive {
 				a.Store(claimAlive)
 			} else {
 				a.Store(claimDead)
 			}
-			c.r.sched.add(c, false)
+			k.host.Wake()
 		})
 	}
 	return cl.answer.Load()
 }
 
 // ending deals with the FIN of the source, at the end of what it has sent.
-func (c *Conn) ending(src *replica) {
-	k := c.kept
+func (k *Kept) ending(src *replica) {
 	if k.seen.end > src.at {
 		return
 	}
@@ -65,8 +64,8 @@ func (c *Conn) ending(src *replica) {
 		switch {
 		case r == src || r.doubt || !r.leg.Established():
 		case r.at == k.seen.end && has(r, k.seen.end):
-			c.lose(src, "ended while another one goes on")
-			c.wakeAt(0)
+			k.lose(src, "ended while another one goes on")
+			k.wakeAt(0)
 			return
 		case r.at == k.seen.end && r.ended:
 			agreed = true
@@ -74,37 +73,33 @@ func (c *Conn) ending(src *replica) {
 			others = true
 		}
 	}
-	verdict, announced := adapter.Unknown, false
-	if k.ad != nil {
-		verdict = k.ad.End()
-		_, idle := k.ad.Checkpoint()
-		announced = verdict == adapter.Complete && !idle // the response said that it is the last
-	}
+	verdict := k.ad.End()
+	_, idle := k.ad.Checkpoint()
+	announced := verdict == adapter.Complete && !idle // the response said that it is the last
 	if agreed || announced {
-		c.believe(src)
+		k.believe(src)
 		return
 	}
-	if others && c.judge(src.server, src.endedAgo()) == claimAsked {
+	if others && k.judge(src.server, src.endedAgo()) == claimAsked {
 		return
 	}
-	switch c.judge(src.server, src.endedAgo()) {
+	switch k.judge(src.server, src.endedAgo()) {
 	case claimDead:
-		c.lose(src, "its process has died")
-		c.wakeAt(0)
+		k.lose(src, "its process has died")
+		k.wakeAt(0)
 	case claimAlive:
-		if verdict == adapter.Premature && c.suspicious() {
-			c.lose(src, "ended in the middle of a response")
-			c.wakeAt(0)
+		if verdict == adapter.Premature && k.suspicious() {
+			k.lose(src, "ended in the middle of a response")
+			k.wakeAt(0)
 			return
 		}
-		c.believe(src)
+		k.believe(src)
 	}
 }
 
 // suspicious reports whether the same thing has not been seen at this place before:
 // a server that lives and ends its stream here again means it.
-func (c *Conn) suspicious() bool {
-	k := c.kept
+func (k *Kept) suspicious() bool {
 	if k.suspect == k.seen.end+1 || k.plain {
 		return false
 	}
@@ -113,56 +108,54 @@ func (c *Conn) suspicious() bool {
 }
 
 // believe passes the end on.
-func (c *Conn) believe(src *replica) {
-	if c.releaseRest(src) {
-		c.endResponse()
+func (k *Kept) believe(src *replica) {
+	if k.releaseRest(src) {
+		k.endResponse()
 	}
 }
 
 // releaseRest releases what the adapter has kept back of a last head. It reports false if
 // the client's leg does not take all of it.
-func (c *Conn) releaseRest(src *replica) bool {
-	k := c.kept
-	if k.ad == nil {
+func (k *Kept) releaseRest(src *replica) bool {
+	if raw(k.ad) {
 		return true
 	}
 	bufs, n, _ := src.leg.Peek(nil, int(k.seen.end-src.base), flatSize)
 	if n == 0 {
 		return true
 	}
-	k.ad = nil // whatever it is, it is no message
-	_, full := c.releaseFresh(src, bufs, n)
-	c.tellReleased(false)
+	k.ad = adapter.Raw{} // whatever it is, it is no message
+	_, full := k.releaseFresh(src, bufs, n)
+	k.tellReleased(false)
 	return !full
 }
 
 // sourceFailed deals with a RST of the source, or its silence.
-func (c *Conn) sourceFailed(r *replica, err error) {
-	k := c.kept
-	if c.streams[1].finPassed {
-		c.sourceDone(r) // the response is whole, but the request can not be delivered
+func (k *Kept) sourceFailed(r *replica, err error) {
+	if k.streams[1].FinPassed {
+		k.sourceDone(r) // the response is whole, but the request can not be delivered
 		return
 	}
 	for _, x := range k.replicas() {
 		if x != r && !x.doubt && x.leg.Established() && x.leg.Err() == nil {
-			c.lose(r, err.Error())
+			k.lose(r, err.Error())
 			return
 		}
 	}
-	if k.plain && !c.svc.Hot {
-		c.sourceDone(r)
+	if k.plain && !k.svc.Hot {
+		k.sourceDone(r)
 		return
 	}
-	if c.restored && r.born == c.born && !k.plain && c.r.now()-c.born < inherited {
-		c.lose(r, "reset after the takeover")
-		c.wakeAt(0)
+	if k.restored && r.born == k.restoredAt && !k.plain && k.host.Now()-k.restoredAt < inherited {
+		k.lose(r, "reset after the takeover")
+		k.wakeAt(0)
 		return
 	}
-	switch c.judge(r.server, 0) {
+	switch k.judge(r.server, 0) {
 	case claimDead:
-		c.svc.Pool.Refused(r.server)
-		c.lose(r, err.Error())
+		k.pool.Refused(r.server)
+		k.lose(r, err.Error())
 	case claimAlive:
-		c.sourceDone(r)
+		k.sourceDone(r)
 	}
 }

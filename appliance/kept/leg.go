@@ -1,8 +1,9 @@
-package relay
+package kept
 
 import (
 	"time"
 
+	"lockstep/appliance/carry"
 	"lockstep/replication"
 )
 
@@ -20,61 +21,54 @@ const legPatience = time.Second
 // acknowledged as much of the request as the standby believes delivered: the standby
 // would continue the leg from there. One leg at a time is on its way to the standby, since
 // LegHeld does not say which one it is.
-func (c *Conn) record() {
-	k := c.kept
+func (k *Kept) record() {
 	r := k.source
-	if r == nil || r.recorded.Load() || c.protected.Load() && k.legOut.Load() {
+	if r == nil || r.recorded.Load() || k.flags.Protected.Load() && k.legOut.Load() {
 		return
 	}
-	if r.acked.Load() < c.streams[replication.Request].delivered.Load() {
-		c.lags(r)
+	if r.acked.Load() < k.streams[replication.Request].Delivered.Load() {
+		k.lags(r)
 		return
 	}
 	for _, x := range k.replicas() {
 		x.recorded.Store(false)
 	}
-	k.server, k.start = legRecord(r.leg.Params()), r.start
-	if c.protected.Load() {
+	k.server, k.start = carry.LegRecord(r.leg.Params()), r.start
+	if k.flags.Protected.Load() {
 		k.legOut.Store(true)
-		c.r.journal.ServerLeg(c.ID, k.server, k.start)
+		k.journal.ServerLeg(k.id, k.server, k.start)
 	}
 	r.recorded.Store(true)
-	c.deliver(replication.Request, r.acked.Load())
-	if c.wanted.Load() {
-		c.r.sched.add(c, false) // a standby waits for it
+	k.Deliver(replication.Request, r.acked.Load())
+	if k.host.Wanted() {
+		k.host.Wake() // a standby waits for it
 	}
 }
 
 // lags waits for a source that cannot be recorded yet. If it does not get on, because it
 // wants its answer to be taken first, the standby is asked to forget the connection:
 // better without it than with a leg that it could not continue.
-func (c *Conn) lags(r *replica) {
-	if !c.protected.Load() && !c.wanted.Load() {
+func (k *Kept) lags(r *replica) {
+	if !k.flags.Protected.Load() && !k.host.Wanted() {
 		return
 	}
-	k, now, acked := c.kept, c.r.now(), r.acked.Load()
+	now, acked := k.host.Now(), r.acked.Load()
 	if k.lagging != r || acked > k.lagAcked {
 		k.lagging, k.lagAcked, k.lagSince = r, acked, now
 	}
 	if now-k.lagSince >= legPatience {
 		k.lagSince = now
-		c.wanted.Store(false)
-		c.r.journal.Forgo(c.ID)
+		k.host.Unwanted()
+		k.journal.Forgo(k.id)
 	}
-	c.wakeAt(k.lagSince + legPatience)
+	k.wakeAt(k.lagSince + legPatience)
 }
 
 // mayRelease reports whether what the source says now may go to the client.
-func (c *Conn) mayRelease() bool {
-	k := c.kept
-	return k.source == nil || !c.protected.Load() || k.source.recorded.Load() && !k.legOut.Load()
+func (k *Kept) mayRelease() bool {
+	return k.source == nil || !k.flags.Protected.Load() || k.source.recorded.Load() && !k.legOut.Load()
 }
 
 // LegHeld is called by the journal: the standby holds the leg that it was told of, or will
 // not continue the connection.
-func (c *Conn) LegHeld() {
-	if c.kept != nil {
-		c.kept.legOut.Store(false)
-	}
-	c.r.sched.add(c, false)
-}
+func (k *Kept) LegHeld() { k.legOut.Store(false) }

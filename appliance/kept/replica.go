@@ -1,10 +1,11 @@
-package relay
+package kept
 
 import (
 	"sync/atomic"
 	"time"
 
 	"lockstep/appliance/adapter"
+	"lockstep/appliance/carry"
 	"lockstep/replication"
 	"lockstep/stack"
 )
@@ -12,7 +13,7 @@ import (
 // replica is one server's leg of a kept connection. The worker owns all but the
 // atomic fields.
 type replica struct {
-	c      *Conn
+	k      *Kept
 	leg    *stack.Leg
 	server int    // in Service.Pool
 	checks uint64 // that its server had failed when it was dialled
@@ -27,7 +28,7 @@ type replica struct {
 	base    uint64 // response offset of the front of its receive queue
 	at      uint64 // below it the response is released, or verified equal to what was
 	sum     *digest
-	ad      adapter.Adapter // follows what this server sends; nil: raw
+	ad      adapter.Adapter // follows what this server sends; raw for the first source
 	ended   bool            // its FIN is at `at`, seen when it was no source
 	endedAt time.Duration
 	agreed  uint64 // the last position at which its output was the same as what was released
@@ -38,23 +39,23 @@ type replica struct {
 	doubtAt  uint64
 	doubtSum [16]byte
 
-	alive askedLeg
+	asked carry.Asked
 
 	acked    atomic.Uint64 // request offset that its server has acknowledged
 	recorded atomic.Bool   // the journal knows this leg as the connection's
 }
 
 // Wake implements stack.Events.
-func (r *replica) Wake(l *stack.Leg) { r.c.Wake(l) }
+func (r *replica) Wake(*stack.Leg) { r.k.host.Wake() }
 
 // Delivered implements stack.Events.
 func (r *replica) Delivered(_ *stack.Leg, off uint64) {
 	off += r.start[replication.Request]
-	raise(&r.acked, off)
+	carry.Raise(&r.acked, off)
 	if r.recorded.Load() {
-		r.c.deliver(replication.Request, off)
+		r.k.Deliver(replication.Request, off)
 	}
-	r.c.r.sched.add(r.c, false)
+	r.k.host.Wake()
 }
 
 // permit lets ACKs to the server cover off, an offset of the response.
@@ -66,34 +67,30 @@ func (r *replica) permit(off uint64) {
 
 // feed writes to the server what it has not been told of the request. It reports
 // false if the leg's buffer is full, or the leg is not there yet.
-func (r *replica) feed(k *kept) bool {
+func (r *replica) feed(k *Kept) bool {
 	if !r.leg.Established() {
 		return false
 	}
 	for r.written < k.log.end {
-		bufs := r.c.r.buffers()
-		bufs, n := k.log.from(bufs, r.written, moveMax)
+		bufs := carry.Buffers()
+		bufs, n := k.log.from(bufs, r.written, carry.MoveMax)
 		w, err := r.leg.Write(bufs, n)
-		if r.ad != nil {
-			feedAdapter(r.ad, bufs, w)
-		}
-		r.c.r.release(bufs)
+		feed(r.ad, bufs, w)
+		carry.Release(bufs)
 		r.written += uint64(w)
 		if err != nil || w < n {
 			return false
 		}
 	}
-	if s := &r.c.streams[replication.Request]; s.finPassed && !r.finSent {
+	if s := &r.k.streams[replication.Request]; s.FinPassed && !r.finSent {
 		r.finSent = true
 		r.leg.CloseWrite()
-		if r.ad != nil {
-			r.ad.RequestEnd()
-		}
+		r.ad.RequestEnd()
 	}
 	return true
 }
 
-func feedAdapter(ad adapter.Adapter, bufs [][]byte, n int) {
+func feed(ad adapter.Adapter, bufs [][]byte, n int) {
 	for _, b := range bufs {
 		b = b[:min(len(b), n)]
 		ad.Request(b)
@@ -113,12 +110,12 @@ const (
 // verify compares what the replica has sent with what was released, as far as both
 // go. It never reads beyond what was released, so at its end the receive queue
 // begins where the client is to go on.
-func (r *replica) verify(k *kept) finding {
+func (r *replica) verify(k *Kept) finding {
 	for to := r.due(k); r.at < to && r.leg.Established(); to = r.due(k) {
-		bufs := r.c.r.buffers()
+		bufs := carry.Buffers()
 		bufs, n, eof := r.leg.Peek(bufs, int(r.at-r.base), int(to-r.at))
 		took, ok := r.absorb(bufs, n, int(to-r.at), eof)
-		r.c.r.release(bufs)
+		carry.Release(bufs)
 		r.at += uint64(took)
 		if !ok {
 			r.doubt = false // it cannot be followed any further
@@ -126,7 +123,7 @@ func (r *replica) verify(k *kept) finding {
 		}
 		if r.at == to {
 			sum, cut := k.seen.at(to)
-			r.c.svc.counts.compared.Add(1)
+			r.k.svc.counts.compared.Add(1)
 			if own := r.sum.sum(); r.doubt || own != sum {
 				r.doubt, r.doubtAt, r.doubtSum = true, to, own
 				return diverged
@@ -153,7 +150,7 @@ func (r *replica) verify(k *kept) finding {
 	if r.at == k.seen.end && !r.ended && r.leg.Established() {
 		_, n, eof := r.leg.Peek(nil, int(r.at-r.base), 1)
 		if r.ended = eof && n == 0; r.ended {
-			r.endedAt = r.c.r.now()
+			r.endedAt = r.k.host.Now()
 		}
 	}
 	return sound
@@ -164,12 +161,12 @@ func (r *replica) endedAgo() time.Duration {
 	if !r.ended {
 		return 0 // it is the source, and its end is dealt with as it comes
 	}
-	return r.c.r.now() - r.endedAt
+	return r.k.host.Now() - r.endedAt
 }
 
 // due is the position at which r is to be compared next: with what was released, or,
 // when it is in doubt, with another one that is.
-func (r *replica) due(k *kept) uint64 {
+func (r *replica) due(k *Kept) uint64 {
 	if !r.doubt {
 		return k.seen.next(r.at)
 	}
@@ -193,7 +190,7 @@ func (x *replica) differs(r *replica) bool {
 // point of comparison. ok is false if the protocol's adapter finds that they cannot
 // be the same message.
 func (r *replica) absorb(bufs [][]byte, n, want int, eof bool) (took int, ok bool) {
-	if r.ad == nil {
+	if raw(r.ad) {
 		for _, b := range bufs {
 			r.sum.write(b)
 		}
@@ -218,7 +215,7 @@ func (r *replica) absorb(bufs [][]byte, n, want int, eof bool) (took int, ok boo
 // flatten returns the bytes of bufs from skip on, up to n in all, in one piece: at
 // least as many as a head may have.
 func flatten(bufs [][]byte, skip, n int) []byte {
-	rest, _ := after(bufs, skip)
+	rest, _ := carry.After(bufs, skip)
 	left := n - skip
 	if len(rest) == 0 {
 		return nil

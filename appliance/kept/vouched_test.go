@@ -1,4 +1,4 @@
-package relay_test
+package kept_test
 
 import (
 	"net/netip"
@@ -21,6 +21,29 @@ const (
 	gone    = 1101 // the client has it until here, nobody else does
 	further = 1501 // another server gets this far
 )
+
+const limit = 15 * time.Second
+
+func newRig(t *testing.T, o script.Options) *script.Rig {
+	t.Helper()
+	r, err := script.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		var idle []string
+		if !t.Failed() && !r.Wait(limit, func() bool { idle = r.Relay().WaitForNothing(); return len(idle) == 0 }, nil) {
+			t.Errorf("waits for nothing: %v", idle)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := r.Err(); err != nil {
+			t.Errorf("%v\n%s", err, r.Trace())
+		}
+	})
+	return r
+}
 
 // lost is a rig whose service has other servers from the takeover on.
 type lost struct {
@@ -51,6 +74,14 @@ func (l *lost) until(what string, c *script.Conn, cond func(client, server scrip
 	l.t.Helper()
 	if !c.Await(cond, nil) {
 		l.t.Fatalf("%s: does not happen; client %+v, server %+v, %+v; %v\n%s", what, c.Client.State(), c.Server.State(), l.svc.Counts(), l.Err(), l.Trace())
+	}
+}
+
+// await waits for what no packet announces, too.
+func (l *lost) await(what string, cond func() bool) {
+	l.t.Helper()
+	if !l.Wait(limit, cond, nil) {
+		l.t.Fatalf("%s: does not happen; %v\n%s", what, l.Err(), l.Trace())
 	}
 }
 

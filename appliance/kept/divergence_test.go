@@ -1,10 +1,11 @@
-package relay_test
+package kept_test
 
 import (
 	"strings"
 	"sync"
 	"testing"
 
+	"lockstep/appliance/kept"
 	"lockstep/appliance/relay"
 	"lockstep/internal/script"
 )
@@ -12,16 +13,16 @@ import (
 // told collects what differs.
 type told struct {
 	mu  sync.Mutex
-	all []relay.Divergence
+	all []kept.Divergence
 }
 
-func (x *told) note(d relay.Divergence) {
+func (x *told) note(d kept.Divergence) {
 	x.mu.Lock()
 	x.all = append(x.all, d)
 	x.mu.Unlock()
 }
 
-func (x *told) last() (d relay.Divergence, n int) {
+func (x *told) last() (d kept.Divergence, n int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if n = len(x.all); n > 0 {

@@ -1,4 +1,4 @@
-package relay
+package kept
 
 import (
 	"fmt"
@@ -138,8 +138,8 @@ func differ(a, b *sample, from, to uint64) (off uint64, found bool) {
 }
 
 // divergence describes where r has left what was released.
-func (c *Conn) divergence(r *replica, to uint64) Divergence {
-	a := &c.kept.seen.open.sample
+func (k *Kept) divergence(r *replica, to uint64) Divergence {
+	a := &k.seen.open.sample
 	var b sample // and what it has sent that is in no digest yet
 	if r.sum != nil {
 		b = r.sum.sample
@@ -151,7 +151,7 @@ func (c *Conn) divergence(r *replica, to uint64) Divergence {
 			n -= min(len(x), n)
 		}
 	}
-	d := Divergence{Conn: c.ID, Server: r.server}
+	d := Divergence{Conn: k.id, Server: r.server}
 	d.Offset, d.Exact = differ(a, &b, r.agreed, to)
 	at := max(d.Offset, r.agreed+showBefore) - showBefore
 	if !d.Exact {
@@ -162,10 +162,10 @@ func (c *Conn) divergence(r *replica, to uint64) Divergence {
 }
 
 // diverged counts a divergence and tells what differs; to is where it was noticed.
-func (c *Conn) diverged(r *replica, to uint64) {
-	c.svc.counts.diverged.Add(1)
-	if c.svc.OnDivergence != nil {
-		c.svc.OnDivergence(c.divergence(r, to))
+func (k *Kept) diverged(r *replica, to uint64) {
+	k.svc.counts.diverged.Add(1)
+	if k.svc.OnDivergence != nil {
+		k.svc.OnDivergence(k.divergence(r, to))
 	}
 }
 
@@ -176,24 +176,23 @@ const refusals = 3
 
 // refused notes that a server has ended its stream before the point that the client has
 // reached. It is told at once, and counted when the server has done it again and again.
-func (c *Conn) refused(r *replica, how string) {
-	k := c.kept
+func (k *Kept) refused(r *replica, how string) {
 	if r == k.source || r.at >= k.seen.end {
 		return
 	}
-	if k.refused == nil {
-		k.refused = map[int]int{}
+	if k.refusedBy == nil {
+		k.refusedBy = map[int]int{}
 	}
-	k.refused[r.server]++
-	c.svc.counts.refused.Add(1)
-	switch k.refused[r.server] {
+	k.refusedBy[r.server]++
+	k.svc.counts.refused.Add(1)
+	switch k.refusedBy[r.server] {
 	case 1:
-		if c.svc.OnDivergence != nil {
-			d := c.divergence(r, r.at)
+		if k.svc.OnDivergence != nil {
+			d := k.divergence(r, r.at)
 			d.Ended, d.Exact, d.Offset = how, true, r.at
-			c.svc.OnDivergence(d)
+			k.svc.OnDivergence(d)
 		}
 	case refusals:
-		c.svc.counts.diverged.Add(1)
+		k.svc.counts.diverged.Add(1)
 	}
 }

@@ -1,0 +1,109 @@
+package kept
+
+import (
+	"lockstep/replication"
+	"lockstep/stack"
+)
+
+// lose gives up one server's leg. Its server is reset: should it be alive, it must
+// not go on with half a connection.
+func (k *Kept) lose(r *replica, why string) {
+	if r == k.source {
+		k.lostAt, k.lostWhy, k.retryAt = k.host.Now(), why, 0
+		k.claim = claim{}
+		k.drain.On.Store(false)
+		k.svc.counts.lost.Add(1)
+		k.svc.note(Loss{Server: r.server, Why: why, Conn: k.id, Source: true})
+	} else if r.leg.Established() {
+		k.svc.note(Loss{Server: r.server, Why: why, Conn: k.id})
+	}
+	k.remove(r)
+	if r.leg.Err() == nil {
+		r.leg.Abort()
+	} else {
+		r.leg.Drop()
+	}
+	k.since = 0
+}
+
+// dismiss lets go of legs that have ended or whose server is down, and judges the
+// source's end.
+func (k *Kept) dismiss() {
+	now := k.host.Now()
+	for _, r := range k.replicas() {
+		err := r.leg.Err()
+		switch {
+		case err == nil && r == k.source && k.streams[replication.Response].FinPassed:
+			if down, _ := k.pool.Failing(r.server); down {
+				k.retire(r)
+			}
+		case err == nil && k.unhealthy(r):
+			k.lose(r, "its health check fails")
+		case err == nil && !r.leg.Established() && now-r.born > dialAnswer && r != k.source:
+			k.pool.Refused(r.server)
+			k.lose(r, "does not answer")
+		case err == nil:
+		case r == k.source:
+			k.sourceFailed(r, err)
+		default:
+			if r.at == 0 || err == stack.ErrRefused {
+				k.pool.Refused(r.server)
+			}
+			if err == stack.ErrReset {
+				k.refused(r, "was reset")
+			}
+			k.lose(r, err.Error())
+		}
+		if k.over {
+			return
+		}
+	}
+}
+
+// unhealthy reports whether r is to be given up because its server's health check
+// fails. A source is kept if there is no other: nothing is won by taking it away, and
+// the check itself may be wrong. Another one that was begun with in spite of the check,
+// because there was none better, has until a later check fails, or until there is one.
+func (k *Kept) unhealthy(r *replica) bool {
+	down, checks := k.pool.Failing(r.server)
+	switch {
+	case !down:
+		return false
+	case r == k.source:
+		return k.spare() || k.stands(r)
+	default:
+		return checks > r.checks || k.spare()
+	}
+}
+
+// spare reports whether there is a server for another leg that is not known to be down.
+func (k *Kept) spare() bool {
+	if k.plain {
+		return false
+	}
+	_, ok := k.another(false)
+	return ok
+}
+
+// used are the servers that cannot be given another leg, by bit: those that have one,
+// and those that have diverged.
+func (k *Kept) used() uint64 {
+	used := k.bad
+	for _, r := range k.replicas() {
+		used |= 1 << uint(r.server)
+	}
+	return used
+}
+
+// stands reports whether another replica could take r's place.
+func (k *Kept) stands(r *replica) bool {
+	for _, x := range k.replicas() {
+		if x == r || x.doubt || !x.leg.Established() {
+			continue
+		}
+		if down, _ := k.pool.Failing(x.server); !down {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,99 @@
+package relay
+
+import (
+	"time"
+
+	"lockstep/appliance/carry"
+	"lockstep/appliance/kept"
+	"lockstep/replication"
+)
+
+// carrier carries the bytes of a connection between its client leg and its servers. A
+// connection has one for each server that it dials, until one has answered; that one it
+// keeps. There are two: plain, whose connection ends with its server, and kept.Kept, whose
+// does not.
+//
+// The worker calls all but Permit, Need, Unlogged, LegHeld, OpenGates and Deliver, which the journal
+// and the packet path call at any time once the journal knows the connection, and AddTo and
+// Draining, which anybody may call from then on.
+type carrier interface {
+	// Dial dials the i-th server. Answered reports whether that has answered, or why it
+	// will not.
+	Dial(i int) error
+	Answered() (yes bool, err error)
+	// Begin is called when it has, before the journal is told. It returns what the record
+	// says of the server's leg, and whether the request is logged.
+	Begin() (leg replication.LegRecord, logged bool)
+
+	// Attach builds the endpoints that are due: of legs whose peers are established.
+	Attach()
+	// Complete lets the servers know that the client has completed its handshake.
+	Complete()
+	// Refused is why the server has ended its leg without having said anything, if that is
+	// what the client is to learn while it waits for its SYN-ACK.
+	Refused() error
+	// Gone reports whether a leg has ended in the handshake that the connection cannot do
+	// without, and has left nothing for the other.
+	Gone() bool
+	// Opens reports whether the connection is open as soon as the client's endpoint is
+	// there; Whole whether no endpoint is missing.
+	Opens() bool
+	Whole() bool
+
+	// Step does whatever there is to do. again asks for another turn.
+	Step() (again bool)
+	// Abort resets the servers' legs, Drop ends them without a word.
+	Abort()
+	Drop()
+
+	// Of the journal: see Conn.Permit, Need, Unlogged, LegHeld, Unprotect.
+	Permit(s replication.Stream, off uint64)
+	Need(s replication.Stream, from, to uint64)
+	Unlogged()
+	LegHeld()
+	OpenGates()
+	// Deliver notes that the receiver of s has acknowledged everything below off, and
+	// tells the journal; Delivered is how far that is.
+	Deliver(s replication.Stream, off uint64)
+	Delivered(s replication.Stream) uint64
+	// CloseGates, Picture and Adopted are the three steps of adoption, see adopt.go; as long
+	// as Adoptable is false it has to wait.
+	Adoptable() bool
+	CloseGates() carry.Gates
+	Picture(carry.Gates) (p carry.Picture, ok bool)
+	Adopted(*carry.Picture)
+
+	// PassAsks makes the servers' keepalives ours, Pass passes them and the client's on,
+	// Probe asks the servers that are silent.
+	PassAsks()
+	Pass(client *carry.Asked)
+	Probe(k *carry.Keepalive, next time.Duration) time.Duration
+
+	// RequestLeft reports whether there is more of the request in the client's receive
+	// queue; Draining whether one end has gone, and what it has sent is still delivered.
+	RequestLeft() bool
+	Draining() bool
+	// Waits says what an open connection waits for, empty if for nothing; Text how its
+	// streams and servers stand.
+	Waits() string
+	Text() string
+	AddTo(*kept.Gauge)
+}
+
+var (
+	_ carrier   = (*plain)(nil)
+	_ carrier   = (*kept.Kept)(nil)
+	_ kept.Host = host{}
+)
+
+// newCarrier makes one for the next server. outlives: the service's connections do, or this
+// one does.
+func (c *Conn) newCarrier(outlives bool) carrier {
+	if !outlives {
+		return &plain{c: c}
+	}
+	return kept.New(kept.Conn{
+		ID: c.ID, Client: c.client, Host: host{c}, Journal: c.r.journal, Pool: c.svc.Pool,
+		Options: &c.svc.Options, Flags: &c.flags, Drain: c.svc.Drain,
+	})
+}
