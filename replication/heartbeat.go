@@ -145,9 +145,6 @@ func (c *Core) SetClock(now Nanos, millis uint32) {
 	c.beat.clockAt, c.beat.clockMillis, c.beat.clockSet = now, millis, true
 }
 
-// ClockSet reports whether it was told: a heartbeat before that would tell a wrong one.
-func (c *Core) ClockSet() bool { return c.beat.clockSet }
-
 // PeerClock estimates the peer's TSval clock from ours. The estimate may be behind
 // the truth by the smallest one-way delay of the heartbeats and the two clocks'
 // rounding: at most RTT + 2 ms; a new active adds that to its timestamps. It

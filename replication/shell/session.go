@@ -12,11 +12,6 @@ func (s *Shell) Begin(now replication.Nanos, version uint8, to Sender) error {
 	s.mu.Lock()
 	err := s.core.PeerJoined(now, version)
 	if err == nil {
-		// The first heartbeat, which tells our clock, leaves before anything by which the
-		// peer could continue a connection (invariant 7).
-		if s.core.ClockSet() {
-			s.core.Tick(now)
-		}
 		s.inSync = false // so that this session's coming in sync is news
 		s.sender, s.said = to, false
 	}
