@@ -150,6 +150,11 @@ func (c *Core) PeerJoined(now Nanos, version uint8) error {
 	}
 	c.joined, c.version = true, version
 	c.beat.begin(c.now, version)
+	if c.beat.clockSet {
+		// The first heartbeat, which tells our clock, leaves before anything by which the
+		// peer could continue a connection (invariant 7).
+		c.beat.tick(c.now, c.lim.Heartbeat)
+	}
 	return nil
 }
 

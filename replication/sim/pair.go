@@ -40,6 +40,7 @@ type tenure struct {
 	life     int
 	epoch    uint64
 	table    *table
+	begun    nanos
 	solo     bool           // it has gone on alone
 	rejoined arbiter.Member // whom it took for its standby since
 	settled  nanos          // since when the standby is in the in-sync set; 0: it is not
@@ -67,10 +68,14 @@ func (w *world) startPair(cfg Config) {
 		l.Heartbeat, l.FailureTimeout = w.heartbeat, w.failure
 	}
 	w.loop = w.between(100*micros, 3*millis)
+	slow := 0.1
+	if cfg.Alone {
+		slow = 0.05
+	}
 	switch {
 	case w.chance(0.15):
 		w.loop = 30 * millis
-	case w.chance(0.1):
+	case w.chance(slow):
 		w.loop = 200 * millis
 	}
 	if cfg.Alone {

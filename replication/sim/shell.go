@@ -261,7 +261,7 @@ func (s *shell) StepDown(why string) {
 
 // serves lets the connections of epoch speak.
 func (s *shell) serves(epoch uint64) {
-	s.ten = &tenure{node: s.node, life: s.life, epoch: epoch, table: s.table}
+	s.ten = &tenure{node: s.node, life: s.life, epoch: epoch, table: s.table, begun: s.w.now}
 	s.w.tenure = s.ten
 	s.w.epoch = max(s.w.epoch, epoch)
 	s.speaking = true
