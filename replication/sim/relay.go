@@ -115,6 +115,9 @@ func (n *node) advance(g *gwConn, s replication.Stream) {
 	if una == st.una {
 		return
 	}
+	if s == replication.Response && g.log != nil && !g.finished {
+		n.release(g) // who has heard the former active may be ahead of what this one has sent
+	}
 	st.buf = st.buf[min(una-st.una, uint64(len(st.buf))):]
 	st.una = una
 	if !g.finished {
