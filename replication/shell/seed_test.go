@@ -24,7 +24,7 @@ type world struct {
 
 // conn is one connection as its relay has it.
 type conn struct {
-	opened, free, logged, wanted  bool
+	opened, free, logged          bool
 	legs                          int    // told and not announced
 	leg                           uint32 // number of the newest
 	legFree                       bool   // nothing was protected when it was told

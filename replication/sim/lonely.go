@@ -71,9 +71,6 @@ func (l *lonely) serveEpoch(epoch uint64) {
 	l.serves(epoch)
 }
 
-// whole: it is a standby that could take over.
-func (l *lonely) whole() bool { return l.core.Role() == replication.RoleStandby && l.core.InSync() }
-
 func (l *lonely) Replaceable() bool        { return l.core.SaidSynced() }
 func (l *lonely) Heard() nanos             { return l.core.Heard() }
 func (l *lonely) Confirmed() (nanos, bool) { return l.core.Confirmed() }
