@@ -309,10 +309,11 @@ func (n *node) adopt(g *gwConn) {
 		pos[i].Bytes = [][]byte{st.buf[:keep/2], st.buf[keep/2 : keep]}
 		st.permit, st.gate = 0, st.told
 	}
-	g.unprotected = false
-	switch err := n.sh.Adopt(n.now(), &g.rec, pos, n.adoptLog(g)); {
+	log, was := n.adoptLog(g), g.adopted
+	g.unprotected, g.adopted = false, true // what has waited for Run since before may leave in Adopt
+	switch err := n.sh.Adopt(n.now(), &g.rec, pos, log); {
 	case err == nil:
-		g.adopted, g.loose = true, false
+		g.loose = false
 		g.hist.legHeld = len(g.hist.legs) - 1
 		n.w.seen.Adopted++
 		n.w.logf("%s: flow %d adopted", n.name, g.f.n)
@@ -324,7 +325,7 @@ func (n *node) adopt(g *gwConn) {
 	default:
 		n.call("adopt", err)
 	}
-	g.unprotected = true
+	g.unprotected, g.adopted = true, was
 	n.ack(g, replication.Request)
 	n.ack(g, replication.Response)
 }
