@@ -76,7 +76,7 @@ type Node struct {
 	handed      chan<- error   // of the role loop: told when we are the standby of whom we handed over to
 	forgotten   map[string]int // of the role loop: connections that we knew of last, by service
 	alone       *aloneLease    // nil with a witness
-	handing     atomic.Bool    // without a witness: we have no role because we have handed over
+	handing     atomic.Bool    // without a witness: we say that we have no role because we have handed over
 	startsEmpty atomic.Int64   // without a witness: when we start without connections, of journal.now; 0: we do not
 
 	takeMu    sync.Mutex // guards the following

@@ -77,6 +77,7 @@ func (l *lone) GoOn(until roles.Nanos) {
 	if mute {
 		n.announce()
 	}
+	l.declined(roles.ErrNotClaimed)
 }
 
 // OwnLease implements roles.LoneAppliance.

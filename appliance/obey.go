@@ -40,7 +40,13 @@ func (l *roleLoop) InSync() bool { return l.n.journal.inSync() }
 func (l *roleLoop) Connected() bool { return l.n.sess != nil }
 
 // CloseSession implements roles.Appliance.
-func (l *roleLoop) CloseSession() bool { return l.n.closeSession() }
+func (l *roleLoop) CloseSession() bool {
+	closed := l.n.closeSession()
+	if closed {
+		l.lostAt = time.Now()
+	}
+	return closed
+}
 
 // Release implements roles.Appliance.
 func (l *roleLoop) Release() {

@@ -2,8 +2,6 @@ package appliance
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"lockstep/replication/arbiter"
 	"lockstep/replication/roles"
@@ -30,10 +28,7 @@ func (q *quorum) Unmute(why error) {
 	n.engine.Unmute()
 	n.announce()
 	n.log.Warn("the standby did not take over; going on", "err", why)
-	if h := q.handing; h != nil {
-		q.handing, q.declinedAt = nil, time.Now()
-		h.done(fmt.Errorf("%w; this appliance goes on as the active", why))
-	}
+	q.declined(why)
 }
 
 // Announce implements roles.VotedAppliance.

@@ -177,9 +177,6 @@ func (l *roleLoop) conflict(c tun.Conflict) {
 
 // sessionLost tells the rules that the session is over, and why.
 func (l *roleLoop) sessionLost(why string) {
-	if l.n.sess != nil {
-		l.lostAt = time.Now()
-	}
 	l.rules.SessionLost(l.n.journal.now(), why)
 }
 

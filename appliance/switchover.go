@@ -12,7 +12,8 @@ import (
 
 // A hand-over is a takeover that nobody has to detect. The active falls silent, lets
 // the standby confirm what is on its way, and lets it take over: with a witness it asks
-// the voters to let it claim, without one it says that it is active no more.
+// the voters to let it claim, without one it says that it is active no more, and goes on if
+// nobody has taken over.
 
 // drainLimit bounds how long a muted active waits for the standby to confirm what is on
 // its way. Nothing is lost if it does not: it was not acknowledged either.
@@ -126,6 +127,15 @@ func (l *roleLoop) yield() {
 	l.handing.drained = nil
 	if err := l.rules.Drained(now); err != nil {
 		l.rules.Declined(now, err)
+	}
+}
+
+// declined tells whoever asked for the hand-over under way, if one is, that it has come to
+// nothing.
+func (l *roleLoop) declined(why error) {
+	if h := l.handing; h != nil {
+		l.handing, l.declinedAt = nil, time.Now()
+		h.done(fmt.Errorf("%w; this appliance goes on as the active", why))
 	}
 }
 

@@ -18,6 +18,9 @@ import "lockstep/replication"
 //     have had a successor that is gone by now. That one has announced itself, and its
 //     frames wait in the sockets. If there are any the active goes on only if the
 //     standby that it had says itself that it has not taken over.
+//   - An active that hands over falls silent, says that it is none, and asks in the same
+//     way: if nobody has taken over it goes on. After a claim that it hears meanwhile it
+//     does so only if its standby says that it has not.
 //   - So a standby knows until when its store cannot be behind: it continues it only
 //     within takeTime of a heartbeat of its own that the active has answered. Whoever
 //     was not running (stopped, suspended, starved) is later than that when it wakes,
@@ -97,7 +100,7 @@ type Alone struct {
 	dead    bool  // the peer's process is proved dead, since begun
 	standby Boot  // of leading, holding and doubting: who was our standby last
 	at      Nanos // of doubting: when it ends
-	late    bool  // of doubting: we were not running while our standby could take over, and die
+	late    bool  // of doubting: our standby may have taken over and died: we were not running, or have handed over
 	told    bool  // of doubting: and somebody has claimed our addresses
 	heardOf Nanos // of leading and holding: when somebody claimed our addresses; Never: nobody has
 	askAt   Nanos // of candidate and doubting: the next question to the networks
@@ -108,7 +111,7 @@ type Alone struct {
 	seen    Nanos // of candidate: the last sign of whoever may
 	due     Nanos // of candidate: not before
 	handing bool  // of leading: a hand-over is under way, we are mute
-	handed  bool  // of candidate: our standby holds all that we had, and nothing was said since
+	handed  bool  // of doubting: our standby may take over, and we say that we are not active
 	stays   bool  // of candidate: said that somebody else holds the addresses
 
 	newest   bool   // of solitary: we have taken over, so no claimant is a newer active
@@ -125,7 +128,7 @@ func NewAlone(cfg AloneConfig, a LoneAppliance, now Nanos) *Alone {
 
 // Stage implements Rules.
 func (r *Alone) Stage() string {
-	if r.handing {
+	if r.Handed() {
 		return HandingOver
 	}
 	return r.stage.String()
@@ -299,6 +302,12 @@ func (r *Alone) giveUp(now Nanos, why string) {
 // may have taken over; else somebody may have started without its connections.
 func (r *Alone) doubt(now Nanos, why string, replaceable bool) {
 	r.a.Mute()
+	r.a.Say(Silent, why)
+	r.inDoubt(now, replaceable)
+}
+
+// inDoubt is where an active is that is mute.
+func (r *Alone) inDoubt(now Nanos, replaceable bool) {
 	heardOf := r.heardOf // an announcement may be read before the session's end is
 	r.enter(doubting, now)
 	r.at = now + r.cfg.DoubtTime()
@@ -307,7 +316,6 @@ func (r *Alone) doubt(now Nanos, why string, replaceable bool) {
 	if r.late && heardOf != Never && heardOf >= r.a.Lease() {
 		r.told, r.at = true, now+r.cfg.StartEmptyAfter
 	}
-	r.a.Say(Silent, why)
 	r.tickDoubt(now)
 }
 

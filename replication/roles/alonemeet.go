@@ -16,15 +16,20 @@ func (r *Alone) Session(now, saidAt Nanos, ours, theirs Said) Verdict {
 func (r *Alone) begins(now Nanos, ours, theirs Said) Verdict {
 	said := ours // of that only these can have changed
 	said.Role, said.Epoch = r.a.Role(), r.a.Epoch()
+	if r.handed {
+		said.Role = replication.RoleNone
+	}
 	said.InSync = r.Handed() || r.whole()
 	ours.InSync = ours.InSync && said.Role != replication.RoleActive
 	if ours != said {
 		return Stale // the peer decides on old news
 	}
-	switch said.Role {
-	case replication.RoleActive: // and not handing over: then ours would differ
+	switch {
+	case r.handed:
+		return r.meetHandedOver(now, theirs)
+	case said.Role == replication.RoleActive: // and not handing over: then ours would differ
 		return r.meetAsActive(now, ours, theirs)
-	case replication.RoleStandby:
+	case said.Role == replication.RoleStandby:
 		r.meetAsStandby(now, theirs)
 		return Stale
 	}
@@ -45,6 +50,8 @@ func (r *Alone) meetAsActive(now Nanos, ours, theirs Said) Verdict {
 		// It may be taking over at this moment. When it hears that we live it gives its
 		// store up, and comes again.
 		return Stale
+	case theirs.Role == replication.RoleNone && theirs.InSync && theirs.Epoch >= ours.Epoch:
+		return Stale // it holds what it has handed over, not to us, and takes that back
 	}
 	if r.stage == doubting {
 		switch another := !r.standby.None() && theirs.Boot != r.standby; {
@@ -87,16 +94,16 @@ func (r *Alone) prevails(ours, theirs Said) bool {
 
 // meetAsStandby: our store may still be continued. If the peer is active, it lives: it
 // begins a session only with one that has given its store up. If it is not, nobody but
-// us can continue what it had.
+// us can continue what it had; who has handed over can, but not yet.
 func (r *Alone) meetAsStandby(now Nanos, theirs Said) {
 	handed := theirs.Role == replication.RoleNone && theirs.InSync && theirs.Epoch == r.a.Epoch()
 	switch {
 	case theirs.Role == replication.RoleActive:
 		r.giveUp(now, "the active lives")
+	case now > r.freshUntil(): // a hand-over has been taken back by then, too
+		r.giveUp(now, "the active may have gone on without this standby")
 	case handed:
 		r.takeOver(now, r.a.Epoch()+1, "the active has handed over")
-	case now > r.freshUntil():
-		r.giveUp(now, "the active may have gone on without this standby before it ended")
 	default:
 		r.takeOver(now, max(r.a.Epoch(), theirs.Epoch)+1, "the active is none any more")
 	}
@@ -112,10 +119,7 @@ func (r *Alone) meetAsCandidate(now Nanos, theirs Said) Verdict {
 		r.enter(following, now)
 		return Begin
 	case theirs.InSync:
-		return Stale // it decides first what becomes of what it holds, or of what we do
-	case r.handed:
-		r.handed = false // to nobody: the peer holds nothing any more
-		return Stale
+		return Stale // it decides first what becomes of what it holds
 	case r.cfg.Smaller:
 		r.startEmpty(now, epoch+1, "neither appliance holds connections; the smaller name goes first", r.knows)
 		r.lead(now, theirs.Boot)
@@ -148,17 +152,32 @@ func (r *Alone) Drained(now Nanos) error {
 	return nil
 }
 
-// Declined implements Rules: who has handed over without a witness holds nothing any more.
+// Declined implements Rules: whoever has handed over finds out by himself.
 func (r *Alone) Declined(Nanos, error) {}
 
 // handedOver lets the standby take over: it hears from us that we are no longer active.
-// What it has not confirmed by then nobody was told.
+// What it has not confirmed by then nobody was told. It may be out of hearing, or dead, so
+// we forget nothing before somebody has taken over: we stay mute and ask, as any active
+// whose lease is over, and go on if nobody has. By then the standby's store is not fresh.
 func (r *Alone) handedOver(now Nanos) {
 	if !r.handing {
 		return // the session was lost meanwhile, which is the same
 	}
-	r.a.StepDown("handed over")
-	r.idle(now, now)
-	r.knows, r.handed = true, true
 	r.a.CloseSession()
+	r.inDoubt(now, true)
+	r.at = max(r.at, r.a.Lease()+r.cfg.DoubtTime())
+	r.handed, r.late = true, true
+}
+
+// meetHandedOver: the peer has heard that we are not active. We still hold what we had.
+func (r *Alone) meetHandedOver(now Nanos, theirs Said) Verdict {
+	switch {
+	case theirs.Role == replication.RoleActive && theirs.Epoch > r.a.Epoch():
+		r.stepDown(now, "handed over")
+		return r.meetAsCandidate(now, theirs)
+	case theirs.Role == replication.RoleStandby && theirs.InSync:
+		return Stale // it takes over, or gives its store up if it is too late for that
+	}
+	r.handed = false // it does not take over: when it comes again it meets an active in doubt
+	return Stale
 }

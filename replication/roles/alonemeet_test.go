@@ -50,10 +50,139 @@ func TestHandOverAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.drained()
-	a.does("mute", "step down")
+	a.does("mute")
 	a.meets(Stale, Said{Role: replication.RoleStandby, Epoch: 3, InSync: true}) // was told, and takes over
+	a.does()
 	a.meets(Begin, Said{Role: replication.RoleActive, Epoch: 4})
-	a.does("follow 4")
+	a.does("mute", "step down", "follow 4")
+}
+
+// handedOver is an active that has handed over.
+func handedOver(t *testing.T) *bench {
+	t.Helper()
+	a := newBench(t, true)
+	a.active()
+	if err := a.r.HandOver(a.now); err != nil {
+		t.Fatal(err)
+	}
+	a.drained()
+	a.does("mute")
+	if !a.r.Handed() || a.r.Stage() != HandingOver {
+		t.Fatal("the standby is told that this one is active")
+	}
+	return a
+}
+
+// The standby may be out of hearing, or dead: the active keeps what it has until somebody
+// has taken over, and goes on if nobody does.
+func TestHandOverIsTakenBack(t *testing.T) {
+	t.Run("nobody takes over", func(t *testing.T) {
+		a := handedOver(t)
+		a.run(500 * millis)
+		a.does() // the standby's store may be fresh
+		a.run(100 * millis)
+		a.does("go on")
+		if a.r.Handed() {
+			t.Error("it says that it is not active, and is")
+		}
+	})
+	t.Run("it is cut off, too", func(t *testing.T) {
+		a := handedOver(t)
+		a.cutOff = true
+		a.run(20 * second)
+		a.does()
+		a.cutOff = false
+		a.run(600 * millis)
+		a.does("go on")
+	})
+	t.Run("the standby has given up its store", func(t *testing.T) {
+		a := handedOver(t)
+		a.run(450 * millis)
+		a.meets(Stale, Said{Epoch: 3, Boot: first})
+		a.does() // it must hear first that there is an active
+		a.meets(Begin, Said{Epoch: 3, Boot: first})
+		a.does("go on")
+	})
+	t.Run("the standby is dead", func(t *testing.T) {
+		a := handedOver(t)
+		a.r.Refused(a.now)
+		a.run(500 * millis)
+		a.does() // it may have taken over before, and its announcement be on its way
+		a.run(100 * millis)
+		a.does("go on")
+	})
+	t.Run("the standby has announced itself, and is dead", func(t *testing.T) {
+		a := handedOver(t)
+		a.r.Claimed(a.now, "b")
+		a.r.Refused(a.now)
+		a.run(100 * millis)
+		a.does("mute", "step down")
+	})
+	t.Run("the standby answers for the addresses", func(t *testing.T) {
+		a := handedOver(t)
+		a.r.Claimed(a.now, "b")
+		a.run(10 * millis)
+		a.r.Claimed(a.now, "b")
+		a.does("mute", "step down")
+	})
+	t.Run("a stranger claims them, and the standby has not taken over", func(t *testing.T) {
+		a := handedOver(t)
+		a.r.Claimed(a.now, "stranger")
+		a.run(second)
+		a.does()
+		a.meets(Stale, Said{Epoch: 3, Boot: first})
+		a.meets(Begin, Said{Epoch: 3, Boot: first})
+		a.does("go on")
+	})
+	t.Run("an active of before", func(t *testing.T) {
+		a := handedOver(t)
+		b := newBench(t, false)
+		b.role, b.epoch, b.r.stage = replication.RoleActive, 2, solitary
+		for range 2 {
+			ofA, ofB := a.said(), b.said()
+			if a.r.Session(a.now, a.now, ofA, ofB) != Stale || b.r.Session(b.now, b.now, ofB, ofA) != Stale {
+				t.Fatal("a session between two that hold connections")
+			}
+		}
+		a.does()
+		b.does("mute", "step down")
+	})
+}
+
+// A hand-over in the moment in which the standby is unplugged and the sync link cut: the
+// standby gives up its store before the active takes the hand-over back.
+func TestHandOverOutOfHearing(t *testing.T) {
+	a, b := newBench(t, true), newBench(t, false)
+	b.standby()
+	a.active()
+	b.cutOff = true
+	for _, x := range []*bench{a, b} {
+		x.run(80 * millis) // with nothing heard
+	}
+	if err := a.r.HandOver(a.now); err != nil {
+		t.Fatal(err)
+	}
+	a.drained()
+	b.run(25 * millis)
+	b.r.SessionLost(b.now, "heartbeats stopped")
+	for a.now < second+490*millis {
+		a.run(5 * millis)
+	}
+	for b.now < a.now {
+		b.run(5 * millis)
+	}
+	a.does("mute")
+	b.does("give up")
+	for _, want := range []Verdict{Stale, Begin} {
+		ofA, ofB := a.said(), b.said()
+		ofB.Boot = first
+		x, y := a.r.Session(a.now, a.now, ofA, ofB), b.r.Session(b.now, b.now, ofB, ofA)
+		if x != want || y != want {
+			t.Fatalf("a: %v, b: %v, want %v", x, y, want)
+		}
+	}
+	a.does("go on")
+	b.does("follow 3")
 }
 
 // The session ends while the standby still confirms: what it was not told, nobody was.
@@ -68,27 +197,28 @@ func TestSessionLostInHandOver(t *testing.T) {
 	}
 	a.r.SessionLost(a.now, "closed")
 	a.drained()
-	a.does("mute", "step down")
+	a.does("mute")
+	a.meets(Begin, Said{Role: replication.RoleActive, Epoch: 4})
+	a.does("mute", "step down", "follow 4")
 }
 
-// The standby dies before it has heard of the hand-over.
+// The standby dies before it has heard of the hand-over, and is back at once.
 func TestHandOverToNobody(t *testing.T) {
-	a := newBench(t, true)
-	a.active()
-	if err := a.r.HandOver(a.now); err != nil {
-		t.Fatal(err)
-	}
-	a.drained()
-	a.does("mute", "step down")
-	b := newBench(t, false)
-	for range 2 {
+	a, b := handedOver(t), newBench(t, false)
+	meet := func() (Verdict, Verdict) {
 		ofA, ofB := a.said(), b.said()
-		if got, want := a.r.Session(a.now, a.now, ofA, ofB), b.r.Session(b.now, b.now, ofB, ofA); got != want {
-			t.Fatalf("a: %v, b: %v", got, want)
-		}
+		ofB.Boot = other
+		return a.r.Session(a.now, a.now, ofA, ofB), b.r.Session(b.now, b.now, ofB, ofA)
 	}
-	a.does("start empty 4 lost=true")
-	b.does("follow 4")
+	if x, y := meet(); x != Stale || y != Stale {
+		t.Fatalf("a: %v, b: %v", x, y)
+	}
+	a.run(600 * millis)
+	a.does("go on")
+	if x, y := meet(); x != Begin || y != Begin {
+		t.Fatalf("a: %v, b: %v", x, y)
+	}
+	b.does("follow 3")
 }
 
 // What we have said of ourselves must still be true.

@@ -83,8 +83,9 @@ type LoneAppliance interface {
 	Raise(epoch uint64) error
 	// GiveUp lets a standby forget its store, and leaves it without a role.
 	GiveUp(why string)
-	// GoOn is Release on an active that is alone from now on, mute or not: it speaks until
-	// then, unless OwnLease is called again.
+	// GoOn is Release on an active that is alone from now on, mute or not, perhaps after a
+	// hand-over that has come to nothing: it speaks until then, unless OwnLease is called
+	// again.
 	GoOn(until Nanos)
 	// OwnLease lets an active speak until then. It has no effect while the active is
 	// Replaceable: then the standby's answers are the lease.

@@ -57,3 +57,28 @@ func TestLoneFaultAtEveryStep(t *testing.T) {
 		t.Errorf("not all that this test is for has happened, or too much: %+v", lone)
 	}
 }
+
+// TestLoneHandOverInFault begins a hand-over some steps after a fault that nobody has
+// noticed: the standby may be out of hearing, or dead. It is taken back if the standby does
+// not take over, so nothing is lost.
+func TestLoneHandOverInFault(t *testing.T) {
+	if *oneSeed >= 0 {
+		t.Skip("one seed only")
+	}
+	kinds := []FaultKind{Unplug, Unplug, CutBoth, CutOneWay, FreezeAny, CrashStandby, BackOnly}
+	n := 40 * len(kinds)
+	if testing.Short() {
+		n /= 4
+	}
+	_, _, pair, lone := playAll(t, n, func(i int) Config {
+		step := 400 + i
+		return Config{
+			Seed: uint64(7001 + i), Fault: step, Kind: kinds[i%len(kinds)],
+			Second: step + 1 + i/len(kinds)*3, SecondKind: SwitchOver, Alone: true,
+		}
+	})
+	t.Logf("%d faults: %+v %+v", n, pair, lone)
+	if pair.HandOver == 0 || lone.TookOver == 0 || lone.WentOn == 0 || lone.GaveUp == 0 || lone.Lost > 0 {
+		t.Errorf("not all that this test is for has happened, or too much: %+v %+v", pair, lone)
+	}
+}

@@ -20,6 +20,9 @@ func playPair(cfg Config) (Result, error) {
 		kind = "Lone"
 	}
 	repeat := fmt.Sprintf("repeat: go test ./replication/sim -run %s -seed=%d -fault=%d -kind=%d", kind, cfg.Seed, cfg.Fault, cfg.Kind)
+	if cfg.Second > 0 { // there are no flags for it
+		repeat = fmt.Sprintf("repeat: the same test, with only %#v", cfg)
+	}
 	r := Run(cfg)
 	if r.Err != nil {
 		return r, fmt.Errorf("%w\nlast steps:\n%s\n%s", r.Err, strings.Join(r.Tail, "\n"), repeat)
