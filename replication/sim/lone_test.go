@@ -82,3 +82,11 @@ func TestLoneHandOverInFault(t *testing.T) {
 		t.Errorf("not all that this test is for has happened, or too much: %+v %+v", pair, lone)
 	}
 }
+
+// TestLegHeldInAdoption plays a world in which the leg of a connection without protection
+// is announced while the connection is adopted.
+func TestLegHeldInAdoption(t *testing.T) {
+	if _, err := playPair(Config{Seed: 11391, Fault: -1, Kind: -1, Alone: true}); err != nil {
+		t.Error(err)
+	}
+}
