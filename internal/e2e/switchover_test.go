@@ -82,3 +82,32 @@ func TestNobodyAnswers(t *testing.T) {
 		})
 	}
 }
+
+// A hand-over to a standby that stands still, which nobody has noticed: the active takes it
+// back and says so, and the connections go on.
+func TestSwitchoverIsTakenBack(t *testing.T) {
+	p := start(t, options{tune: times(50*time.Millisecond, time.Second)})
+	c := p.client(port4)
+	finish := make(chan struct{})
+	c.Finish = finish
+	wait := p.run(c, asleep()...)
+	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= mib })
+	p.stopped(p.b, func() {
+		err := p.switchover("a")
+		if err == nil {
+			p.t.Fatal("it has handed over to one that stands still")
+		}
+		p.t.Log(err) // on a busy machine: that there is no standby
+		rounds := c.Progress.Rounds.Load()
+		p.await("connections move", func() bool { return c.Progress.Rounds.Load() > rounds+50 })
+	})
+	p.AwaitInSync()
+	if a, b := p.status("a"), p.status("b"); a.Role != control.RoleActive || b.Takeovers > 0 {
+		t.Errorf("a is %s; b has taken over %d times", a.Role, b.Takeovers)
+	}
+	if err := p.switchover("a"); err != nil {
+		t.Error("the next one: ", err)
+	}
+	close(finish)
+	wait()
+}
