@@ -21,6 +21,9 @@ func (r *Alone) begins(now Nanos, ours, theirs Said) Verdict {
 	}
 	said.InSync = r.Handed() || r.whole()
 	ours.InSync = ours.InSync && said.Role != replication.RoleActive
+	if said.Role == replication.RoleNone && theirs.Role == replication.RoleActive {
+		ours.InSync = ours.InSync && said.InSync // we may have heard of our successor elsewhere since
+	}
 	if ours != said {
 		return Stale // the peer decides on old news
 	}

@@ -125,6 +125,17 @@ func TestHandOverIsTakenBack(t *testing.T) {
 		a.r.Claimed(a.now, "b")
 		a.does("mute", "step down")
 	})
+	t.Run("the standby answers, and begins a session before that", func(t *testing.T) {
+		a := handedOver(t)
+		said := a.said()
+		a.r.Claimed(a.now, "b")
+		a.run(10 * millis)
+		a.r.Claimed(a.now, "b")
+		if a.r.Session(a.now, a.now, said, Said{Role: replication.RoleActive, Epoch: 4}) != Begin {
+			t.Error("the session that the peer has begun is closed")
+		}
+		a.does("mute", "step down", "follow 4")
+	})
 	t.Run("a stranger claims them, and the standby has not taken over", func(t *testing.T) {
 		a := handedOver(t)
 		a.r.Claimed(a.now, "stranger")

@@ -12,7 +12,7 @@ func (w *world) strikeAlone(h hit) {
 		w.unplug(n, h.d)
 		w.after(w.between(0, 20*millis), func() { // as fitness.go has it
 			if n.alive && w.unplugged[n.id] > 0 && w.unplugged[o.id] == 0 {
-				n.shell.loop(n.shell.switchover)
+				n.shell.loop(func() { n.shell.switchover() })
 			}
 		})
 	case Claim:

@@ -185,14 +185,16 @@ func (s *shell) meet(of *session, ours, theirs said) {
 	of.read(s.node)
 }
 
-// switchover is asked for by the operator, or because the networks here are down.
-func (s *shell) switchover() {
+// switchover is asked for by the operator, or because the networks here are down. It
+// reports whether a hand-over begins.
+func (s *shell) switchover() bool {
 	if s.rules.HandOver(s.now()) != nil {
-		return
+		return false
 	}
 	s.w.logf("%s hands over", s.name)
 	s.w.pairSeen.HandOver++
 	s.drain(s.now())
+	return true
 }
 
 // drain waits until the standby has confirmed everything, or has had its time.

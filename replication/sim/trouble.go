@@ -113,7 +113,11 @@ func (w *world) strikePair(kind FaultKind) {
 		w.sever(h)
 	case SwitchOver:
 		if h.a != nil {
-			h.a.shell.loop(h.a.shell.switchover)
+			h.a.shell.loop(func() {
+				if h.a.shell.switchover() && w.duo != nil {
+					w.felt(0) // by what is promised it is one of the faults
+				}
+			})
 		}
 	case Zombie, Blackout:
 		w.strikeTwice(h)
