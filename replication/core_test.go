@@ -437,3 +437,22 @@ func TestReuse(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 }
+
+// TestClockIsToldAtOnce: what brings a standby in sync is sent together with the active's
+// clock, without which TSval would go back at a takeover (invariant 7).
+func TestClockIsToldAtOnce(t *testing.T) {
+	p := newPair(Limits{})
+	a, s := p.node["a"], p.node["s"]
+	a.SetClock(p.now, 123_456)
+	s.SetClock(p.now, 1000)
+	must(t, a.SetRole(RoleActive, 1))
+	must(t, s.SetRole(RoleStandby, 1))
+	must(t, a.PeerJoined(p.now, wire.Version))
+	must(t, s.PeerJoined(p.now, wire.Version))
+	for _, f := range splitFrames(a.Flush(nil)) {
+		must(t, s.Step(p.now, f))
+	}
+	if clock, ok := s.PeerClock(1000); !s.InSync() || !ok || clock != 123_456 {
+		t.Errorf("in sync %v, the active's clock is %d, known %v", s.InSync(), clock, ok)
+	}
+}

@@ -106,7 +106,7 @@ func TestPairSeeds(t *testing.T) {
 // TestDeathInTheFirstMoment plays a world in which the active dies before its standby, which
 // has just come in sync, has told its own voter.
 func TestDeathInTheFirstMoment(t *testing.T) {
-	for _, seed := range []uint64{4877, 9286, 9588} {
+	for _, seed := range []uint64{4877, 9286, 9588, 15443, 17551, 17860} {
 		if _, err := playPair(Config{Seed: seed, Fault: -1, Kind: -1, Voters: true}); err != nil {
 			t.Error(err)
 		}
