@@ -331,7 +331,7 @@ func (r *Alone) tickDoubt(now Nanos) {
 	switch {
 	case now < r.at && !(r.told && r.dead):
 	case r.told:
-		r.stepDown(now, "somebody has taken over while this process was not running, and cannot be asked")
+		r.stepDown(now, "somebody has taken over, and cannot be asked any more")
 		r.seen = now - r.cfg.StartEmptyAfter // it was waited for
 	default:
 		r.goOn(now, "nobody has taken over")
