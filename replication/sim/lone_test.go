@@ -83,10 +83,15 @@ func TestLoneHandOverInFault(t *testing.T) {
 	}
 }
 
-// TestLegHeldInAdoption plays a world in which the leg of a connection without protection
-// is announced while the connection is adopted.
-func TestLegHeldInAdoption(t *testing.T) {
-	if _, err := playPair(Config{Seed: 11391, Fault: -1, Kind: -1, Alone: true}); err != nil {
-		t.Error(err)
+// TestLoneWorlds plays worlds that have shown a fault.
+func TestLoneWorlds(t *testing.T) {
+	for what, seed := range map[string]uint64{
+		"a leg is announced while its connection is adopted":                           11391,
+		"after a hand-over the successor dies in its first session":                    2409,
+		"two have gone on with one connection, the one that steps down has its server": 4778,
+	} {
+		if _, err := playPair(Config{Seed: seed, Fault: -1, Kind: -1, Alone: true}); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }

@@ -170,10 +170,17 @@ func (w *world) dropped(l *lonely, had *table) {
 // forsake: nobody continues the connections of a table any more.
 func (w *world) forsake(t *table) { w.forsakeFor(t, nil) }
 
+// continues: not so where two have gone on and both got its SYN, and the server has answered
+// the later one since, which was the other's.
+func (t *table) continues(f *flow) bool {
+	g := t.byFlow[f]
+	return g != nil && g.inc >= f.server.inc
+}
+
 func (w *world) forsakeFor(t, by *table) {
 	for _, g := range t.ordered {
 		f := g.f
-		if f.over() || g.gone || !f.said() || by != nil && by.byFlow[f] != nil {
+		if f.over() || g.gone || !f.said() || by != nil && by.continues(f) {
 			continue
 		}
 		w.loneSeen.Lost++
