@@ -206,7 +206,8 @@ func deaf(host, other *lab.Port) error {
 func drawClock(rng *rand.Rand, o *options) *fault {
 	target, by := anyNode(rng, o), length(rng)
 	return &fault{
-		What: "clock of " + target, Length: by, heal: nothing, // to which the time that passes is added
+		What: "clock of " + target, heal: nothing,
+		Length: by, // so that the time that has passed is as long as the step
 		inject: func(_ context.Context, s *storm) error { return s.on(target).StepClock(by) },
 	}
 }

@@ -75,6 +75,7 @@ What can happen:
 What is demanded:
 
   no wrong byte, ever
+  no server is found to differ from another one: all of them answer the same
   no connection lost, but those whose loss SAFETY.md states in advance (of a server that died, with protection
   gateway), which are counted apart; each that is lost is told to both its ends
   nothing stands still for 5 s after a fault's end (or two of its sender's retransmission time-outs, not

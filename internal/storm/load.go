@@ -95,6 +95,7 @@ type flight struct {
 
 	// The rest belongs to load.mu.
 	sum        int64 // of what has moved
+	confirmed  int64 // what acked has told at last
 	movedAt    time.Time
 	still      int  // looks without progress outside faults
 	allowed    int  // looks, see patience; 0: not known yet

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lockstep/appliance/config"
+	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
 	"lockstep/internal/pair"
@@ -144,16 +145,34 @@ func drawServer(rng *rand.Rand, _ *options) *fault {
 	return f
 }
 
+// toldBy is whoever tells of divergences: one process, of one of its services.
+type toldBy struct {
+	process *lab.Proc
+	service string
+}
+
+// divergences is how many each has told of so far.
+type divergences map[toldBy]uint64
+
+// more returns what is said about services of which process tells of more than before.
+func (d divergences) more(process *lab.Proc, services []control.Service) (said []string) {
+	for _, svc := range services {
+		by := toldBy{process, svc.Name}
+		if k := svc.Kept; k != nil && k.Divergences > d[by] {
+			d[by] = k.Divergences
+			said = append(said, fmt.Sprintf("service %s: %d connections' servers differ", svc.Name, k.Divergences))
+		}
+	}
+	return said
+}
+
 // diverged demands that no server was found to differ from another: all of them answer the same.
 func (s *storm) diverged(ctx context.Context) {
 	if s.servers == nil || s.nodes.Active == nil {
 		return
 	}
 	st, _ := s.nodes.Active.Status(ctx)
-	for _, svc := range st.Services {
-		if k := svc.Kept; k != nil && k.Divergences > s.divergences[s.nodes.Active.Process()] {
-			s.divergences[s.nodes.Active.Process()] = k.Divergences
-			s.find(finding{Kind: findDiverged, Detail: fmt.Sprintf("service %s: %d connections' servers differ, says %s", svc.Name, k.Divergences, s.nodes.Active.Name)})
-		}
+	for _, said := range s.divergences.more(s.nodes.Active.Process(), st.Services) {
+		s.find(finding{Kind: findDiverged, Detail: said + ", says " + s.nodes.Active.Name})
 	}
 }

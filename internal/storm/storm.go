@@ -40,7 +40,7 @@ type storm struct {
 
 	// Of the goroutine that makes the faults:
 	tallies     map[string]*tally
-	divergences map[*lab.Proc]uint64 // that an appliance's process has told
+	divergences divergences
 
 	mu       sync.Mutex
 	number   int // of faults so far
@@ -58,7 +58,7 @@ func run(ctx context.Context, opts options, v *view) (*report, error) {
 		return nil, fmt.Errorf("create temporary directory: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	s := &storm{opts: opts, view: v, out: opts.out, tallies: make(map[string]*tally), divergences: make(map[*lab.Proc]uint64), records: make(map[string]*lab.Recorder)}
+	s := &storm{opts: opts, view: v, out: opts.out, tallies: make(map[string]*tally), divergences: make(divergences), records: make(map[string]*lab.Recorder)}
 	if s.out == "" {
 		if s.out, err = os.MkdirTemp("", "lockstep-storm-evidence-"); err != nil {
 			return nil, fmt.Errorf("create directory for evidence: %w", err)

@@ -26,6 +26,7 @@ import (
 
 	"lockstep/appliance"
 	"lockstep/appliance/config"
+	"lockstep/appliance/control"
 	"lockstep/appliance/witness"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/labtest"
@@ -292,6 +293,38 @@ func TestLook(t *testing.T) {
 	looks(1)
 	if f.Then == "" || slow.stalled != nil {
 		t.Errorf("it moves again: %+v", f)
+	}
+}
+
+// A kernel that does not tell once how much is acknowledged has not moved the connection.
+func TestAckedWithoutAnswer(t *testing.T) {
+	f := &flight{confirmed: 7}
+	if n := f.acked(); n != 7 {
+		t.Errorf("%d without a connection", n)
+	}
+	end, other := net.Pipe() // no TCP: nothing is told
+	defer end.Close()
+	defer other.Close()
+	f.conn.Store(&end)
+	if n := f.acked(); n != 7 {
+		t.Errorf("%d with one that does not tell", n)
+	}
+}
+
+// Each process's divergences count, of each of its services.
+func TestDivergencesAreToldApart(t *testing.T) {
+	d, p, q := make(divergences), &lab.Proc{}, &lab.Proc{}
+	of := func(log, hot uint64) []control.Service {
+		return []control.Service{{Name: "mortal"}, {Name: "log", Kept: &control.Kept{Divergences: log}}, {Name: "hot", Kept: &control.Kept{Divergences: hot}}}
+	}
+	for i, c := range []struct {
+		process  *lab.Proc
+		log, hot uint64
+		told     int
+	}{{p, 0, 0, 0}, {p, 2, 0, 1}, {p, 2, 1, 1}, {p, 2, 1, 0}, {q, 1, 1, 2}, {p, 3, 2, 2}, {q, 1, 1, 0}} {
+		if said := d.more(c.process, of(c.log, c.hot)); len(said) != c.told {
+			t.Errorf("step %d: %q", i, said)
+		}
 	}
 }
 

@@ -74,14 +74,14 @@ func (l *load) look(now time.Time) *finding {
 }
 
 // acked is what the client's kernel has had acknowledged: what it has taken to send is progress of the
-// client's, and no progress of the connection's.
+// client's, and no progress of the connection's. A kernel that does not tell has told it before.
 func (f *flight) acked() int64 {
 	if c := f.conn.Load(); c != nil {
 		if info := tcpInfo(*c); info != nil {
-			return int64(info.Bytes_acked)
+			f.confirmed = int64(info.Bytes_acked)
 		}
 	}
-	return 0
+	return f.confirmed
 }
 
 // patience is how many looks a connection may stand still. One of its ends may have a retransmission
