@@ -69,6 +69,7 @@ var facts = []fact{
 	{"docs/limits.md", "| 5 s; 8 MiB (", []string{"tun: guardPatience == 5*time.Second && guardBuffer == 8<<20"}},
 	{"docs/limits.md", "| 16 of 255 bytes; 1024 |", []string{"replication/wire: MaxFaults == 16 && MaxFaultText == 255 && MaxServices == 1024"}},
 	{"docs/limits.md", "| heartbeat, silence | 20 ms, 100 ms", []string{"appliance/config: DefaultHeartbeat == 20*time.Millisecond && DefaultFailureTimeout == 100*time.Millisecond"}},
+	{"docs/limits.md", "up to 330 ms, with a witness 500 ms", []string{"replication/roles/patience.go ~ min(5*failureTimeout, 2000*millis)", "replication/roles/patience.go ~ c.takeTime() - c.FailureTimeout/2 - 20*millis"}},
 	{"docs/limits.md", "| silence of whoever may hold connections | 10 s", []string{"appliance/config: DefaultStartEmptyAfter == 10*time.Second"}},
 	{"docs/limits.md", "| 0.5 s after the lease, 0.4 s after a confirmed heartbeat |", []string{"replication/roles/alone.go ~ return 10*c.Heartbeat + c.FailureTimeout + 200*millis", "replication/roles/alone.go ~ return c.FailureTimeout + c.DoubtTime()*3/5"}},
 	{"docs/limits.md", "| services; servers of one with `log` or `hot` | 1024; 32 |", []string{"appliance/config: maxServices == 1024 && maxServers == 32"}},
@@ -77,9 +78,52 @@ var facts = []fact{
 	{"docs/limits.md", "at a time | 16; 4 |", []string{"appliance/control: maxClients == 16", "appliance/metrics: maxScrapes == 4"}},
 	{"docs/limits.md", "| configuration file | 1 MiB |", []string{"appliance/config: maxFile == 1<<20"}},
 	{"docs/limits.md", "| head of a message (`protocol: http`) | 64 KiB |", []string{"appliance/adapter: MaxHead == 64<<10"}},
+
+	{"docs/protocol.md", "| names of pair, node and service, at most | 63 |", []string{"replication/wire: MaxName == 63 && MaxService == 63"}},
+	{"docs/protocol.md", "| text of a Reject, at most | 255 |", []string{"replication/wire: MaxRejectText == 255"}},
+	{"docs/protocol.md", "| connections that one Ack can refuse | 87381 |", []string{"replication/wire: MaxRefused == 87381"}},
+	{"docs/protocol.md", "| 16, 255; 1024; 16 |", []string{"replication/wire: MaxFaults == 16 && MaxFaultText == 255 && MaxServices == 1024 && MaxAspects == 16"}},
+
+	{"docs/takeover.md", "queue with their leg (32 packets at most)", []string{"stack: pendingMax == 32"}},
+	{"docs/takeover.md", "trip, plus 20 ms", []string{"appliance: shiftMargin == 20"}},
+	{"docs/takeover.md", "after 50, 100, then every 200 ms", []string{"stack/probe.go ~ probeDelays = [...]time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond,"}},
+	{"docs/takeover.md", "less than 150 ms ago", []string{"stack: quickOutage == 150*time.Millisecond"}},
+	{"docs/takeover.md", "256 KiB larger than", []string{"stack: windowSlack == 256<<10"}},
+
+	{"docs/standby.md", "24 connections every 2 ms while anything moves", []string{"replication: adoptBurst == 24 && adoptPause == 2*millisecond"}},
+	{"docs/standby.md", "while more than 64 KiB of batches wait", []string{"replication: adoptPending == 64<<10"}},
+
+	{"docs/failover.md", "every 64 KiB while replicas run", []string{"appliance/kept: markEvery == 64<<10"}},
+	{"docs/failover.md", "silence while another replica goes on for 100 ms", []string{"appliance/kept: silentMin == 100*time.Millisecond"}},
+	{"docs/failover.md", "up to 1 MiB beyond what the lost server had", []string{"appliance/kept: logAhead == 1<<20"}},
+	{"docs/failover.md", "first 512 and last 256 bytes", []string{"appliance/kept: headMax == 512 && tailMax == 256"}},
+	{"docs/failover.md", "Replicas that have not finished when the connection has are given 10 s", []string{"appliance/kept: lingerMax == 10*time.Second"}},
+
+	{"docs/tuning.md", "up to 330 ms, with a witness 500 ms, of the default's 100", []string{"replication/roles/patience.go ~ min(5*failureTimeout, 2000*millis)", "replication/roles/patience.go ~ c.takeTime() - c.FailureTimeout/2 - 20*millis"}},
+	{"docs/tuning.md", "10 heartbeats, `failure_timeout` and 200 ms after its lease", []string{"replication/roles/alone.go ~ return 10*c.Heartbeat + c.FailureTimeout + 200*millis"}},
+	{"docs/tuning.md", "64 512 connections at a time to one server", []string{"stack: PortsPerServer == 64512"}},
+	{"docs/tuning.md", "(`health.interval`, 5 s,", []string{"appliance/config: DefaultHealthInterval == 5*time.Second"}},
+	{"docs/tuning.md", "four times the longest delay of the last minute", []string{"replication/roles: patienceFactor == 4"}},
+	{"docs/tuning.md", "for ten seconds after a takeover for the longest time", []string{"replication/roles: HoldDown == 10000*millis"}},
+	{"docs/tuning.md", "if the whole is at most 2 KiB", []string{"stack: fragmentSize == 2<<10"}},
+	{"docs/tuning.md", "narrower than 552 bytes (IPv4)", []string{"stack: minMTU4 == 552"}},
+
+	{"docs/roles.md", "four times the longest delay of the last minute, and for ten seconds after a takeover", []string{"replication/roles: patienceFactor == 4 && HoldDown == 10000*millis"}},
+
+	{"SAFETY.md", "is not, for 10 s (`TestServerGivenUpBeforeTakeover`)", []string{"appliance/kept: inherited == 10*time.Second"}},
+	{"SAFETY.md", "are not answered for 3 s (`early-segment`", []string{"stack: earlyWait == 3*time.Second"}},
+	{"SAFETY.md", "within 131 s of its cookie", []string{"stack: 2*cookiePeriod == 131072*time.Millisecond"}},
+	{"SAFETY.md", "that cannot be reached for 39 s is given up", []string{"stack: (1+2+4+4*8)*synAckFirst == 39*time.Second"}},
+
+	{"ARCHITECTURE.md", "pending for 100 ms", []string{"replication/limits.go ~ def(&l.ShipAfter, 100*millisecond)"}},
+	{"ARCHITECTURE.md", "Rules at priority 7400", []string{"appliance: rulePriority == 7400 && routeTable == 7400"}},
+	{"ARCHITECTURE.md", "a superpacket of up to 64 KB", []string{"stack: gsoMax == 65535"}},
+	{"ARCHITECTURE.md", "protocol 76,", []string{"tun: routeProtocol == 76"}},
+	{"ARCHITECTURE.md", "four batches are in flight", []string{"replication/limits.go ~ def(&l.MaxOutstanding, 4)"}},
 }
 
-// TestFacts holds each figure that the pages have to the code.
+// TestFacts holds the figures that are listed here to the code: all rows of docs/limits.md, and some
+// of other pages.
 func TestFacts(t *testing.T) {
 	c := newConstants()
 	pages := documents(t)
