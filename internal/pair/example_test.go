@@ -13,7 +13,7 @@ import (
 // A pair in front of one server: both appliances in sync, then the active dies as by a loss of power, and
 // comes back as the standby of the other.
 func Example() {
-	if os.Geteuid() != 0 { // namespaces and TUN devices
+	if os.Geteuid() != 0 && os.Getenv("CI") == "" { // namespaces and TUN devices
 		fmt.Println("the other one is active")
 		return
 	}
