@@ -66,7 +66,7 @@ type Options struct {
 	// above twice of it, all data. Default 1 GiB.
 	Memory int64
 	// RACK switches RFC 8985 loss detection on. Off by default: netstack's
-	// retransmits without loss on a fast LAN (measured; see ARCHITECTURE.md).
+	// retransmits without loss on a fast LAN (measured; see docs/decisions/0011-rack-is-off.md).
 	RACK bool
 	// MinRTO is the least retransmission time-out; 0: netstack's, 200 ms.
 	MinRTO time.Duration

@@ -91,8 +91,9 @@ type Glance struct {
 	Silent bool              // the peer is to be taken for dead
 }
 
-// Tick does what is due at now, and says by Due when it is to be called again; millis is the reading of the clock that this appliance's
-// timestamps come from. What follows is done, too.
+// Tick does what is due at now, and says by Due when it is to be called again; millis is
+// the reading of the clock that this appliance's timestamps come from. What follows is
+// done, too.
 func (s *Shell) Tick(now replication.Nanos, millis uint32) Glance {
 	s.mu.Lock()
 	var g Glance

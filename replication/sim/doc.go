@@ -3,13 +3,13 @@
 // clients and servers with a toy TCP over a network that loses, repeats and
 // reorders; crashes, restarts, takeovers.
 //
-// It owns: that world, a gate and a relay as the simplest shell around the core
-// that obeys Ready, an arbiter, and an observer. The observer sees what leaves the
+// It owns: that world, a gate and a relay that do what the shell asks for, an arbiter
+// and an observer; replication/shell and replication/roles are driven as in the product. The observer sees what leaves the
 // appliances (ACKs, SYN-ACKs, bytes) and what the peers have, and checks the rule
 // and the invariants from there; only for the rule itself does it look into the
 // standby's store, as the witness of what is held.
 //
-// It must not know: real time, sockets, goroutines, how a real shell does its work.
+// It must not know: real time, sockets, goroutines.
 //
 // Everything that happens is an event at a virtual time, executed one after the
 // other; one generator decides everything. Equal seeds give equal traces, which the

@@ -9,7 +9,7 @@ import (
 	shellpkg "lockstep/replication/shell"
 )
 
-// node is an appliance: a core, and the simplest shell around it.
+// node is an appliance: a core, and the product's shell around it.
 type node struct {
 	*machine
 	muted   bool // oracle worlds: deposed, nothing leaves any more

@@ -130,7 +130,7 @@ func (w *world) startsEmpty(v *voted, epoch uint64) {
 		default:
 			w.pairSeen.LostProtected++
 			if n := w.faultsSince(old.settled); n < 2 {
-				w.failf("flow %d was protected and is lost after %d fault(v)", f.n, n)
+				w.failf("flow %d was protected and is lost after %d fault(s)", f.n, n)
 			}
 		}
 	}
