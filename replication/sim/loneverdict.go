@@ -137,11 +137,12 @@ func (w *world) startedOver(old *tenure) {
 	if old == nil || !old.node.alive || old.node.life != old.life || old.node.core.Role() != replication.RoleActive {
 		return
 	}
-	if w.now-old.begun <= 2*w.loop {
-		return // what it said of itself when the session was made was true then
-	}
 	if !slices.ContainsFunc(old.table.ordered, func(g *gwConn) bool { return !g.gone && g.f.said() && !g.f.over() }) {
 		return // it has just started, too
+	}
+	if w.now-old.begun <= 2*w.loop {
+		w.loneSeen.JustBegun++ // what it said of itself when the session was made was true then
+		return
 	}
 	w.loneSeen.StartedOverHolder++
 	since := w.now

@@ -23,6 +23,7 @@ type LoneSometimes struct {
 	TookOver, TookOverDead, WentOn, Newcomer int
 	FromLiving                               int
 	StartedEmpty, StartedOverHolder          int
+	JustBegun                                int // a holder passed over that held nothing when it told of itself
 	StepDown, GaveUp, Proved                 int
 	Claim, Unplugged, LANCut, LongFreeze     int
 	WokeMute, TwoSpoke, Astray, Lost         int
