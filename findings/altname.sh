@@ -45,7 +45,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/vishvananda/netlink@v1.3.1 github.com/safchain/ethtool@v0.7.0 >/dev/null 2>&1
+go get github.com/vishvananda/netlink@v1.3.1 github.com/safchain/ethtool@v0.7.0 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="v0 net true netlink true ethtool true
 front net false netlink true ethtool true

@@ -52,7 +52,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/insomniacslk/dhcp/dhcpv4@v0.0.0-20260901064844-234b97448fae >/dev/null 2>&1
+go get github.com/insomniacslk/dhcp/dhcpv4@v0.0.0-20260901064844-234b97448fae >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want='overload 0: host name "client7", server'"'"'s name ""
 overload 2: host name "", server'"'"'s name "\f\aclient7\xff"

@@ -38,7 +38,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/insomniacslk/dhcp/dhcpv6@v0.0.0-20260901064844-234b97448fae >/dev/null 2>&1
+go get github.com/insomniacslk/dhcp/dhcpv6@v0.0.0-20260901064844-234b97448fae >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="10m0s is said as 10m0s
 10m55s is said as 10m55s

@@ -39,7 +39,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/safchain/ethtool@v0.7.0 github.com/vishvananda/netlink@v1.3.1 >/dev/null 2>&1
+go get github.com/safchain/ethtool@v0.7.0 github.com/vishvananda/netlink@v1.3.1 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="change: <nil>; segmentation now: false"
 echo "$got"

@@ -7,7 +7,7 @@
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "needs root (apt-get)"; exit 2; }
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT; cd "$dir"
-(chmod 777 . && apt-get download -q dosfstools mtools && for d in *.deb; do dpkg -x "$d" root; done) >/dev/null 2>&1
+(chmod 777 . && apt-get download -q dosfstools mtools && for d in *.deb; do dpkg -x "$d" root || exit 1; done) >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 cat >main.go <<'GO'
 package main
 
@@ -45,7 +45,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/diskfs/go-diskfs@v1.9.4 >/dev/null 2>&1
+go get github.com/diskfs/go-diskfs@v1.9.4 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .
 root/sbin/fsck.fat -n fat.img 2>&1 | grep -E 'clusters|Too few' | sed 's/^ *//' || true
 root/usr/bin/mdir -i fat.img :: >/dev/null 2>&1 && echo "mtools opens it" || echo "mtools refuses it")

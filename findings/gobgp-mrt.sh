@@ -8,7 +8,7 @@
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "needs root (apt-get)"; exit 2; }
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT; cd "$dir"
-(chmod 777 . && apt-get download -q bgpdump=1.6.2-2 && dpkg -x bgpdump_*.deb root) >/dev/null 2>&1
+(chmod 777 . && apt-get download -q bgpdump=1.6.2-2 && dpkg -x bgpdump_*.deb root) >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 cat >main.go <<'GO'
 package main
 
@@ -80,7 +80,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/osrg/gobgp/v4@v4.8.0 >/dev/null 2>&1
+go get github.com/osrg/gobgp/v4@v4.8.0 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 go run . >library
 # The same with the lengths and the entry's head as the RFC has them: what bgpdump reads then shows that nothing else is wrong.
 python3 - <<'P'

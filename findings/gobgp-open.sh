@@ -68,7 +68,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/osrg/gobgp/v4@v4.8.0 >/dev/null 2>&1
+go get github.com/osrg/gobgp/v4@v4.8.0 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="31 families: sent 31, octet 248, read back 31
 32 families: sent 32, octet 0, read back 0

@@ -40,7 +40,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/osrg/gobgp/v4@v4.8.0 >/dev/null 2>&1
+go get github.com/osrg/gobgp/v4@v4.8.0 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="65000:100: target 65000:100 (00 02 fd e8 00 00 00 64), distinguisher 65000:100 (00 00 fd e8 00 00 00 64)
 100000:100: target 65535:100 (00 02 ff ff 00 00 00 64), distinguisher 65535:100 (00 00 ff ff 00 00 00 64)

@@ -72,7 +72,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/gopacket/gopacket/pcapgo@v1.7.7 >/dev/null 2>&1
+go get github.com/gopacket/gopacket/pcapgo@v1.7.7 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="if_tsresol 6: read 1700000000.500000000, right true
 if_tsresol 9: read 1700000000.500000000, right true

@@ -11,7 +11,7 @@ if [ "${1:-}" != inside ]; then
   dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
   (cd "$dir" && chmod 777 . && apt-get download -q simpleproxy=3.5-1+b2 redir=3.3-1 rinetd=0.73-1 sslh=1.20-1+deb12u1 socat=1.7.4.4-2 ncat=7.93+dfsg1-1 \
     systemd=252.39-1~deb12u2 libsystemd-shared=252.39-1~deb12u2 nginx=1.22.1-9+deb12u11 libnginx-mod-stream=1.22.1-9+deb12u11 haproxy=2.6.12-1+deb12u4 \
-    libpcre3 libconfig9 liblua5.3-0 libwrap0 && for d in *.deb; do dpkg -x "$d" root; done) >/dev/null 2>&1
+    libpcre3 libconfig9 liblua5.3-0 libwrap0 && for d in *.deb; do dpkg -x "$d" root || exit 1; done) >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
   cp "$0" "$dir/me.sh"; export dir
   got=$(unshare -n bash "$dir/me.sh" inside)
   echo "$got"
@@ -29,7 +29,7 @@ haproxy: 2 of 2 pieces, then the end"
   exit 0
 fi
 cd "$dir"; bin=$dir/root/usr/bin; sbin=$dir/root/usr/sbin
-export LD_LIBRARY_PATH=$dir/root/usr/lib/x86_64-linux-gnu:$dir/root/lib/x86_64-linux-gnu:$dir/root/lib/systemd:$dir/root/usr/lib/x86_64-linux-gnu/systemd
+export LD_LIBRARY_PATH=$(echo "$dir"/root/usr/lib/*-linux-gnu "$dir"/root/lib/*-linux-gnu "$dir"/root/lib/systemd "$dir"/root/usr/lib/*-linux-gnu/systemd | tr " " :)
 ip link set lo up
 cat >server.py <<'P'
 # Reads to the end, waits 2 s, and answers in two pieces, 1 s apart.
@@ -86,10 +86,10 @@ stream {
   server { listen 127.0.0.1:7009; proxy_pass 127.0.0.1:7000; proxy_half_close on; }
 }
 E
-started=()
+started=(); trap 'kill "${started[@]}" 2>/dev/null || true' EXIT
 start() { "$@" >>log 2>&1 & started+=($!); }
 start python3 server.py
-until (exec 4<>/dev/tcp/127.0.0.1/7000) 2>/dev/null; do sleep 0.1; done
+timeout 30 bash -c 'until (exec 4<>/dev/tcp/127.0.0.1/7000) 2>/dev/null; do sleep 0.1; done'
 start "$bin/simpleproxy" -L 7001 -R 127.0.0.1:7000
 start "$bin/redir" -n 127.0.0.1:7002 127.0.0.1:7000
 start "$sbin/rinetd" -f -c "$dir/rinetd.conf"
@@ -104,5 +104,4 @@ for name in simpleproxy redir rinetd sslh socat ncat systemd-socket-proxyd nginx
   n=$((n + 1)); python3 client.py $((7000 + n)) "$name" >"answer$n" 2>&1 & clients+=($!)
 done
 wait "${clients[@]}"
-kill "${started[@]}" 2>/dev/null || true
 cat answer{1,2,3,4,5,6,7,8,9,10}

@@ -7,7 +7,7 @@
 #       there are none anywhere, is left out. The same range of a whole segment (EXT-X-BYTERANGE) gets its right offset.
 set -euo pipefail
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT; cd "$dir"
-npm install --ignore-scripts --no-audit --no-fund hls-parser@0.16.1 >/dev/null 2>&1
+npm install --ignore-scripts --no-audit --no-fund hls-parser@0.16.1 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 cat >main.js <<'JS'
 const HLS = require('hls-parser');
 const head = '#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:4\n';

@@ -7,7 +7,7 @@
 #       An empty value at the end is left out. Titles with an apostrophe are right.
 set -euo pipefail
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT; cd "$dir"
-npm install --ignore-scripts --no-audit --no-fund icecast-parser@4.0.2 >/dev/null 2>&1
+npm install --ignore-scripts --no-audit --no-fund icecast-parser@4.0.2 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 cat >main.js <<'JS'
 const {StreamReader} = require('icecast-parser/dist/StreamReader.js');
 for (const text of ["StreamTitle='A - B';StreamUrl='http://example.com/';", "StreamTitle='Rock 'n' Roll';", "StreamTitle='A - B';StreamUrl='';",

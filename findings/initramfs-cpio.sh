@@ -9,7 +9,7 @@
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "needs root (apt-get)"; exit 2; }
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT; cd "$dir"
-(chmod 777 . && apt-get download -q cpio=2.13+dfsg-7.1 && dpkg -x cpio_*.deb root) >/dev/null 2>&1
+(chmod 777 . && apt-get download -q cpio=2.13+dfsg-7.1 && dpkg -x cpio_*.deb root) >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 mkdir early rest
 echo microcode >early/microcode; echo hello >rest/init; ln rest/init rest/link
 (cd early && echo microcode | ../root/bin/cpio -o -H newc --quiet) >image
@@ -70,7 +70,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/u-root/u-root/pkg/cpio@v0.16.0 github.com/cavaliergopher/cpio@v1.0.1 >/dev/null 2>&1
+go get github.com/u-root/u-root/pkg/cpio@v0.16.0 github.com/cavaliergopher/cpio@v1.0.1 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want='u-root, image: error <nil>, microcode of 10 bytes
 cavaliergopher, image, microcode of 10 bytes

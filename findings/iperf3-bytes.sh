@@ -8,7 +8,7 @@ set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "needs root (a network namespace of its own)"; exit 2; }
 if [ "${1:-}" != inside ]; then
   dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
-  (cd "$dir" && chmod 777 . && apt-get download -q iperf3=3.12-1+deb12u1 libiperf0=3.12-1+deb12u1 libsctp1 && for d in *.deb; do dpkg -x "$d" root; done) >/dev/null 2>&1
+  (cd "$dir" && chmod 777 . && apt-get download -q iperf3=3.12-1+deb12u1 libiperf0=3.12-1+deb12u1 libsctp1 && for d in *.deb; do dpkg -x "$d" root || exit 1; done) >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
   cp "$0" "$dir/me.sh"; export dir
   got=$(unshare -n bash "$dir/me.sh" inside)
   want="-n 1: 131072
@@ -24,6 +24,7 @@ fi
 cd "$dir"; export LD_LIBRARY_PATH=$(echo root/usr/lib/*-linux-gnu)
 ip link set lo up
 root/usr/bin/iperf3 -s -p 5301 -B 127.0.0.1 >server 2>&1 & server=$!
+trap 'kill $server 2>/dev/null || true' EXIT
 for question in "-n 1" "-n 1000000" "-n 1000000 -P 3" "-n 1000000 -l 1000" "-t 2 -b 64K" "-t 2 -b 64K -l 1000"; do
   for _ in {1..50}; do # until the server listens and has done with the test before
     root/usr/bin/iperf3 -c 127.0.0.1 -p 5301 $question -J >answer || true
@@ -32,4 +33,3 @@ for question in "-n 1" "-n 1000000" "-n 1000000 -P 3" "-n 1000000 -l 1000" "-t 2
   done
   python3 -c 'import json, sys; print(sys.argv[1] + ":", json.load(open("answer"))["end"]["sum_sent"]["bytes"])' "$question"
 done
-kill $server

@@ -6,7 +6,7 @@
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "needs root (a network namespace of its own)"; exit 2; }
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT; cd "$dir"
-(chmod 777 . && apt-get download -q iperf3=3.12-1+deb12u1 libiperf0=3.12-1+deb12u1 libsctp1 && for d in *.deb; do dpkg -x "$d" root; done) >/dev/null 2>&1
+(chmod 777 . && apt-get download -q iperf3=3.12-1+deb12u1 libiperf0=3.12-1+deb12u1 libsctp1 && for d in *.deb; do dpkg -x "$d" root || exit 1; done) >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 export LD_LIBRARY_PATH=$(echo root/usr/lib/*-linux-gnu)
 got=$(unshare -n bash -c '
   ip link set lo up

@@ -44,7 +44,7 @@ func lines(s, tag string) (out string) {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/grafov/m3u8@v0.12.1 >/dev/null 2>&1
+go get github.com/grafov/m3u8@v0.12.1 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want='ranges, was: BYTERANGE:1000@0 a.ts BYTERANGE:1000 a.ts
 ranges, is:  BYTERANGE:1000@0 a.ts BYTERANGE:1000@0 a.ts

@@ -6,8 +6,8 @@
 #       the one before. The server answers all of them rightly. Only closing and connecting again by hand ends it.
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "needs root (apt-get)"; exit 2; }
-dir=$(mktemp -d); trap 'kill $server 2>/dev/null; rm -rf "$dir"' EXIT; cd "$dir"; server=
-(chmod 777 . && apt-get download -q libmodbus5=3.1.6-2.1+deb12u1 libmodbus-dev=3.1.6-2.1+deb12u1 && for d in *.deb; do dpkg -x "$d" root; done) >/dev/null 2>&1
+dir=$(mktemp -d); trap 'kill $server 2>/dev/null || true; rm -rf "$dir"' EXIT; cd "$dir"; server=
+(chmod 777 . && apt-get download -q libmodbus5=3.1.6-2.1+deb12u1 libmodbus-dev=3.1.6-2.1+deb12u1 && for d in *.deb; do dpkg -x "$d" root || exit 1; done) >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 cat >server.py <<'P'
 # Answers "read holding register N" with N; the second answer of a connection comes 1.5 s late.
 import socket, struct, threading, time

@@ -40,7 +40,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/mdlayher/ndp@v1.1.0 >/dev/null 2>&1
+go get github.com/mdlayher/ndp@v1.1.0 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="30m0s: router 30m0s, prefix 30m0s, reachable 1ms
 18h12m15s: router 18h12m15s, prefix 18h12m15s, reachable 1ms

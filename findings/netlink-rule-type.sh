@@ -54,7 +54,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/vishvananda/netlink@v1.3.1 >/dev/null 2>&1
+go get github.com/vishvananda/netlink@v1.3.1 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="added: blackhole true, lookup false
 listed: type 0, table 0

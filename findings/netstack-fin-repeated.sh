@@ -122,7 +122,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get gvisor.dev/gvisor/pkg/tcpip/transport/tcp@v0.0.0-20260905035102-160fafc42237 gvisor.dev/gvisor/pkg/tcpip/link/channel@v0.0.0-20260905035102-160fafc42237 >/dev/null 2>&1
+go get gvisor.dev/gvisor/pkg/tcpip/transport/tcp@v0.0.0-20260905035102-160fafc42237 gvisor.dev/gvisor/pkg/tcpip/link/channel@v0.0.0-20260905035102-160fafc42237 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="bytes 1 to 5: acknowledged up to 6
 the same with a FIN: acknowledged up to 6

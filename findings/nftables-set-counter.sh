@@ -48,7 +48,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/google/nftables@v0.3.0 >/dev/null 2>&1
+go get github.com/google/nftables@v0.3.0 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="counter: made true false false, read false false false
 timeout: made false true false, read false true false

@@ -50,7 +50,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/gopcua/opcua/ua@v0.8.0 >/dev/null 2>&1
+go get github.com/gopcua/opcua/ua@v0.8.0 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="1601-01-01 is sent as 2185-07-21
 1677-01-01 is sent as 2261-07-22

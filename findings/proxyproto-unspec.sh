@@ -47,7 +47,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/pires/go-proxyproto@v0.15.0 >/dev/null 2>&1
+go get github.com/pires/go-proxyproto@v0.15.0 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="version 1, PROXY, unspecified: written in 15 bytes, read as local true, source <nil>
 version 2, PROXY, unspecified: written in 16 bytes, reading fails: proxyproto: unsupported address family and protocol

@@ -7,7 +7,7 @@
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "needs root (apt-get)"; exit 2; }
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT; cd "$dir"
-(chmod 777 . && apt-get download -q python3-pymodbus=3.0.0-7 python3-serial-asyncio python3-serial python3-six && for d in *.deb; do dpkg -x "$d" root; done) >/dev/null 2>&1
+(chmod 777 . && apt-get download -q python3-pymodbus=3.0.0-7 python3-serial-asyncio python3-serial python3-six && for d in *.deb; do dpkg -x "$d" root || exit 1; done) >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 cat >main.py <<'P'
 import logging, socket, sys
 sys.path.insert(0, "root/usr/lib/python3/dist-packages")

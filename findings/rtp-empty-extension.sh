@@ -42,7 +42,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/pion/rtp@v1.10.6 >/dev/null 2>&1
+go get github.com/pion/rtp@v1.10.6 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want="bede, 1 octets: wrote 10 07 20 09, read 2 of 2
 bede, 0 octets: wrote ff 20 09 00, read 0 of 2

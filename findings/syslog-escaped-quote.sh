@@ -7,7 +7,7 @@
 #       part of the message, less its first bracket; glossy leaves it out, and only go-syslog gives it.
 set -euo pipefail
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT; cd "$dir"
-npm install --ignore-scripts --no-audit --no-fund nsyslog-parser@0.10.1 glossy@0.1.7 >/dev/null 2>&1
+npm install --ignore-scripts --no-audit --no-fund nsyslog-parser@0.10.1 glossy@0.1.7 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 cat >lines <<'L'
 <34>1 2003-10-11T22:14:15.003Z host app 12 ID1 [a@1 x="y"] hello
 <34>1 2003-10-11T22:14:15.003Z host app 12 ID1 [a@1 x="say \"y\""] hello
@@ -48,7 +48,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/leodido/go-syslog/v4/rfc5424@v4.6.0 >/dev/null 2>&1
+go get github.com/leodido/go-syslog/v4/rfc5424@v4.6.0 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(node main.js && go run .)
 want='nsyslog-parser [{"$id":"a@1","x":"y"}] "hello"
 glossy {"a@1":{"x":"y"}} "hello"

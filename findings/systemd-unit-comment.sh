@@ -33,7 +33,7 @@ func main() {
 }
 GO
 go mod init finding >/dev/null 2>&1
-go get github.com/coreos/go-systemd/v22/unit@v22.7.0 >/dev/null 2>&1
+go get github.com/coreos/go-systemd/v22/unit@v22.7.0 >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 got=$(go run .)
 want='"[Service]\nExecStart=/bin/a \\\n  --listen=1\nRestart=no\n": <ExecStart> is "/bin/a \\\n  --listen=1" <Restart> is "no" error: <nil>
 "[Service]\nExecStart=/bin/a \\\n# where\n  --listen=1\nRestart=no\n": <ExecStart> is "/bin/a \\\n# where" <--listen> is "1" <Restart> is "no" error: <nil>

@@ -8,7 +8,7 @@
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "needs root (apt-get)"; exit 2; }
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT; cd "$dir"
-(chmod 777 . && apt-get download -q tcptrace=6.6.7-6+b1 tcpflow=1.6.1-2+b1 libhttp-parser2.9 libpcap0.8 && for d in *.deb; do dpkg -x "$d" root; done) >/dev/null 2>&1
+(chmod 777 . && apt-get download -q tcptrace=6.6.7-6+b1 tcpflow=1.6.1-2+b1 libhttp-parser2.9 libpcap0.8 && for d in *.deb; do dpkg -x "$d" root || exit 1; done) >/dev/null 2>&1 || { echo "could not be installed: is the version still to be had?"; exit 2; }
 export LD_LIBRARY_PATH=$(echo root/usr/lib/*-linux-gnu | sed "s|^|$dir/|")
 cat >make.py <<'P'
 import struct
