@@ -10,8 +10,10 @@
 // # The invariants, checked on every packet
 //
 // At the moment of emission, against the standby's store (monitor.go): no SYN-ACK
-// and no request byte to a server without a record there, no ACK above what it
-// holds or knows to be delivered. On arrival at a peer (arrive.go): ACK numbers
+// and no request byte to a server without a record there (but a request told again
+// to another server of a connection that outlives them: the connection's record
+// suffices), no byte of such a server's to the client before the record of its leg
+// is there, no ACK above what it holds or knows to be delivered. On arrival at a peer (arrive.go): ACK numbers
 // and TSvals never go back, no ACK covers what was not sent, the right edge of
 // the window never shrinks, bytes once received never change, no RST that the
 // script does not expect, checksums and virtio-net headers are right, options

@@ -63,6 +63,9 @@ func (j *Journal) Congested() bool { return j.active.Congested() }
 
 // Released implements relay.Journal.
 func (j *Journal) Released(id replication.ConnID, r replication.Released) {
+	j.mu.Lock()
+	j.past.released[id] = max(j.past.released[id], r.End)
+	j.mu.Unlock()
 	j.note("released", j.active.Released(j.now(), id, r))
 }
 

@@ -22,15 +22,33 @@ type legInfo struct {
 	sender   replication.Stream // of the stream that the leg's peer sends
 	iss, irs uint32
 	start    uint64 // of that stream, where the leg begins
+	// later: another server's leg of a connection that outlives them. Until it is seen no
+	// byte of the response beyond released may go to the client.
+	later    bool
+	released uint64
 	// What the standby held at last, once it had the record.
-	held uint64
-	seen bool
+	held  uint64
+	there bool // it has the connection's record
+	seen  bool // in which this is the leg
 	// free: nobody keeps the connection, its ACKs are not held.
 	free bool
 	// told is what was acknowledged before the connection was adopted, if it was.
 	told    uint64
 	adopted bool
 	logged  bool
+}
+
+// past is what the monitor has seen of each connection.
+type past struct {
+	serving  map[replication.ConnID]*legInfo              // the newest server leg that was told
+	stored   map[replication.ConnID]replication.LegRecord // the server leg of the standby's record
+	released map[replication.ConnID]uint64                // of the response, as was told
+	shipped  map[replication.ConnID][]shipped             // all bytes that ever went to the standby
+}
+
+func newPast() past {
+	return past{make(map[replication.ConnID]*legInfo), make(map[replication.ConnID]replication.LegRecord),
+		make(map[replication.ConnID]uint64), make(map[replication.ConnID][]shipped)}
 }
 
 // shipped is one piece of a stream on its way to the standby.
@@ -60,8 +78,8 @@ type Journal struct {
 	cut       bool              // the link is gone
 	legs      map[flowKey]*legInfo
 	ended     map[replication.ConnID]replication.CloseKind // or no longer protected
-	shipped   map[replication.ConnID][]shipped             // all bytes that ever went to the standby
 	keepBytes bool
+	past      past
 
 	toStandby, toActive queue
 
@@ -80,8 +98,8 @@ func newJournal(active, standby *replication.Core, violate func(string, ...any),
 	j := &Journal{
 		violate: violate, keepBytes: keepBytes,
 		legs: make(map[flowKey]*legInfo), ended: make(map[replication.ConnID]replication.CloseKind),
-		shipped: make(map[replication.ConnID][]shipped),
-		kick:    make(chan struct{}, 1), done: make(chan struct{}),
+		past: newPast(),
+		kick: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	j.active = shell.New(active, effects{j}, host{j})
 	j.toStandby.arrives, j.toActive.arrives = j.nudge, j.nudge
@@ -98,6 +116,7 @@ func (j *Journal) begin(standby *replication.Core) error {
 	s := shell.New(standby, none{}, none{})
 	j.mu.Lock()
 	j.standby, j.next = s, standby
+	clear(j.past.stored)
 	j.mu.Unlock()
 	return errors.Join(j.active.Begin(j.now(), wire.Version, &j.toStandby), s.Begin(j.now(), wire.Version, &j.toActive))
 }
@@ -177,15 +196,27 @@ func (j *Journal) deliver() {
 	}
 	j.standby.Look(func(c *replication.Core) {
 		for _, leg := range j.legs {
-			if _, held, ok := c.Stored(leg.id, leg.sender); ok {
-				leg.held, leg.seen = held, true
-				if leg.told > held && c.Stats().CanTakeOver {
-					j.violate("invariant 5: in sync with %d of the %v stream, %d were acknowledged before it was adopted", held, leg.sender, leg.told)
-				}
-			}
+			j.look(c, leg)
+		}
+		for _, leg := range j.past.serving { // its address may have been dialled again
+			j.look(c, leg)
 		}
 		j.check("standby", c)
 	})
+}
+
+// look notes what the standby holds of a leg. mu is held.
+func (j *Journal) look(c *replication.Core, leg *legInfo) {
+	_, held, ok := c.Stored(leg.id, leg.sender)
+	if !ok {
+		return
+	}
+	leg.held, leg.there = held, true
+	at := j.past.stored[leg.id]
+	leg.seen = leg.seen || leg.sender == replication.Request || at.ISS == leg.iss && at.IRS == leg.irs
+	if leg.told > held && c.Stats().CanTakeOver {
+		j.violate("invariant 5: in sync with %d of the %v stream, %d were acknowledged before it was adopted", held, leg.sender, leg.told)
+	}
 }
 
 // confirm gives the active the standby's answers. link is held.
@@ -237,10 +268,14 @@ func (j *Journal) record(frame []byte) {
 		if err != nil || !more {
 			return
 		}
+		switch e.Kind {
+		case wire.EntryOpen, wire.EntryAdopt, wire.EntryLeg:
+			j.past.stored[e.ID] = e.Record.Server
+		}
 		if e.Kind != wire.EntryData {
 			continue
 		}
-		j.shipped[e.ID] = append(j.shipped[e.ID], shipped{e.Stream, e.Off, append([]byte(nil), e.Data...)})
+		j.past.shipped[e.ID] = append(j.past.shipped[e.ID], shipped{e.Stream, e.Off, append([]byte(nil), e.Data...)})
 	}
 }
 
@@ -282,32 +317,34 @@ func (j *Journal) legsOf(r *replication.Record, free bool, pos *[2]replication.S
 			leg.adopted, leg.told = true, pos[s].Acked
 		}
 		j.legs[keys[s]] = leg
+		if s == 1 {
+			j.past.serving[r.ID] = leg
+		}
 	}
 }
 
-// serves reports whether a connection of that client has a record, and outlives its
-// servers. mu is held.
+// serves reports whether the standby holds the record of a connection of that client that
+// outlives its servers, or nobody keeps it. mu is held.
 func (j *Journal) serves(client netip.AddrPort) bool {
 	for k, leg := range j.legs {
-		if leg.logged && leg.sender == replication.Request && k.remote == client {
+		if leg.logged && (leg.seen || leg.free || leg.adopted) && leg.sender == replication.Request && k.remote == client {
 			return true
 		}
 	}
 	return false
 }
 
-// laterLeg notes another server's leg of a connection. Its record is on its way, but the
-// connection's is there. mu is held.
+// laterLeg notes another server's leg of a connection, whose record is on its way. What
+// holds of the stream holds of any leg. mu is held.
 func (j *Journal) laterLeg(id replication.ConnID, l *replication.LegRecord, start uint64) {
-	leg := &legInfo{id: id, sender: replication.Response, iss: l.ISS, irs: l.IRS, start: start, logged: true}
-	for _, x := range j.legs {
-		if x.id == id && x.sender == replication.Response {
-			leg.held, leg.seen, leg.free, leg.told, leg.adopted = x.held, x.seen, x.free, x.told, x.adopted
-		}
+	if !j.keepBytes {
+		return
 	}
-	if j.keepBytes {
-		j.legs[flowKey{l.Local, l.Remote}] = leg
+	leg := &legInfo{id: id, sender: replication.Response, iss: l.ISS, irs: l.IRS, start: start, logged: true, later: true, released: j.past.released[id]}
+	if x := j.past.serving[id]; x != nil {
+		leg.held, leg.there, leg.free, leg.told, leg.adopted = x.held, x.there, x.free, x.told, x.adopted
 	}
+	j.legs[flowKey{l.Local, l.Remote}], j.past.serving[id] = leg, leg
 }
 
 // Adopt implements relay.Journal. Its legs are noted before the standby can hold it.
@@ -316,7 +353,11 @@ func (j *Journal) Adopt(_ *relay.Conn, r replication.Record, pos [2]replication.
 	keys := legKeys(&r)
 	before := [2]*legInfo{j.legs[keys[0]], j.legs[keys[1]]}
 	kind, ended := j.ended[r.ID]
+	serving := j.past.serving[r.ID]
 	j.legsOf(&r, false, &pos)
+	if l != nil && len(l.Segments) > 0 {
+		j.past.released[r.ID] = l.Segments[len(l.Segments)-1].End
+	}
 	delete(j.ended, r.ID)
 	j.mu.Unlock()
 	err := j.active.Adopt(j.now(), &r, pos, l)
@@ -326,6 +367,9 @@ func (j *Journal) Adopt(_ *relay.Conn, r replication.Record, pos [2]replication.
 			if leg != nil {
 				j.legs[keys[i]] = leg
 			}
+		}
+		if delete(j.past.serving, r.ID); serving != nil {
+			j.past.serving[r.ID] = serving
 		}
 		if ended {
 			j.ended[r.ID] = kind

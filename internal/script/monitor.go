@@ -87,17 +87,37 @@ func (m *monitored) inspect(hdr, pkt []byte) {
 	if kind, gone := j.ended[leg.id]; gone && kind != replication.Finished {
 		return
 	}
+	if leg.sender == replication.Request {
+		j.fromLaterLeg(leg, &s)
+	}
 	off := uint32(leg.start) + s.Ack - leg.irs - 1
+	held := leg.seen || leg.later && leg.there // of a later leg the connection's record suffices
 	switch {
 	case leg.adopted && off <= uint32(leg.told):
 		// Said before it was adopted: once in sync the standby holds it (see deliver).
-	case !leg.seen && s.Flags&SYN != 0:
+	case !held && s.Flags&SYN != 0:
 		m.rig.violate("invariant 1: SYN-ACK before the standby holds the record: %s", &s)
-	case !leg.seen && off != 0:
+	case !held && off != 0:
 		m.rig.violate("invariant 2: ACK of %d before the standby holds the record: %s", off, &s)
-	case !leg.seen && len(s.Payload) > 0 && leg.sender == replication.Response:
+	case !held && len(s.Payload) > 0 && leg.sender == replication.Response:
 		m.rig.violate("invariant 3: request bytes before the standby holds the record: %s", &s)
-	case leg.seen && off > uint32(leg.held):
+	case held && off > uint32(leg.held):
 		m.rig.violate("invariant 2: ACK of offset %d of the %v stream, the standby holds %d: %s", off, leg.sender, leg.held, &s)
+	}
+}
+
+// fromLaterLeg checks that nothing goes to the client that another server has said before
+// the standby holds the record of its leg. mu is held.
+func (j *Journal) fromLaterLeg(client *legInfo, s *Segment) {
+	from := j.past.serving[client.id]
+	if from == nil || !from.later || from.seen || from.free {
+		return
+	}
+	end := s.Seq - client.iss - 1 + uint32(len(s.Payload))
+	if s.Flags&FIN != 0 {
+		end++
+	}
+	if int32(end-uint32(from.released)) > 0 && len(s.Payload)+int(s.Flags&FIN) > 0 {
+		j.violate("invariant 3: the response up to %d, of another server whose leg the standby does not hold; %d were released before: %s", end, from.released, s)
 	}
 }

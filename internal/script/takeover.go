@@ -148,7 +148,7 @@ func (r *Rig) checkShipped() {
 		if !ok || leg.irs != c.Client.isn {
 			continue
 		}
-		for _, k := range j.shipped[leg.id] {
+		for _, k := range j.past.shipped[leg.id] {
 			far := c.Server
 			if k.stream == replication.Response {
 				far = c.Client
