@@ -1,7 +1,11 @@
 package appliance
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"os"
+	"slices"
 
 	"lockstep/appliance/config"
 	"lockstep/tun"
@@ -18,10 +22,9 @@ func (n *Node) startGuard(undo *closers) error {
 	if n.peerName() != "" {
 		cfg.Member = n.cfg.Self()
 	}
-	needed := false
+	needed := hopLimited(n.cfg) >= 0
 	seen := map[netip.AddrPort]bool{}
 	for _, s := range n.cfg.Services {
-		needed = needed || s.TTL > 0 || s.MinTTL > 0
 		for _, a := range s.Servers {
 			if !seen[a] {
 				seen[a] = true
@@ -44,6 +47,30 @@ func (n *Node) startGuard(undo *closers) error {
 	}
 	undo.add("packet filter", g.Close)
 	return nil
+}
+
+// hopLimited is the first service that the packet filter must be there for; -1: none.
+func hopLimited(c *config.Config) int {
+	return slices.IndexFunc(c.Services, func(s config.Service) bool { return s.TTL > 0 || s.MinTTL > 0 })
+}
+
+// CheckFilter says in advance what startGuard would find on this machine: what is in the
+// packet filter's way, if anything is.
+func CheckFilter(c *config.Config) []config.Warning { return filterWarnings(c, tun.AskFilter()) }
+
+func filterWarnings(c *config.Config, err error) []config.Warning {
+	const hint = "`modprobe nf_tables`, or a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET"
+	i := hopLimited(c)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrPermission):
+		return []config.Warning{{Msg: "whether the kernel has a packet filter (nf_tables) is not known", Hint: "check as the user that runs the appliance, who needs CAP_NET_ADMIN"}}
+	case i >= 0:
+		return []config.Warning{{Path: fmt.Sprintf("services[%d].ttl", i), Hint: hint, Msg: fmt.Sprintf("ttl and min_ttl need the kernel's packet filter, `run` will not start: %v", err)}}
+	}
+	return []config.Warning{{Path: "networks.ingress", Hint: hint,
+		Msg: fmt.Sprintf("packets will not be refused by where they come from, and those with a TTL of 1 will not arrive: %v", err)}}
 }
 
 func hopLimits(s *config.Service) (list []tun.HopLimit) {

@@ -104,23 +104,40 @@ func installGuard(cfg GuardConfig, opts ...nftables.ConnOption) (*Guard, error) 
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
-	var err error
-	if g.conn, err = nftables.New(append([]nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(g.prepare)}, opts...)...); err != nil {
-		return nil, fmt.Errorf("open packet filter: %w", err)
+	if err := g.open(opts); err != nil {
+		return nil, err
 	}
-	// A kernel without nf_tables has one answer to all that is put at once, and put
-	// waits for one to each. So it is asked first what has one answer in any case.
-	g.await()
-	if _, err = g.conn.ListTablesOfFamily(nftables.TableFamilyINet); err != nil {
-		err = fmt.Errorf("ask the kernel's packet filter (has it nf_tables?): %w", err)
-	} else if err = g.put(); err != nil {
-		err = fmt.Errorf("install packet filter (nf_tables): %w", err)
-	}
-	if err != nil {
-		return nil, errors.Join(err, g.conn.CloseLasting())
+	if err := g.put(); err != nil {
+		return nil, errors.Join(fmt.Errorf("install packet filter (nf_tables): %w", err), g.conn.CloseLasting())
 	}
 	g.wg.Go(g.watch)
 	return g, nil
+}
+
+// open opens the packet filter's socket, and asks whether there is one behind it. A kernel
+// without nf_tables has one answer to all that is put at once, and put waits for one to
+// each. So it is asked first what has one answer in any case.
+func (g *Guard) open(opts []nftables.ConnOption) (err error) {
+	if g.conn, err = nftables.New(append([]nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(g.prepare)}, opts...)...); err != nil {
+		return fmt.Errorf("open packet filter: %w", err)
+	}
+	g.await()
+	if _, err = g.conn.ListTablesOfFamily(nftables.TableFamilyINet); err != nil {
+		return errors.Join(fmt.Errorf("ask the kernel's packet filter (has it nf_tables?): %w", err), g.conn.CloseLasting())
+	}
+	return nil
+}
+
+// AskFilter says why InstallGuard would fail here, before anything is put; it changes
+// nothing. Who may not ask (it takes CAP_NET_ADMIN) gets unix.EPERM.
+func AskFilter() error { return askFilter() }
+
+func askFilter(opts ...nftables.ConnOption) error {
+	g := new(Guard)
+	if err := g.open(opts); err != nil {
+		return err
+	}
+	return g.conn.CloseLasting()
 }
 
 // prepare is for a new socket. With smaller buffers than it asks for, few rules do.

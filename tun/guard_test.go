@@ -265,7 +265,7 @@ func TestGuardComesBack(t *testing.T) {
 // waits for a second one.
 func TestNoPacketFilter(t *testing.T) {
 	asked := false
-	_, err := installGuard(guardConfig(), nftables.WithTestDial(func(req []nlmsg.Message) ([]nlmsg.Message, error) {
+	without := nftables.WithTestDial(func(req []nlmsg.Message) ([]nlmsg.Message, error) {
 		if len(req) == 0 {
 			t.Error("waits for an answer that never comes")
 			return nil, io.EOF
@@ -277,9 +277,24 @@ func TestNoPacketFilter(t *testing.T) {
 		answer, err := nltest.Error(int(unix.EOPNOTSUPP), req)
 		answer[0].Header.Flags = 0 // those of a request mean something else here
 		return answer, err
-	}))
-	if !errors.Is(err, unix.EOPNOTSUPP) {
+	})
+	if _, err := installGuard(guardConfig(), without); !errors.Is(err, unix.EOPNOTSUPP) {
 		t.Errorf("error %v", err)
+	}
+	asked = false
+	if err := askFilter(without); !errors.Is(err, unix.EOPNOTSUPP) || !asked {
+		t.Errorf("asked in advance: %v", err)
+	}
+}
+
+// Whether there is a packet filter is told in advance, and nothing is left of the question.
+func TestAskFilter(t *testing.T) {
+	s := newSite(t)
+	for range 2 {
+		s.gw.run(AskFilter)
+	}
+	if all := in(s.gw, func() ([]*nftables.Table, error) { return new(nftables.Conn).ListTables() }); len(all) > 0 {
+		t.Errorf("%d tables are there", len(all))
 	}
 }
 

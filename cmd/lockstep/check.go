@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lockstep/appliance"
 	"lockstep/appliance/config"
 	"lockstep/replication/identity"
 	"lockstep/stack"
@@ -167,7 +168,7 @@ func warn(out io.Writer, c *config.Config) {
 			}
 		}
 	}
-	printWarnings(out, warnings)
+	printWarnings(out, append(warnings, appliance.CheckFilter(c)...))
 }
 
 func printWarnings(out io.Writer, warnings []config.Warning) {
