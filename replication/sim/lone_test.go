@@ -29,8 +29,9 @@ func TestLoneSeeds(t *testing.T) {
 	if pair.HandOver == 0 || pair.Stale == 0 || pair.Superseded == 0 {
 		t.Errorf("not all that this test is for has happened: %+v", pair)
 	}
-	if lone.JustBegun*100 > lone.StartedEmpty {
-		t.Errorf("%d of %d starts have passed over a holder whose session had just begun: what excuses them is no exception any more", lone.JustBegun, lone.StartedEmpty)
+	if lone.JustBegun >= lone.StartedOverHolder {
+		t.Errorf("%d times a holder was passed over as it had just begun, %d times after its silence: what excuses them is no exception any more",
+			lone.JustBegun, lone.StartedOverHolder)
 	}
 	v := reflect.ValueOf(lone)
 	for i := range v.NumField() {
