@@ -126,7 +126,7 @@ var libraries = map[string]string{
 	// Of gvisor the storm takes the packet formats only, to look into captures.
 	"gvisor.dev/gvisor": "stack internal/storm",
 	// System calls, where a folder touches the kernel.
-	"golang.org/x/sys/unix": "appliance appliance/config appliance/control appliance/statefile images/machine internal/bench " +
+	"golang.org/x/sys/unix": "appliance appliance/config appliance/control appliance/health appliance/statefile images/machine internal/bench " +
 		"internal/confine internal/lab internal/lab/traffic internal/realservers internal/storm replication/transport tun",
 }
 

@@ -10,9 +10,9 @@ import (
 	"lockstep/replication"
 )
 
-// A canary is held to the servers of a service of protection log or hot while the
+// Canaries are held to the servers of a service of protection log or hot while the
 // service has connections, and for a moment longer. A server of one connection at a time
-// would serve the canary and nobody else. health.canary: false switches it off; who does
+// would serve a canary and nobody else. health.canary: false switches it off; who does
 // not know that is found out here.
 
 const (
@@ -72,7 +72,15 @@ func (s *starved) tried(g kept.Gauge) {
 
 // holdCanaries holds canaries to the servers of a service while they are of use.
 func (n *Node) holdCanaries(undo *closers, w *servers, c *config.Service, s *relay.Service) {
-	w.canary = health.NewCanary(c.Servers, n.dialServer, c.Health.Interval)
+	w.canary = health.NewCanary(c.Servers, n.dialServer, c.Health.Interval, max(c.Health.Timeout, time.Second))
+	s.Line = w.canary.Line
+	s.Ready = func(server int, wake func()) bool {
+		if w.canary.Ready(server, wake) {
+			return true
+		}
+		nudge(w.used)
+		return false
+	}
 	quit, joined := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(joined)
@@ -119,6 +127,7 @@ func (n *Node) watchCanaries(w *servers, c *config.Service, s *relay.Service, qu
 		case <-time.After(letGoFor):
 		}
 		if starving.tried(n.relay.Gauge(s)); starving.off {
+			w.canary.Off()
 			n.log.Warn("the servers of a service answer nobody while an idle connection is held to them: they seem to serve one at a time. "+
 				"It is not held any more; write health: {canary: false}", "service", c.Name)
 		}

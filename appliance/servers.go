@@ -73,22 +73,34 @@ func (n *Node) keep(s *relay.Service, c *config.Service, w *servers) {
 		}
 		s.NewAdapter = func() adapter.Adapter { return adapter.NewHTTP(mask) }
 	}
-	s.Ask = func(server int, ago time.Duration, done func(bool)) {
+	s.Ask = func(server int, line uint64, done func(kept.Fate)) {
 		n.asks.Add(1)
 		go func() {
 			defer n.asks.Done()
-			asked := time.Now()
-			alive := w.prober.Now(n.probing, server) == nil
-			done(alive && (w.canary == nil || !w.canary.Died(server, asked.Add(-ago-canaryBefore))))
+			done(w.fate(n.probing, server, line))
 		}()
 	}
 	s.OnLoss = func(l kept.Loss) { n.lostServer(s, w, l) }
 	s.OnDivergence = func(d kept.Divergence) { n.serverDiverged(s, w, &d) }
 }
 
-// canaryBefore is how long before a connection's end the end of the canary counts: a
-// process's connections are ended within moments of each other, but not at once.
-const canaryBefore = time.Second
+// fate is what has become of the process that a connection was to. That somebody answers
+// comes first: of a process that is being killed it may be its canaries that end last.
+func (w *servers) fate(ctx context.Context, server int, line uint64) kept.Fate {
+	if w.prober.Now(ctx, server) != nil {
+		return kept.Dead
+	}
+	if w.canary == nil {
+		return kept.Unproven
+	}
+	switch w.canary.Fate(ctx, server, line) {
+	case health.Alive:
+		return kept.Alive
+	case health.Dead:
+		return kept.Dead
+	}
+	return kept.Unproven
+}
 
 // lostServer remembers the last failover for the status, and logs each for who debugs.
 func (n *Node) lostServer(s *relay.Service, w *servers, l kept.Loss) {

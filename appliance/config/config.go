@@ -95,7 +95,7 @@ type Health struct {
 	Timeout  time.Duration `yaml:"timeout"`        // at most Interval
 	HTTP     string        `yaml:"http,omitempty"` // path to GET; empty: no HTTP probe
 	TCP      bool          `yaml:"tcp"`            // a connection that opens is healthy
-	Canary   bool          `yaml:"canary"`         // an idle connection is held, which ends with the server's process (log, hot)
+	Canary   bool          `yaml:"canary"`         // idle connections are held, which end with the server's process (log, hot)
 }
 
 // Off reports whether servers are not probed.

@@ -1,7 +1,8 @@
 // Package health asks servers whether they live.
 //
 // It owns: the probes (probe.go), when they are made, and what is known of each server
-// of one service from them (prober.go).
+// of one service from them (prober.go); idle connections that show whether a server's process
+// is still the one that it was (canary.go, line.go, answers.go).
 //
 // It must not know: connections of clients, roles, what is done with a server that is
 // down, or how a server is reached: the dialler is given. While the appliance is mute

@@ -9,11 +9,15 @@ import (
 
 // A FIN or RST from a server is a claim, not a fact: a killed process looks just like
 // a finished one, because its kernel ends its connections. It is believed if another
-// replica ends at the same byte, or an immediate health probe shows the server alive.
+// replica ends at the same byte, if the response said so, or if the process that the leg
+// is to has shown after the end that it lives. Which process that is says the line that it
+// was dialled in, or in which it has acknowledged something; that a server answers is no
+// proof, since another process may have its port by then. Without a line nothing can be
+// proved: then an end is believed where the request, told again, ends at the same byte.
 
 // claim is what is known about the end of the source's stream.
 type claim struct {
-	answer  *atomic.Uint32 // of the probe; nil: not asked
+	answer  *atomic.Uint32 // a Fate; 0: asked, nil: not asked
 	release bool           // the server has reset and lives: what it had sent before counts
 	meant   bool           // ... and all of that is released: it is the end
 }
@@ -23,35 +27,50 @@ type claim struct {
 // lives and means it does it again when it is told the request again.
 const inherited = 10 * time.Second
 
-// Values of claim.answer.
-const (
-	claimAsked uint32 = iota
-	claimAlive
-	claimDead
-)
+// claimAsked is claim.answer before there is one.
+const claimAsked Fate = 0
 
-// judge asks for a probe and returns what it says so far. The server's end came so long ago: a
-// replica's is judged when it becomes the source.
-func (k *Kept) judge(server int, ago time.Duration) uint32 {
+// judge asks what has become of the process of a leg that has ended, and returns what is known
+// so far.
+func (k *Kept) judge(r *replica) Fate {
 	cl := &k.claim
 	if cl.answer == nil {
 		a := new(atomic.Uint32)
 		cl.answer = a
 		if k.svc.Ask == nil {
-			a.Store(claimAlive)
-			return claimAlive
+			a.Store(uint32(Alive))
+			return Alive
 		}
 		k.svc.counts.claims.Add(1)
-		k.svc.Ask(server, ago, func(alive bool) {
-			if alive {
-				a.Store(claimAlive)
-			} else {
-				a.Store(claimDead)
-			}
+		k.svc.Ask(r.server, r.line, func(f Fate) {
+			a.Store(uint32(f))
 			k.host.Wake()
 		})
 	}
-	return cl.answer.Load()
+	return Fate(cl.answer.Load())
+}
+
+// line names the process that a leg dialled now is to.
+func (k *Kept) line(server int) uint64 {
+	if k.svc.Line == nil {
+		return 0
+	}
+	return k.svc.Line(server)
+}
+
+// follow finds out whether r's process is the one of a line that has begun after r was
+// dialled: it is if it takes something that was told it after that. A kernel resets a
+// connection on which data arrives when its process has ended (RFC 9293, 3.6.1); a FIN it
+// may acknowledge.
+func (k *Kept) follow(r *replica) {
+	now := k.line(r.server)
+	switch {
+	case now == 0 || now == r.line:
+	case now != r.nextLine:
+		r.nextLine, r.nextFrom = now, r.written
+	case min(r.acked.Load(), k.log.end) > r.nextFrom:
+		r.line = now
+	}
 }
 
 // ending deals with the FIN of the source, at the end of what it has sent.
@@ -80,14 +99,21 @@ func (k *Kept) ending(src *replica) {
 		k.believe(src)
 		return
 	}
-	if others && k.judge(src.server, src.endedAgo()) == claimAsked {
+	if others && k.judge(src) == claimAsked {
 		return
 	}
-	switch k.judge(src.server, src.endedAgo()) {
-	case claimDead:
+	switch k.judge(src) {
+	case Dead:
 		k.lose(src, "its process has died")
 		k.wakeAt(0)
-	case claimAlive:
+	case Unproven:
+		if k.suspicious() {
+			k.lose(src, unproven)
+			k.wakeAt(0)
+			return
+		}
+		k.believe(src)
+	case Alive:
 		if verdict == adapter.Premature && k.suspicious() {
 			k.lose(src, "ended in the middle of a response")
 			k.wakeAt(0)
@@ -97,8 +123,11 @@ func (k *Kept) ending(src *replica) {
 	}
 }
 
+// unproven is why a server is lost whose end may be a process's death.
+const unproven = "ended, and nothing shows that its process lives"
+
 // suspicious reports whether the same thing has not been seen at this place before:
-// a server that lives and ends its stream here again means it.
+// a server that ends its stream here again means it.
 func (k *Kept) suspicious() bool {
 	if k.suspect == k.seen.end+1 || k.plain {
 		return false
@@ -151,11 +180,35 @@ func (k *Kept) sourceFailed(r *replica, err error) {
 		k.wakeAt(0)
 		return
 	}
-	switch k.judge(r.server, 0) {
-	case claimDead:
+	switch k.judge(r) {
+	case Dead:
 		k.pool.Refused(r.server)
 		k.lose(r, err.Error())
-	case claimAlive:
+	case Unproven:
+		k.resetUnproven(r)
+	case Alive:
 		k.sourceDone(r)
 	}
+}
+
+// resetUnproven deals with the RST of a source that nothing is known of. What had come before
+// it counts in any case; where that ends it is believed the second time.
+func (k *Kept) resetUnproven(r *replica) {
+	if !k.claim.meant {
+		if !k.mayRelease() {
+			return
+		}
+		k.claim.release = true
+		for k.releaseResponse() {
+		}
+		switch {
+		case k.source != r || k.over || k.streams[1].Next < k.seen.end:
+			return // it has changed, or the client does not take it yet
+		case k.suspicious():
+			k.lose(r, unproven)
+			k.wakeAt(0)
+			return
+		}
+	}
+	k.sourceDone(r)
 }

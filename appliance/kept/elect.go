@@ -82,6 +82,7 @@ func (k *Kept) switchTo(r *replica) {
 		old.ad = k.adapterAt(k.ad.State(nil), old.written)
 	}
 	k.source, k.since, k.claim = r, 0, claim{}
+	k.lead(r)
 	k.last = r.server
 	k.svc.counts.switched.Add(1)
 }
@@ -155,6 +156,7 @@ func (k *Kept) promote(r *replica) {
 		k.svc.note(Loss{Server: r.server, Why: k.lostWhy, Conn: k.id, Took: k.host.Now() - k.lostAt, Source: true, Replaced: true})
 	}
 	k.source, k.lostAt, k.since = r, 0, 0
+	k.lead(r)
 	k.claim = claim{}
 	k.last = r.server
 }

@@ -120,6 +120,7 @@ func (k *Kept) enlist(i int) {
 		agreed: k.ckpt[replication.Response],
 	}
 	_, r.checks = k.pool.Failing(i)
+	r.line = k.line(i) // before it is dialled
 	r.acked.Store(k.ckpt[replication.Request])
 	if !raw(k.ad) {
 		r.ad = k.svc.newAdapter() // a checkpoint is like a beginning
@@ -129,6 +130,7 @@ func (k *Kept) enlist(i int) {
 		k.pool.Refused(i)
 		return
 	}
+	l.Lone()
 	r.leg = l
 	k.addReplica(r)
 	k.svc.counts.replays.Add(1)

@@ -76,9 +76,15 @@ type Options struct {
 	Patience time.Duration
 	// NewAdapter makes what understands the protocol; nil: raw.
 	NewAdapter func() adapter.Adapter
-	// Ask probes a server, of whose end a connection has heard so long ago, at once and says on any
-	// goroutine whether it is the process that it was; nil: every server is.
-	Ask func(server int, ago time.Duration, done func(alive bool))
+	// Line names the process that a connection to a server dialled from now on is to; 0, or a
+	// nil Line: nothing will show whether that one still lives. It must not block.
+	Line func(server int) uint64
+	// Ready reports whether there is no use in waiting for a line before a server is dialled;
+	// else wake is called when there is none any more. It must not block. nil: there is none.
+	Ready func(server int, wake func()) bool
+	// Ask asks at once what has become of the process of a line, and says it on any goroutine;
+	// nil: every process lives.
+	Ask func(server int, line uint64, done func(Fate))
 	// OnLoss, if set, is told of servers lost and replaced; it must not block.
 	OnLoss func(Loss)
 	// OnDivergence, if set, is told what differs; it must not block.
@@ -86,6 +92,15 @@ type Options struct {
 
 	counts counts
 }
+
+// Fate is what is known of the process of a server's leg that has ended.
+type Fate uint32
+
+const (
+	Dead     Fate = iota + 1 // it does not answer, or it is not the same any more
+	Alive                    // it has shown after the end that it lives
+	Unproven                 // somebody answers, and nothing shows whether it is the same process
+)
 
 // newAdapter makes the protocol's adapter.
 func (o *Options) newAdapter() adapter.Adapter {

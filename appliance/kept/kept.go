@@ -40,6 +40,9 @@ type Kept struct {
 
 // lifeState is how far the connection is.
 type lifeState struct {
+	first     int // the server that is dialled as soon as there is a line to it, or at dialBy
+	dialBy    time.Duration
+	ready     atomic.Bool
 	over      bool // reset, or nothing is left of it
 	lingering bool // over for the client; replicas of its server go on
 	lingerTo  time.Duration
@@ -120,6 +123,7 @@ func (k *Kept) Step() (again bool) {
 	}
 	again = k.takeRequest()
 	for _, r := range k.replicas() {
+		k.follow(r)
 		r.feed(k)
 	}
 	k.dismiss()

@@ -12,20 +12,50 @@ import (
 // lingerMax bounds how long the replicas may take to end after the connection has.
 const lingerMax = 10 * time.Second
 
+// lineWait bounds how long a client waits until its server's end could be judged. Without a
+// line it would have to be told the request twice, to be believed.
+const lineWait = 300 * time.Millisecond
+
 // Dial dials the connection's first server.
 func (k *Kept) Dial(i int) error {
-	r := &replica{k: k, server: i, ad: adapter.Raw{}}
-	leg, err := k.host.Dial(i, r)
+	k.client.Lone() // another server may follow, at other offsets, or several at once
+	k.first = i
+	if k.svc.Ready == nil || k.svc.Ready(i, k.lineReady) {
+		return k.dial()
+	}
+	k.dialBy = k.host.Now() + lineWait
+	k.wakeAt(k.dialBy)
+	return nil
+}
+
+func (k *Kept) lineReady() {
+	k.ready.Store(true)
+	k.host.Wake()
+}
+
+func (k *Kept) dial() error {
+	r := &replica{k: k, server: k.first, ad: adapter.Raw{}, line: k.line(k.first)}
+	leg, err := k.host.Dial(k.first, r)
 	if err != nil {
 		return err
 	}
-	r.leg, k.source, k.last = leg, r, i
+	leg.Lone()
+	r.leg, k.source, k.last = leg, r, k.first
 	k.all.Store(&[]*replica{r})
 	return nil
 }
 
 // Answered reports whether the first server has answered, or why it will not.
 func (k *Kept) Answered() (yes bool, err error) {
+	if k.source == nil {
+		if !k.ready.Load() && k.host.Now() < k.dialBy {
+			k.wakeAt(k.dialBy)
+			return false, nil
+		}
+		if err := k.dial(); err != nil {
+			return false, err
+		}
+	}
 	return k.source.leg.Established(), k.source.leg.Err()
 }
 
@@ -37,9 +67,12 @@ func (k *Kept) Begin() (leg replication.LegRecord, logged bool) {
 	_, r.checks = k.pool.Failing(r.server)
 	r.recorded.Store(true)
 	k.server = carry.LegRecord(r.leg.Params())
-	stack.Join(k.client, r.leg)
+	k.lead(r)
 	return k.server, true
 }
+
+// lead joins the client's leg with that of its source, for the class of service.
+func (k *Kept) lead(r *replica) { stack.Join(k.client, r.leg) }
 
 // Attach builds endpoints for legs whose peers are established.
 func (k *Kept) Attach() {

@@ -47,11 +47,11 @@ func (k *Kept) awaits() string {
 		return ""
 	case !k.mayRelease() && k.legOut.Load():
 		return "the standby's confirmation of its server's leg"
-	case k.source.leg.Err() != nil && (k.claim.answer == nil || k.claim.answer.Load() != claimAsked):
+	case k.source.leg.Err() != nil && (k.claim.answer == nil || Fate(k.claim.answer.Load()) != claimAsked):
 		return ""
 	case k.source.leg.Waiting() || resp.Next < k.seen.end && k.peeks():
 		return ""
-	case k.claim.answer != nil && k.claim.answer.Load() == claimAsked:
+	case k.claim.answer != nil && Fate(k.claim.answer.Load()) == claimAsked:
 		return "what a probe of the server says"
 	case !resp.FinPassed:
 		return "the server's next byte"

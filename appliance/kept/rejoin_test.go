@@ -1,9 +1,11 @@
 package kept_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"lockstep/appliance/kept"
 	"lockstep/appliance/relay"
 	"lockstep/internal/script"
 )
@@ -34,19 +36,22 @@ func TestKeptThroughTwoTakeovers(t *testing.T) {
 }
 
 // A replica that has ended becomes the source when the former one has been silent for a while. Its
-// end is judged then, by what became of its process when it ended.
-func TestReplicaIsJudgedByWhenItEnded(t *testing.T) {
-	asks := make(chan time.Duration, 1)
+// end is judged then, by what has become of the process that it was dialled to.
+func TestReplicaIsJudgedByItsProcess(t *testing.T) {
+	asks := make(chan uint64, 1)
+	var line atomic.Uint64
+	line.Store(7)
 	l := newLost(t, func(s *relay.Service) {
 		s.Hot = true
-		s.Ask = func(server int, ago time.Duration, done func(bool)) {
+		s.Line = func(server int) uint64 { return line.Load() }
+		s.Ask = func(server int, line uint64, done func(kept.Fate)) {
 			if server == 1 {
 				select {
-				case asks <- ago:
+				case asks <- line:
 				default:
 				}
 			}
-			done(false)
+			done(kept.Dead)
 		}
 	})
 	c := l.opened(40000)
@@ -56,11 +61,12 @@ func TestReplicaIsJudgedByWhenItEnded(t *testing.T) {
 	r.Server.MayReset()
 	l.ask(r)
 	l.until("a comparison", c, func(_, _ script.State) bool { return l.svc.Counts().Compared >= 1 })
+	line.Store(8) // there is another one by now
 	r.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: script.Next, Ack: asked, Win: 65535})
 	select {
-	case ago := <-asks:
-		if ago <= 0 {
-			t.Errorf("it has ended %v ago, says the question", ago)
+	case line := <-asks:
+		if line != 7 {
+			t.Errorf("process %d is asked for, the connection was to 7", line)
 		}
 	case <-time.After(limit):
 		t.Fatalf("nobody asks\n%s", l.Trace())
@@ -71,7 +77,7 @@ func TestReplicaIsJudgedByWhenItEnded(t *testing.T) {
 // server knows the connection no more is no wish of its own: the request is told to another one.
 func TestServerGivenUpBeforeTakeover(t *testing.T) {
 	l := newLost(t, func(s *relay.Service) {
-		s.Ask = func(_ int, _ time.Duration, done func(bool)) { done(true) } // it lives
+		s.Ask = func(_ int, _ uint64, done func(kept.Fate)) { done(kept.Alive) } // it lives
 	})
 	c := l.opened(40000)
 	l.takeover()

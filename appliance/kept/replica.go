@@ -21,17 +21,19 @@ type replica struct {
 	// 0 for the first leg, the checkpoint for one that was replayed.
 	start [2]uint64
 	born  time.Duration
+	// line names the server's process, see Options.Line; 0: unknown. nextLine is one that
+	// has begun since, when so much of the request (nextFrom) was told.
+	line, nextLine, nextFrom uint64
 
 	written uint64 // request offset of the first byte not yet written to it
 	finSent bool   // and the FIN was
 
-	base    uint64 // response offset of the front of its receive queue
-	at      uint64 // below it the response is released, or verified equal to what was
-	sum     *digest
-	ad      adapter.Adapter // follows what this server sends; raw for the first source
-	ended   bool            // its FIN is at `at`, seen when it was no source
-	endedAt time.Duration
-	agreed  uint64 // the last position at which its output was the same as what was released
+	base   uint64 // response offset of the front of its receive queue
+	at     uint64 // below it the response is released, or verified equal to what was
+	sum    *digest
+	ad     adapter.Adapter // follows what this server sends; raw for the first source
+	ended  bool            // its FIN is at `at`, seen when it was no source
+	agreed uint64          // the last position at which its output was the same as what was released
 	// doubt: its output differs at doubtAt from what was released; with three replicas
 	// the third decides which of the two is wrong. If that one differs at another
 	// position, whoever is behind is followed to there.
@@ -149,19 +151,9 @@ func (r *replica) verify(k *Kept) finding {
 	}
 	if r.at == k.seen.end && !r.ended && r.leg.Established() {
 		_, n, eof := r.leg.Peek(nil, int(r.at-r.base), 1)
-		if r.ended = eof && n == 0; r.ended {
-			r.endedAt = r.k.host.Now()
-		}
+		r.ended = eof && n == 0
 	}
 	return sound
-}
-
-// endedAgo is how long ago its end was seen.
-func (r *replica) endedAgo() time.Duration {
-	if !r.ended {
-		return 0 // it is the source, and its end is dealt with as it comes
-	}
-	return r.k.host.Now() - r.endedAt
 }
 
 // due is the position at which r is to be compared next: with what was released, or,

@@ -69,6 +69,8 @@ func (k *Kept) Restore(rec *replication.Continue, server stack.Params, halfWay b
 	k.restoreStreams(rec)
 	k.all.Store(&[]*replica{r})
 	k.client.Lone()
+	r.leg.Lone()
+	k.lead(r)
 	return nil
 }
 
@@ -94,7 +96,7 @@ func (k *Kept) restoreStreams(rec *replication.Continue) {
 	if p.Fin {
 		// The standby is told of a server's FIN only when it is believed.
 		k.claim.answer = new(atomic.Uint32)
-		k.claim.answer.Store(claimAlive)
+		k.claim.answer.Store(uint32(Alive))
 	}
 }
 

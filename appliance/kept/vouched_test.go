@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/kept"
 	"lockstep/appliance/pool"
 	"lockstep/appliance/relay"
 	"lockstep/internal/script"
@@ -59,7 +60,7 @@ func newLost(t *testing.T, tune func(*relay.Service)) *lost {
 	l := &lost{t: t, more: []netip.AddrPort{second}}
 	l.Rig = newRig(t, script.Options{MinRTO: time.Minute, Tune: func(s *relay.Service) {
 		s.Kept, s.LogLimit, s.Patience = true, 1<<20, time.Hour
-		s.Ask = func(_ int, _ time.Duration, done func(bool)) { done(false) } // a server that ends is dead
+		s.Ask = func(_ int, _ uint64, done func(kept.Fate)) { done(kept.Dead) } // a server that ends is dead
 		tune(s)
 		if l.svc != nil {
 			s.Pool = pool.New(pool.Config{Servers: append(s.Pool.Servers(), l.more...)})

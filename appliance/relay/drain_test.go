@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/kept"
 	"lockstep/appliance/relay"
 	"lockstep/internal/script"
 )
@@ -15,7 +16,7 @@ func asks(t *testing.T, tune func(*relay.Service)) (*script.Rig, *script.Conn, *
 	var svc *relay.Service
 	r := newRig(t, script.Options{MinRTO: time.Minute, Tune: func(s *relay.Service) {
 		s.Kept, s.LogLimit, s.Patience = true, 1<<20, time.Hour
-		s.Ask = func(_ int, _ time.Duration, done func(bool)) { done(true) }
+		s.Ask = func(_ int, _ uint64, done func(kept.Fate)) { done(kept.Alive) }
 		tune(s)
 		svc = s
 	}})

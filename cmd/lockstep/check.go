@@ -119,9 +119,9 @@ func summariseService(row func(name, format string, args ...any), s *config.Serv
 	if s.Protection != config.ProtectGateway {
 		row("", "waits %v for a server that continues a connection", s.Patience)
 		if s.Health.Canary {
-			row("", "canary: one idle connection is held to each server while it serves clients")
+			row("", "canary: two idle connections are held to each server while it serves clients")
 		} else {
-			row("", "canary: off, a server that is killed and started again is told by its connections only")
+			row("", "canary: off, a request whose server ends the connection is carried out once more, to be sure that it was no crash")
 		}
 	}
 	if k := s.Keepalive; k.Idle == 0 {

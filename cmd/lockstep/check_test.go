@@ -97,7 +97,7 @@ func TestCheckSaysEverything(t *testing.T) {
 		t.Errorf("only %d settings were found", settings)
 	}
 	expect(t, before, "starts without connections when whoever may hold some was silent for 10s",
-		"reach: nobody is asked", "canary: one idle connection", "who is silent for 2h0m0s is asked every 1m15s, and is dead after 9 questions")
+		"reach: nobody is asked", "canary: two idle connections", "who is silent for 2h0m0s is asked every 1m15s, and is dead after 9 questions")
 	c.Networks.Front.Reach = []netip.Addr{netip.MustParseAddr("203.0.113.1")}
 	s.Keepalive.Idle, s.Health.Canary = 0, false
 	expect(t, say(), "hands over when none of 203.0.113.1 answers any more", "keepalive: nobody is asked", "canary: off")

@@ -1,0 +1,166 @@
+package kept_test
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lockstep/appliance/kept"
+	"lockstep/appliance/pool"
+	"lockstep/appliance/relay"
+	"lockstep/internal/script"
+)
+
+func end(p *script.Peer, flags uint8) {
+	p.Send(script.Out{Flags: flags | script.ACK, Seq: script.Next, Ack: asked, Win: 65535})
+}
+
+// What a server's end means for the client depends on what has become of its process: of one
+// that lives it is the response's, of one that is dead it is nothing, and of one of which
+// nothing is known it is believed when the request, told again, ends at the same byte.
+func TestEndIsJudged(t *testing.T) {
+	for name, flags := range map[string]uint8{"FIN": script.FIN, "RST": script.RST} {
+		for fate, says := range map[string]kept.Fate{"alive": kept.Alive, "dead": kept.Dead, "unproven": kept.Unproven} {
+			t.Run(name+" "+fate, func(t *testing.T) {
+				l := newLost(t, func(s *relay.Service) {
+					spare(s)
+					s.Ask = func(_ int, _ uint64, done func(kept.Fate)) { done(says) }
+				})
+				c := l.opened(40000)
+				c.Client.MayReset()
+				c.Server.MayReset()
+				gone := func(cl script.State) bool { return cl.Fin || cl.Dead }
+				if says == kept.Alive {
+					end(c.Server, flags)
+					l.until("the end", c, func(cl, _ script.State) bool { return gone(cl) })
+					return
+				}
+				again := l.Replica(c, second, 3000)
+				end(c.Server, flags)
+				l.ask(again)
+				l.until("the other one serves", c, func(_, _ script.State) bool { return l.svc.Counts().Failovers == 1 })
+				l.settle()
+				if cl := c.Client.State(); gone(cl) {
+					t.Fatalf("the client is told of an end that may be a crash: %+v\n%s", cl, l.Trace())
+				}
+				again.Server.MayReset()
+				if says == kept.Unproven {
+					end(again.Server, flags)
+					l.until("the end, which is the same", c, func(cl, _ script.State) bool { return gone(cl) })
+					return
+				}
+				goOn(again, 100, false)
+				l.until("the rest", c, func(cl, _ script.State) bool { return cl.Received == covered+100 })
+			})
+		}
+	}
+}
+
+// spare gives a service a second server.
+func spare(s *relay.Service) {
+	s.Pool = pool.New(pool.Config{Servers: append(s.Pool.Servers(), second)})
+}
+
+// Which process a connection is to is known if it was dialled while that was watched, or if it
+// has taken something that it was told after that.
+func TestConnectionsProcess(t *testing.T) {
+	const before, later = 5, 6
+	for name, x := range map[string]struct {
+		at   uint64 // the process when it is dialled
+		tell func(l *lost, c *script.Conn, begin func())
+		want uint64
+	}{
+		"from the beginning": {before, func(*lost, *script.Conn, func()) {}, before},
+		"nobody watches":     {0, func(*lost, *script.Conn, func()) {}, 0},
+		"it says nothing after that": {0, func(_ *lost, _ *script.Conn, begin func()) {
+			begin()
+		}, 0},
+		"it takes what it was told before": {0, func(l *lost, c *script.Conn, begin func()) {
+			c.Server.Away(true)
+			send(c.Client, script.Next, 10, covered)
+			l.until("the request is known", c, func(cl, _ script.State) bool { return cl.Acked == asked+10 })
+			l.settle()
+			begin()
+			c.Server.Away(false)
+			send(c.Server, script.Next, 0, asked+10)
+		}, 0},
+		"it takes what it was told after that": {0, func(l *lost, c *script.Conn, begin func()) {
+			begin()
+			l.more10(c)
+		}, later},
+		"it takes the client's FIN": {0, func(l *lost, c *script.Conn, begin func()) {
+			begin()
+			c.Client.Send(script.Out{Flags: script.FIN | script.ACK, Seq: script.Next, Ack: covered, Win: 65535})
+			l.until("the FIN", c, func(_, s script.State) bool { return s.Fin })
+			send(c.Server, script.Next, 0, asked+1)
+			l.settle()
+		}, 0},
+		"another one was watched when it was dialled": {before, func(l *lost, c *script.Conn, begin func()) {
+			begin()
+			l.more10(c)
+		}, later},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asks := make(chan uint64, 1)
+			var now atomic.Uint64
+			now.Store(x.at)
+			l := newLost(t, func(s *relay.Service) {
+				s.Line = func(int) uint64 { return now.Load() }
+				s.Ask = func(_ int, line uint64, done func(kept.Fate)) {
+					asks <- line
+					done(kept.Alive)
+				}
+			})
+			c := l.opened(40000)
+			x.tell(l, c, func() { now.Store(later) })
+			c.Server.MayReset()
+			c.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: script.Next, Ack: script.Next, Win: 65535})
+			select {
+			case line := <-asks:
+				if line != x.want {
+					t.Errorf("process %d is asked for, want %d\n%s", line, x.want, l.Trace())
+				}
+			case <-time.After(limit):
+				t.Fatalf("nobody asks\n%s", l.Trace())
+			}
+			l.until("the end", c, func(cl, _ script.State) bool { return cl.Fin })
+		})
+	}
+}
+
+// more10 is ten bytes more of the request, which the server takes.
+func (l *lost) more10(c *script.Conn) {
+	l.t.Helper()
+	send(c.Client, script.Next, 10, covered)
+	l.until("more of the request", c, func(_, s script.State) bool { return s.Received == asked+10 })
+	send(c.Server, script.Next, 0, asked+10)
+	l.settle()
+}
+
+// A client's server is dialled when its process is watched, and without that soon all the same.
+func TestDialAwaitsLine(t *testing.T) {
+	for name, comes := range map[string]bool{"it comes": true, "it does not come": false} {
+		t.Run(name, func(t *testing.T) {
+			wakes := make(chan func(), 1)
+			var now atomic.Uint64
+			asks := make(chan uint64, 1)
+			l := newLost(t, func(s *relay.Service) {
+				s.Line = func(int) uint64 { return now.Load() }
+				s.Ready = func(_ int, wake func()) bool { wakes <- wake; return false }
+				s.Ask = func(_ int, line uint64, done func(kept.Fate)) { asks <- line; done(kept.Alive) }
+			})
+			go func() {
+				if wake := <-wakes; comes {
+					now.Store(3)
+					wake()
+				}
+			}()
+			c := l.opened(40000)
+			c.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: script.Next, Ack: asked, Win: 65535})
+			l.until("the end", c, func(cl, _ script.State) bool { return cl.Fin })
+			if line := <-asks; (line == 3) != comes {
+				t.Errorf("process %d is asked for", line)
+			}
+		})
+	}
+}
