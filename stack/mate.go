@@ -12,15 +12,16 @@ import (
 // comes again with the next segment, the urgent mark of bytes that are on their way is
 // lost, and they arrive as ordinary ones.
 
-// Join makes a and b the two legs of a connection whose streams are passed on byte by
-// byte, at the same offsets.
+// Join makes a and b the two legs of a connection: the class that arrives on either leaves on
+// the other, and so does the urgent mark unless the leg is lone.
 func Join(a, b *Leg) {
 	a.mate.Store(b)
 	b.mate.Store(a)
 }
 
-// Lone tells that the leg has no other one at the same offsets: urgent data that arrives
-// on it becomes ordinary, and that is told.
+// Lone tells that the leg may come to have another one that is not at the same offsets, or
+// none: urgent data that arrives on it becomes ordinary, and that is told. It is called before
+// the leg's peer can have sent any.
 func (l *Leg) Lone() { l.lone.Store(true) }
 
 const ecnBits = 3 // of the octet whose other six are the DSCP
@@ -49,6 +50,7 @@ func (l *Leg) note(s *segment) {
 	if l.lone.Load() {
 		l.engine.C.drop(DropUrgent)
 		l.engine.notice(NoticeUrgent, l.p.Remote)
+		return
 	}
 	l.rxUrgent.Store(max(l.rxUrgent.Load(), end))
 }

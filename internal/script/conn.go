@@ -42,6 +42,7 @@ type State struct {
 	Received        int64 // RCV.NXT
 	Edge            int64 // right edge of the window that the appliance announced
 	Arrived         int   // segments of the appliance's
+	Urgent          int   // of them, with an urgent mark
 	Open, Dead, Fin bool  // Fin: the appliance's FIN is in
 }
 
@@ -53,8 +54,14 @@ func (p *Peer) State() State {
 }
 
 func (p *Peer) stateLocked() State {
+	urgent := 0
+	for i := range p.log {
+		if p.log[i].flags&URG != 0 {
+			urgent++
+		}
+	}
 	return State{
-		Sent: p.nxt, Acked: p.una, Received: p.rcv, Edge: p.edge, Arrived: len(p.log),
+		Urgent: urgent, Sent: p.nxt, Acked: p.una, Received: p.rcv, Edge: p.edge, Arrived: len(p.log),
 		Open: p.state == peerOpen, Dead: p.state == peerDead, Fin: p.theirFin > 0 && p.rcv > p.theirFin,
 	}
 }

@@ -23,6 +23,7 @@ type Out struct {
 	Len      int
 	Ack      int64 // Next: as in the last segment
 	Win      int   // header field; Next: as in the last segment
+	Urgent   int   // with URG: how far from Seq the urgent data ends
 	Alt      bool  // the other pattern
 	Opts     *Opts // nil: as negotiated
 	SACK     [][2]int64
@@ -174,7 +175,7 @@ func (p *Peer) send(o Out, fresh bool) {
 		p.win = o.Win
 	}
 	syn := o.Flags&SYN != 0
-	s := Segment{Src: p.self, Dst: p.to, Flags: o.Flags, Seq: p.isn + uint32(o.Seq), Win: uint16(p.win), Opts: NoOpts}
+	s := Segment{Src: p.self, Dst: p.to, Flags: o.Flags, Seq: p.isn + uint32(o.Seq), Win: uint16(p.win), Urgent: uint16(o.Urgent), Opts: NoOpts}
 	if o.Flags&ACK != 0 {
 		s.Ack = p.irs + uint32(p.acked)
 		scale := p.myScale()

@@ -44,6 +44,7 @@ type Segment struct {
 	Flags    uint8
 	Seq, Ack uint32
 	Win      uint16 // as in the header
+	Urgent   uint16 // pointer, of what is encoded
 	Opts     Opts
 	Payload  []byte
 	// Pieces is how many segments the kernel makes of it (superpackets); set by
@@ -149,6 +150,7 @@ func (s *Segment) Encode() []byte {
 	tcp[12] = byte(5+len(opts)/4) << 4
 	tcp[13] = s.Flags
 	binary.BigEndian.PutUint16(tcp[14:], s.Win)
+	binary.BigEndian.PutUint16(tcp[18:], s.Urgent)
 	tcp = append(append(tcp, opts...), s.Payload...)
 	ip := ipHeader(s.Src.Addr(), s.Dst.Addr(), 6, len(tcp))
 	if s.Opts.Ext && s.Src.Addr().Is6() {
