@@ -39,11 +39,8 @@ func (p *Peer) arrive(s *Segment) {
 }
 
 // isAsked reports whether the appliance, which remembers nothing of a connection that is
-// over, asks whether we do: an octet or none from anywhere, with a stamp that is none (the
-// engine's askClient, askServer). Of a connection that lives it is not to be asked.
-func (p *Peer) isAsked(s *Segment) bool {
-	return p.state == peerFinished && len(s.Payload) <= 1 && s.Opts.TSVal == 1 && s.Opts.TSEcr == 0
-}
+// over, asks whether we do. Of a connection that lives it is not to be asked.
+func (p *Peer) isAsked(s *Segment) bool { return p.state == peerFinished && s.asks() }
 
 // theirs makes a number of the appliance's relative.
 func (p *Peer) theirs(seq uint32) int64 {

@@ -201,6 +201,13 @@ func sum(b []byte, x uint32) uint16 {
 	return uint16(x)
 }
 
+// asks reports whether the appliance asks somebody of whom it knows nothing whether he has a
+// connection: an octet or none from anywhere, with a stamp that is none (the engine's
+// askClient, askServer).
+func (s *Segment) asks() bool {
+	return s.Flags == ACK && len(s.Payload) <= 1 && s.Opts.TS && s.Opts.TSVal == 1 && s.Opts.TSEcr == 0
+}
+
 // errOther marks a sound packet that is not TCP.
 var errOther = errors.New("not TCP")
 
