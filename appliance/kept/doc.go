@@ -21,8 +21,10 @@
 // Unlogged, LegHeld, OpenGates and Deliver, and owns every field that is not atomic. Those six may
 // be called by the journal and by the packet path at any time after the journal knows the
 // connection; they touch atomics, and legs, which have locks of their own. A replica's
-// events set its atomics and wake the host. No lock of this package's own exists; Host and
-// Journal are called with none held.
+// events set its atomics, tell the journal and wake the host. Kept.recording is held while the
+// journal is told which leg serves, or what its server has acknowledged; nothing of a leg and
+// none of the six is called with it. A leg's locks may be held when it is taken (order:
+// Leg.outMu > recording > the shell's mu). Else Host and Journal are called with none held.
 //
 // The files: kept.go the step, life.go beginning and ends, request.go and requestlog.go
 // the request's way, release.go the response's, leg.go the record of who serves, replica.go one server's leg, dismiss.go

@@ -1,6 +1,7 @@
 package kept
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -87,9 +88,12 @@ type serverState struct {
 	sinceAcked uint64        // what the source's server had acknowledged of the request then
 	silentFor  time.Duration // after which another one is made the source
 
-	server replication.LegRecord // the leg that the journal knows
-	start  [2]uint64             // and where it begins
-	legOut atomic.Bool           // the standby may not hold that leg yet
+	// recording makes one step of a change of the recorded leg, and of telling what the
+	// recorded leg's server has acknowledged. Beneath it only the journal's own locks.
+	recording sync.Mutex
+	server    replication.LegRecord // the leg that the journal knows
+	start     [2]uint64             // and where it begins
+	legOut    atomic.Bool           // the standby may not hold that leg yet
 	// Of a source that cannot be recorded yet: what it had acknowledged of the request, and
 	// since when.
 	lagging  *replica

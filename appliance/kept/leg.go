@@ -26,23 +26,35 @@ func (k *Kept) record() {
 	if r == nil || r.recorded.Load() || k.flags.Protected.Load() && k.legOut.Load() {
 		return
 	}
-	if r.acked.Load() < k.streams[replication.Request].Delivered.Load() {
+	if !k.exchange(r) {
 		k.lags(r)
 		return
+	}
+	if k.host.Wanted() {
+		k.host.Wake() // a standby waits for it
+	}
+}
+
+// exchange makes r's leg the recorded one, unless its server lacks some of what is delivered.
+// What another leg's server has acknowledged is told before that, and counts here, or not at all.
+func (k *Kept) exchange(r *replica) bool {
+	server := carry.LegRecord(r.leg.Params())
+	k.recording.Lock()
+	defer k.recording.Unlock()
+	if r.acked.Load() < k.streams[replication.Request].Delivered.Load() {
+		return false
 	}
 	for _, x := range k.replicas() {
 		x.recorded.Store(false)
 	}
-	k.server, k.start = carry.LegRecord(r.leg.Params()), r.start
+	k.server, k.start = server, r.start
 	if k.flags.Protected.Load() {
 		k.legOut.Store(true)
 		k.journal.ServerLeg(k.id, k.server, k.start)
 	}
 	r.recorded.Store(true)
 	k.Deliver(replication.Request, r.acked.Load())
-	if k.host.Wanted() {
-		k.host.Wake() // a standby waits for it
-	}
+	return true
 }
 
 // lags waits for a source that cannot be recorded yet. If it does not get on, because it

@@ -54,10 +54,20 @@ func (r *replica) Wake(*stack.Leg) { r.k.host.Wake() }
 func (r *replica) Delivered(_ *stack.Leg, off uint64) {
 	off += r.start[replication.Request]
 	carry.Raise(&r.acked, off)
+	r.tell(off)
+	r.k.host.Wake()
+}
+
+// tell tells the journal what the recorded leg's server has acknowledged. Others' need no lock.
+func (r *replica) tell(off uint64) {
+	if !r.recorded.Load() {
+		return
+	}
+	r.k.recording.Lock()
+	defer r.k.recording.Unlock()
 	if r.recorded.Load() {
 		r.k.Deliver(replication.Request, off)
 	}
-	r.k.host.Wake()
 }
 
 // permit lets ACKs to the server cover off, an offset of the response.
