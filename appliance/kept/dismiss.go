@@ -11,6 +11,7 @@ func (k *Kept) lose(r *replica, why string) {
 	if r == k.source {
 		k.lostAt, k.lostWhy, k.retryAt = k.host.Now(), why, 0
 		k.claim = claim{}
+		k.formerTo = k.heldAt + uint64(len(k.held))
 		k.drain.On.Store(false)
 		k.svc.counts.lost.Add(1)
 		k.svc.note(Loss{Server: r.server, Why: why, Conn: k.id, Source: true})

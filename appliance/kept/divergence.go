@@ -177,7 +177,7 @@ const refusals = 3
 // refused notes that a server has ended its stream before the point that the client has
 // reached. It is told at once, and counted when the server has done it again and again.
 func (k *Kept) refused(r *replica, how string) {
-	if r == k.source || r.at >= k.seen.end {
+	if r.at >= k.seen.end {
 		return
 	}
 	if k.refusedBy == nil {

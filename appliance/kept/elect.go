@@ -9,8 +9,11 @@ import (
 // elect verifies the replicas, and chooses the one whose bytes the client gets.
 func (k *Kept) elect() {
 	for _, r := range k.replicas() {
-		if r == k.source || !slices.Contains(k.replicas(), r) {
+		if !slices.Contains(k.replicas(), r) {
 			continue
+		}
+		if r == k.source && (r.at >= k.seen.end || r.sum == nil) {
+			continue // else it has to agree with what a former source had sent
 		}
 		doubted := r.doubtAt
 		found := r.verify(k)
@@ -161,6 +164,13 @@ func (k *Kept) promote(r *replica) {
 	k.last = r.server
 }
 
+// differs gives up a replica whose output is not what it has to be.
+func (k *Kept) differs(r *replica) {
+	k.diverged(r, max(r.doubtAt, k.seen.next(r.at)))
+	k.bad |= 1 << uint(r.server)
+	k.lose(r, "its output differs from what the client has got")
+}
+
 // disagree deals with a replica whose output differs from what was released.
 func (k *Kept) disagree(r *replica) {
 	others := 0
@@ -180,9 +190,7 @@ func (k *Kept) disagree(r *replica) {
 	if others > 0 && r.doubt {
 		return
 	}
-	k.diverged(r, max(r.doubtAt, k.seen.next(r.at)))
-	k.bad |= 1 << uint(r.server)
-	k.lose(r, "its output differs from what the client has got")
+	k.differs(r)
 	for _, x := range k.replicas() {
 		if x.doubt {
 			k.disagree(x) // it waited for this one

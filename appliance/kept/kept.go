@@ -66,8 +66,10 @@ type responseState struct {
 	ad   adapter.Adapter // follows what was released
 	// held are response bytes from heldAt on that are in no receive queue, or may
 	// vanish from it: the standby has them, and the server may have been told so.
-	held       []byte
-	heldAt     uint64
+	held   []byte
+	heldAt uint64
+	// formerTo is where those end that are a former source's.
+	formerTo   uint64
 	restored   bool // continued from another appliance, see vouched
 	restoredAt time.Duration
 	askAt      time.Duration // earliest next time that the client is asked how far it is

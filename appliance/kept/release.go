@@ -1,6 +1,8 @@
 package kept
 
 import (
+	"bytes"
+
 	"lockstep/appliance/carry"
 	"lockstep/replication"
 )
@@ -20,6 +22,10 @@ func (k *Kept) releaseResponse() (again bool) {
 	bufs := carry.Buffers()
 	defer func() { carry.Release(bufs) }()
 	bufs, n, eof := k.peekResponse(src, bufs)
+	own := k.seen.end >= k.formerTo
+	if own && src != nil && src.at < k.seen.end && s.Next >= k.seen.end {
+		return false // it has not agreed yet with what a former source had sent, see elect
+	}
 	if s.Next < k.seen.end {
 		// Released by the former active, or before the client's leg had room for it.
 		n = int(min(uint64(n), k.seen.end-s.Next))
@@ -30,15 +36,22 @@ func (k *Kept) releaseResponse() (again bool) {
 	if !k.mayRelease() {
 		return false
 	}
+	if !own {
+		n = int(min(uint64(n), k.formerTo-k.seen.end))
+	}
 	if n > 0 {
 		k.tellBefore(n)
-		took, full := k.releaseFresh(src, bufs, n)
+		from := src
+		if !own {
+			from = nil
+		}
+		took, full := k.releaseFresh(from, bufs, n)
 		k.tellReleased(false)
 		if full {
 			return false
 		}
 		if took < n && !eof {
-			return false // the rest of a head is awaited
+			return took == 0 && !own && k.ownHead(src, bufs) // else the rest of a head is awaited
 		}
 		if took == n && !eof {
 			return true
@@ -50,13 +63,43 @@ func (k *Kept) releaseResponse() (again bool) {
 	return false
 }
 
-// peekResponse returns the bytes that the client is to get next: those that are held,
-// or else the source's.
+// ownHead lets the source begin a head anew of which a former source's first bytes are kept,
+// and the client has none. Its own have to agree with them, since the standby has them.
+func (k *Kept) ownHead(src *replica, bufs [][]byte) bool {
+	if src == nil || src.at < k.seen.end || !src.leg.Established() {
+		return false
+	}
+	kept := flatten(bufs, 0, int(k.formerTo-k.seen.end))
+	own, n, _ := src.leg.Peek(nil, int(k.seen.end-src.base), len(kept))
+	if n < len(kept) {
+		return false
+	}
+	b := flatten(own, 0, n)[:len(kept)]
+	at := 0
+	for _, m := range append(k.ad.Mask(nil, b), [2]int{len(b), len(b)}) {
+		if !bytes.Equal(b[at:m[0]], kept[at:m[0]]) {
+			k.differs(src)
+			return true
+		}
+		at = m[1]
+	}
+	k.held, k.formerTo = nil, k.seen.end
+	return true
+}
+
+// peekResponse returns the bytes that the client is to get next: those that are held, and
+// then the source's, unless it has not made the former.
 func (k *Kept) peekResponse(src *replica, bufs [][]byte) (_ [][]byte, n int, eof bool) {
 	s := &k.streams[replication.Response]
 	if b := k.holds(s.Next); len(b) > 0 {
 		b = b[:min(len(b), carry.MoveMax)]
-		return append(bufs, b), len(b), false
+		bufs, n = append(bufs, b), len(b)
+		if at := s.Next + uint64(n); n < carry.MoveMax && k.seen.end >= k.formerTo && src != nil && src.leg.Established() && at >= src.base {
+			var more int
+			bufs, more, eof = src.leg.Peek(bufs, int(at-src.base), carry.MoveMax-n) // of a head, say
+			n += more
+		}
+		return bufs, n, eof
 	}
 	if src == nil || !src.leg.Established() || s.Next < src.base {
 		return bufs, 0, false
@@ -118,7 +161,8 @@ func (k *Kept) releaseFresh(src *replica, bufs [][]byte, n int) (took int, full 
 	return took, false
 }
 
-// released counts n bytes, which are in the digest already.
+// released counts n bytes, which are in the digest already. src is nil if they are a former
+// source's: the present one has to agree with them.
 func (k *Kept) released(src *replica, n int) {
 	v := &k.seen
 	v.end += uint64(n)

@@ -119,7 +119,7 @@ func (k *Kept) trim() {
 		from = min(from, r.at)
 	}
 	k.log.drop(keep)
-	if k.plain && len(k.replicas()) < 2 {
+	if k.plain && len(k.replicas()) < 2 && (k.source == nil || k.source.at >= k.seen.end) {
 		from = k.seen.end
 	}
 	k.seen.forget(from)

@@ -56,9 +56,12 @@ type lost struct {
 
 var second = netip.MustParseAddrPort("10.20.0.12:8080")
 
-func newLost(t *testing.T, tune func(*relay.Service)) *lost {
+func newLost(t *testing.T, tune func(*relay.Service)) *lost { return newLostOf(t, 0, tune) }
+
+// newLostOf is newLost with a send buffer of so many bytes; 0: the default.
+func newLostOf(t *testing.T, sendBuffer int, tune func(*relay.Service)) *lost {
 	l := &lost{t: t, more: []netip.AddrPort{second}}
-	l.Rig = newRig(t, script.Options{MinRTO: time.Minute, Tune: func(s *relay.Service) {
+	l.Rig = newRig(t, script.Options{MinRTO: time.Minute, SendBuffer: sendBuffer, Tune: func(s *relay.Service) {
 		s.Kept, s.LogLimit, s.Patience = true, 1<<20, time.Hour
 		s.Ask = func(_ int, _ uint64, done func(kept.Fate)) { done(kept.Dead) } // a server that ends is dead
 		tune(s)
