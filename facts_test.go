@@ -110,7 +110,7 @@ var facts = []fact{
 
 	{"docs/roles.md", "four times the longest delay of the last minute, and for ten seconds after a takeover", []string{"replication/roles: patienceFactor == 4 && HoldDown == 10000*millis"}},
 
-	{"SAFETY.md", "is not, for 10 s (`TestServerGivenUpBeforeTakeover`)", []string{"appliance/kept: inherited == 10*time.Second"}},
+	{"SAFETY.md", "A reset within 10 s of a takeover is not (`TestServerGivenUpBeforeTakeover`)", []string{"appliance/kept: inherited == 10*time.Second"}},
 	{"SAFETY.md", "are not answered for 3 s (`early-segment`", []string{"stack: earlyWait == 3*time.Second"}},
 	{"SAFETY.md", "within 131 s of its cookie", []string{"stack: 2*cookiePeriod == 131072*time.Millisecond"}},
 	{"SAFETY.md", "that cannot be reached for 39 s is given up", []string{"stack: (1+2+4+4*8)*synAckFirst == 39*time.Second"}},
