@@ -179,8 +179,6 @@ func (r *Rig) readLoop(g *generation) {
 
 func (r *Rig) isServer(a netip.Addr) bool { return a == server4.Addr() || a == server6.Addr() }
 
-func (r *Rig) isVirtual(a netip.AddrPort) bool { return a == vip4 || a == other4 || a == vip6 }
-
 // arrive gives a packet to the peer that it is for.
 func (r *Rig) arrive(hdr, pkt []byte) {
 	r.mu.Lock()
