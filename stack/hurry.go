@@ -29,14 +29,16 @@ const (
 // answered takes a pure ACK of a probed leg's peer for the answer to a probe. It
 // reports whether an ACK of the wrap is to leave at once: the probe's own was not taken,
 // since the probe lies before the peer's window, and those before may be lost. The peer's
-// SND.NXT tells what is in flight. Once for each time that it was asked. tsVal is its stamp,
-// ecr its echo.
-func (l *Leg) answered(s *segment, tsVal, ecr uint32) bool {
+// SND.NXT tells what is in flight. Once for each time that it was asked. tsVal is its stamp, if
+// it is stamped, ecr its echo.
+func (l *Leg) answered(s *segment, tsVal, ecr uint32, stamped bool) bool {
 	if !l.probed || s.segLen() > 0 {
 		return false
 	}
 	l.probed = false
-	l.freshen(tsVal)
+	if stamped { // netstack takes others, too, which RFC 7323, 3.2, would have dropped
+		l.freshen(tsVal)
+	}
 	l.peerNxt, _ = l.rxOffset(s.tcp.SequenceNumber())
 	if l.missing() && !l.finHeld {
 		l.startProbing()

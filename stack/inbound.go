@@ -238,11 +238,11 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 			// connection would hang. It is news; the rest counts when the
 			// endpoint has sent that far.
 			l.engine.C.Clamped.Add(1)
-			reply = l.learnPeerAck(s, off, tsVal, ecr)
+			reply = l.learnPeerAck(s, off, tsVal, ecr, ts >= 0)
 			off = l.txNxt
 			ack = l.txSeq(off)
 		}
-		if (l.restored || l.resumed) && reply == nil && l.answered(s, tsVal, ecr) {
+		if (l.restored || l.resumed) && reply == nil && l.answered(s, tsVal, ecr, ts >= 0) {
 			reply = l.ackNow
 		}
 		if off > l.txUna {
@@ -266,12 +266,12 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 // txNxt. Whatever we said from a lower sequence number it has discarded unread,
 // the acknowledgement with it (RFC 9293, 3.10.7.4, first check): say it again
 // from where the peer is.
-func (l *Leg) learnPeerAck(s *segment, off uint64, tsVal, ecr uint32) answer {
+func (l *Leg) learnPeerAck(s *segment, off uint64, tsVal, ecr uint32, stamped bool) answer {
 	if off <= l.peerAck {
 		return nil
 	}
 	l.peerAck = off
-	if l.aheadSaid++; l.answered(s, tsVal, ecr) || l.aheadSaid <= aheadAnswers {
+	if l.aheadSaid++; l.answered(s, tsVal, ecr, stamped) || l.aheadSaid <= aheadAnswers {
 		return l.ackNow
 	}
 	return l.challenge()

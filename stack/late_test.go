@@ -69,3 +69,29 @@ func TestLateAckWaitsForTheAnswer(t *testing.T) {
 		t.Errorf("the echo is %d: %s", s.Opts.TSEcr, &s)
 	}
 }
+
+// An answer without a stamp has none to echo: what is acknowledged then has the stamp that netstack
+// has, however far the client's clock is from zero.
+func TestAnswerWithoutStamp(t *testing.T) {
+	b := newBench(t, stack.Options{})
+	l := b.open()
+	b.unacked = 100
+	b.permit(l, 100)
+	b.at(1<<30, 0, 50) // by steps that are no way back (RFC 7323, 5.2)
+	b.expect(0, "ACK", isAck(50))
+	const stamp = 1<<31 + 1000 // an echo of 0 looks newer
+	b.at(stamp, 50, 50)
+	b.expect(0, "ACK", isAck(100))
+	b.at(stamp, 100, 100)
+	b.received(l, 200)
+	b.eng.SetActive(false)
+	b.eng.SetActive(true)
+	n := b.count()
+	b.eng.ResumeNow(silence)
+	b.expect(n, "probe", func(s *script.Segment) bool { return b.asked(s) && isAck(100)(s) })
+	b.permit(l, 200)
+	b.inject(script.Segment{Flags: script.ACK, Seq: benchISN + 1 + 200, Ack: b.iss + 1, Win: 1000, Opts: script.NoOpts})
+	if s := b.expect(n, "ACK", isAck(200)); s.Opts.TSEcr != stamp {
+		t.Errorf("the echo is %d: %s", s.Opts.TSEcr, &s)
+	}
+}
