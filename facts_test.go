@@ -55,6 +55,7 @@ var facts = []fact{
 	{"docs/limits.md", "| checkpoints that the client has not acknowledged | 16 |", []string{"appliance/kept: maxCuts == 16"}},
 	{"docs/limits.md", "| segments of a response (takeovers without a checkpoint) | 64 |", []string{"replication: maxSegments == 64"}},
 	{"docs/limits.md", "has acknowledged | 1 s without more of it |", []string{"appliance/kept: legPatience == time.Second"}},
+	{"docs/limits.md", "or the probe is awaited) | 1 s |", []string{"appliance/kept: legPatience == time.Second"}},
 	{"docs/limits.md", "| waiting for a server | 30 s", []string{"appliance/config: DefaultPatience == 30*time.Second"}},
 	{"docs/limits.md", "stopped and nobody can continue them | 2 s |", []string{"appliance: endLimit == 2*time.Second"}},
 	{"docs/limits.md", "| replicas after the end | 10 s |", []string{"appliance/kept: lingerMax == 10*time.Second"}},

@@ -8,8 +8,40 @@ import (
 // What a standby that joins is told: the log, and what is known of the response, beside
 // what it is told of every connection.
 
-// Adoptable is false until the source's leg is recorded, or record has given up.
-func (k *Kept) Adoptable() bool { return k.source == nil || k.source.recorded.Load() }
+// Adoptable is false until the source's leg is recorded, or record has given up; and from when
+// the source's FIN is acknowledged until it is decided whether it is meant, see undecided.
+func (k *Kept) Adoptable() bool {
+	return k.source == nil || k.source.recorded.Load() && !k.claimed()
+}
+
+// claimed reports whether the source's FIN is acknowledged and not believed yet. A standby could
+// not be told of such a connection: without the FIN it would wait for it in vain, with it it would
+// take it for the response's end, and the active could not go on with another server.
+func (k *Kept) claimed() bool {
+	return k.source != nil && k.source.finAcked && !k.streams[replication.Response].FinPassed && !k.claim.told
+}
+
+// undecided waits, while a standby that joins does, for what is made of the FIN: it may be behind
+// what a slow client has to take first. Not for long: better without this connection than
+// without any.
+func (k *Kept) undecided() {
+	cl := &k.claim
+	if !k.claimed() || !k.host.Wanted() {
+		cl.since = 0
+		return
+	}
+	now := k.host.Now()
+	if cl.since == 0 {
+		cl.since = now
+	}
+	if now-cl.since >= legPatience {
+		cl.since = 0
+		k.host.Unwanted()
+		k.journal.Forgo(k.id)
+		return
+	}
+	k.wakeAt(cl.since + legPatience)
+}
 
 // CloseGates closes them, so that no more is acknowledged.
 func (k *Kept) CloseGates() (g carry.Gates) {
@@ -18,18 +50,22 @@ func (k *Kept) CloseGates() (g carry.Gates) {
 	for _, r := range k.replicas() {
 		if acked, fin := r.leg.CloseGate(); r.recorded.Load() {
 			g.Acked[resp], g.Fin[resp] = acked+r.start[resp], fin
+			r.finAcked = fin
 		}
 	}
 	return g
 }
 
 // Picture says where the connection stands whose gates were closed at g. ok is false if
-// not all that was acknowledged is there.
+// not all that was acknowledged is there, or it has ceased to be Adoptable.
 func (k *Kept) Picture(g carry.Gates) (p carry.Picture, ok bool) {
 	req, resp := &k.streams[replication.Request], &k.streams[replication.Response]
 	req.Permit.Store(0)
 	resp.Permit.Store(0)
 	resp.NeedTo.Store(0)
+	if k.claimed() {
+		return p, false
+	}
 	p = carry.Picture{Server: k.server, Logged: !k.plain, Start: k.start}
 	p.Pos, p.Log, ok = k.position(g.Acked[0], g.Fin[0], g.Acked[1], g.Fin[1])
 	return p, ok

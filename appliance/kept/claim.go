@@ -20,6 +20,8 @@ type claim struct {
 	answer  *atomic.Uint32 // a Fate; 0: asked, nil: not asked
 	release bool           // the server has reset and lives: what it had sent before counts
 	meant   bool           // ... and all of that is released: it is the end
+	told    bool           // by the former active, who has believed it
+	since   time.Duration  // a standby that joins has waited for the answer; 0: none does
 }
 
 // inherited is how long after a takeover a server's reset may be the answer to what the
@@ -129,7 +131,7 @@ const unproven = "ended, and nothing shows that its process lives"
 // suspicious reports whether the same thing has not been seen at this place before:
 // a server that ends its stream here again means it.
 func (k *Kept) suspicious() bool {
-	if k.suspect == k.seen.end+1 || k.plain {
+	if k.suspect == k.seen.end+1 || k.plain || k.claim.told {
 		return false
 	}
 	k.suspect = k.seen.end + 1

@@ -155,6 +155,7 @@ func (k *Kept) Step() (again bool) {
 		return false
 	}
 	k.record()
+	k.undecided()
 	k.checkpoint()
 	k.ship()
 	k.trim()

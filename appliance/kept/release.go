@@ -266,6 +266,9 @@ func (k *Kept) endResponse() {
 		s.Shipped = k.seen.end + 1
 	}
 	s.FinPassed, s.End = true, k.seen.end
+	if k.host.Wanted() {
+		k.host.Wake() // a standby waits for it
+	}
 	k.told.Store(k.seen.end + 1)
 	k.client.CloseWrite()
 }

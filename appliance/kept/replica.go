@@ -43,6 +43,7 @@ type replica struct {
 
 	asked carry.Asked
 
+	finAcked bool          // its server's FIN was acknowledged when a standby joined
 	acked    atomic.Uint64 // request offset that its server has acknowledged
 	recorded atomic.Bool   // the journal knows this leg as the connection's
 }

@@ -95,7 +95,7 @@ func (k *Kept) restoreStreams(rec *replication.Continue) {
 	resp.Shipped = carry.DataEnd(p)
 	if p.Fin {
 		// The standby is told of a server's FIN only when it is believed.
-		k.claim.answer = new(atomic.Uint32)
+		k.claim.told, k.claim.answer = true, new(atomic.Uint32)
 		k.claim.answer.Store(uint32(Alive))
 	}
 }

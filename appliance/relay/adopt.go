@@ -32,8 +32,8 @@ func (c *Conn) adopt() {
 	c.flags.Protected.Store(true)
 	p, ok := c.carrier.Picture(gates)
 	if !ok {
-		// An endpoint has failed under our hands and dropped what it had. That ends
-		// the connection with the next event.
+		// An endpoint has failed under our hands and dropped what it had, which ends
+		// the connection with the next event; or its FIN was acknowledged meanwhile.
 		c.Unprotect()
 		c.wanted.Store(true)
 		return
