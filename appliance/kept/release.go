@@ -28,6 +28,9 @@ func (k *Kept) releaseResponse() (again bool) {
 	}
 	if s.Next < k.seen.end {
 		// Released by the former active, or before the client's leg had room for it.
+		if own && k.mayRelease() {
+			k.tellBefore(n) // what comes behind it waits for the client as well, and its server for the ACK
+		}
 		n = int(min(uint64(n), k.seen.end-s.Next))
 		w, err := k.client.Write(bufs, n)
 		s.Next += uint64(w)
