@@ -80,7 +80,7 @@ func (k *Kept) ending(src *replica) {
 	if k.seen.end > src.at {
 		return
 	}
-	agreed, others := false, false
+	agreed := false
 	for _, r := range k.replicas() {
 		switch {
 		case r == src || r.doubt || !r.leg.Established():
@@ -90,8 +90,6 @@ func (k *Kept) ending(src *replica) {
 			return
 		case r.at == k.seen.end && r.ended:
 			agreed = true
-		default:
-			others = true
 		}
 	}
 	verdict := k.ad.End()
@@ -99,9 +97,6 @@ func (k *Kept) ending(src *replica) {
 	announced := verdict == adapter.Complete && !idle // the response said that it is the last
 	if agreed || announced {
 		k.believe(src)
-		return
-	}
-	if others && k.judge(src) == claimAsked {
 		return
 	}
 	switch k.judge(src) {
@@ -151,7 +146,7 @@ func (k *Kept) releaseRest(src *replica) bool {
 	if raw(k.ad) {
 		return true
 	}
-	bufs, n, _ := src.leg.Peek(nil, int(k.seen.end-src.base), flatSize)
+	bufs, n, _ := k.peekResponse(src, nil) // some of it may be in no receive queue, but held
 	if n == 0 {
 		return true
 	}

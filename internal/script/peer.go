@@ -53,6 +53,7 @@ type Peer struct {
 	server   bool
 	self, to netip.AddrPort
 	seed     uint32 // of the pattern of the bytes it sends
+	says     string // that comes first
 
 	state       peerState
 	mine, their Opts // of the two SYNs
@@ -129,8 +130,18 @@ func (p *Peer) theirScale() uint {
 	return 0
 }
 
+// Says makes p's stream begin with text. It is called before p sends.
+func (p *Peer) Says(text string) {
+	p.rig.mu.Lock()
+	p.says = text
+	p.rig.mu.Unlock()
+}
+
 // Byte is the pattern: what p's stream has at offset off.
 func (p *Peer) Byte(off int64, alt bool) byte {
+	if off < int64(len(p.says)) && !alt {
+		return p.says[off]
+	}
 	x := uint32(off)*0x9E3779B1 + p.seed
 	x ^= x >> 15
 	x *= 0x85EBCA6B
