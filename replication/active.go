@@ -94,6 +94,10 @@ func (c *Core) Open(now Nanos, r *Record) error {
 	a.protected++
 	a.room(recordRoom(r), c.now)
 	a.mark(e).what |= markOpen
+	if r.Spliced {
+		a.splice(e, r)
+		return nil
+	}
 	a.cur.buf = wire.AppendOpen(a.cur.buf, r)
 	a.describe(e, r, [2]uint64{})
 	return nil
@@ -124,6 +128,10 @@ func (c *Core) find(id ConnID) (*conn, error) {
 	c.act.snap.moved = c.now
 	if e.session != c.act.session || e.state > stateOpen {
 		return nil, nil
+	}
+	if e.spliced {
+		c.drops[BadOffset]++
+		return nil, ErrSpliced
 	}
 	return e, nil
 }
@@ -277,11 +285,11 @@ func (c *Core) Close(now Nanos, id ConnID, kind CloseKind) error {
 		return nil
 	}
 	var err error
-	if kind != Aborted && !(kind == Finished && e.whole()) {
+	if kind != Aborted && !(kind == Finished && (e.spliced || e.whole())) {
 		c.drops[BadOffset]++
 		kind, err = Aborted, ErrOffset
 	}
-	if kind == Finished {
+	if kind == Finished && !e.spliced {
 		a.report(e, c.now)
 	}
 	a.room(wire.MaxSmallEntry, c.now)

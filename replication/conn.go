@@ -83,6 +83,7 @@ type conn struct {
 	dirty   bool // in active.dirty: delivered has moved
 	opened  bool // was in Ready.Opened
 	ended   bool // Close was called, the table waits for a confirmation
+	spliced bool // passed on: its streams stay at 0, see splice.go
 	legs    int  // batches under way that carry a new server leg, or take back the old one
 	s       [2]half
 	log     *connLog // nil: not logged

@@ -30,7 +30,8 @@ const (
 	ErrInvariant   Error = "replication: broken invariant"
 	ErrVersion     Error = "replication: protocol version is not that of the session"
 	ErrLimit       Error = "replication: a limit does not allow the connection to be protected"
-	ErrVersionLeg  Error = "replication: the standby's protocol version does not know of a replaced server leg"
+	ErrVersionLeg  Error = "replication: the standby's protocol version does not know of a replaced server leg, or of connections that are passed on"
+	ErrSpliced     Error = "replication: of a connection that is passed on there are no bytes to tell"
 	ErrSegments    Error = "replication: a log of more segments than the limit"
 	ErrLater       Error = "replication: too much waits for the standby, the connection is asked for again"
 )

@@ -100,12 +100,14 @@ func (p *pair) command(t *testing.T, d *datadriven.TestData, out *strings.Builde
 		scan(t, d, "version", &version)
 		say(out, c.PeerJoined(p.now, uint8(version)))
 	case "adopt":
-		say(out, c.Adopt(p.now, testRecord(id), [2]StreamPos{streamPos(t, d, "request"), streamPos(t, d, "response")}, nil))
+		r := testRecord(id)
+		r.Spliced = d.HasArg("spliced")
+		say(out, c.Adopt(p.now, r, [2]StreamPos{streamPos(t, d, "request"), streamPos(t, d, "response")}, nil))
 	case "lost":
 		c.PeerLost()
 	case "open":
 		r := testRecord(id)
-		r.Logged = d.HasArg("logged")
+		r.Logged, r.Spliced = d.HasArg("logged"), d.HasArg("spliced")
 		say(out, c.Open(p.now, r))
 	case "released":
 		say(out, c.Released(p.now, ConnID(id), Released{End: off, Cut: d.HasArg("cut"), State: []byte(bytes)}))
@@ -212,7 +214,12 @@ func (p *pair) step(node string, limit int, out *strings.Builder) {
 
 func printContinued(out *strings.Builder, cont []Continue) {
 	for _, k := range cont {
-		fmt.Fprintf(out, "%d %s finished=%v\n", k.Record.ID, k.Record.Service, k.Finished)
+		fmt.Fprintf(out, "%d %s finished=%v", k.Record.ID, k.Record.Service, k.Finished)
+		if k.Record.Spliced {
+			out.WriteString(" spliced\n")
+			continue
+		}
+		out.WriteByte('\n')
 		for i, st := range k.Streams {
 			var b []byte
 			for _, x := range st.Bytes {
@@ -332,6 +339,8 @@ func describe(frame []byte) string {
 				out.WriteString("  synced\n")
 			case wire.EntryOpen:
 				fmt.Fprintf(&out, "  open %d %s\n", e.ID, e.Record.Service)
+			case wire.EntrySplice:
+				fmt.Fprintf(&out, "  splice %d %s\n", e.ID, e.Record.Service)
 			case wire.EntryAdopt:
 				fmt.Fprintf(&out, "  adopt %d %s delivered %v end %v fin=%v\n", e.ID, e.Record.Service, e.Delivered, e.End, e.FinDelivered)
 			case wire.EntryData:

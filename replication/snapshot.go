@@ -171,6 +171,10 @@ func (c *Core) adoptable(r *Record, pos *[2]StreamPos, log *Log) (*Log, error) {
 			return nil, ErrOffset
 		}
 	}
+	if r.Spliced && !unmoved(pos) {
+		c.drops[BadOffset]++
+		return nil, ErrSpliced
+	}
 	if r.Logged != (log != nil) || (log != nil && !log.possible(pos)) {
 		c.drops[BadOffset]++
 		return nil, ErrOffset
@@ -271,6 +275,12 @@ func (a *active) adopt(e *conn, r *Record, pos *[2]StreamPos, log *Log, now Nano
 	a.unprotected--
 	a.protected++
 	e.session, e.state, e.opened, e.dirty = a.session, stateOpen, true, false
+	if r.Spliced {
+		a.room(recordRoom(r), now)
+		a.splice(e, r)
+		a.mark(e)
+		return
+	}
 	var delivered, end, checkpoint [2]uint64
 	var fin [2]bool
 	if log != nil {

@@ -48,6 +48,7 @@ type kept struct {
 	until   Nanos  // tombstone: when it is forgotten
 	at      link[kept]
 	dead    bool // tombstone
+	spliced bool // passed on, see splice.go
 }
 
 func keptAt(k *kept) *link[kept] { return &k.at }
@@ -129,6 +130,8 @@ func (s *standby) applyEntry(now Nanos, index uint64, e *wire.Entry) error {
 	case wire.EntryOpen:
 		_, err := s.open(index, e)
 		return err
+	case wire.EntrySplice:
+		return s.splice(index, e)
 	case wire.EntryAdopt:
 		return s.adopt(index, e)
 	}
@@ -141,6 +144,9 @@ func (s *standby) applyEntry(now Nanos, index uint64, e *wire.Entry) error {
 			delete(s.ignored, e.ID)
 		}
 		return nil
+	}
+	if k.spliced && e.Kind != wire.EntryClose {
+		return ErrSpliced
 	}
 	switch e.Kind {
 	case wire.EntryData:
@@ -303,7 +309,7 @@ func (s *standby) close(now Nanos, k *kept, kind CloseKind) error {
 		s.drop(k)
 		return nil
 	}
-	if !k.s[0].finDelivered || !k.s[1].finDelivered {
+	if !k.spliced && (!k.s[0].finDelivered || !k.s[1].finDelivered) {
 		return ErrOffset
 	}
 	s.unlog(k)

@@ -29,7 +29,7 @@ func (k *kept) logged() bool { return k.log != nil && k.log.logged }
 
 // record puts together what Open or Adopt and later server legs have said.
 func (k *kept) record() Record {
-	r := Record{ID: k.id, Service: k.service, Client: k.client, Server: k.server}
+	r := Record{ID: k.id, Service: k.service, Client: k.client, Server: k.server, Spliced: k.spliced}
 	if k.log != nil {
 		r.Logged, r.Start = k.log.logged, k.log.start
 	}

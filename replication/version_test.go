@@ -12,7 +12,7 @@ import (
 	"lockstep/replication/wire"
 )
 
-// testdata/version1, version2 and version3 hold every frame that an active and its standby
+// testdata/version1 to version4 hold every frame that an active and its standby
 // exchanged over one script of calls, as the last build that spoke no later version
 // wrote them: its two files stand for that build. They are never recorded again.
 const (
@@ -109,6 +109,26 @@ func version3Script(t testing.TB, a *Core) []func(now Nanos) {
 	return script
 }
 
+// version4Script tells of fitness, and ends with two more connections.
+func version4Script(t testing.TB, a *Core) []func(now Nanos) {
+	script := version3Script(t, a)
+	first, last := script[0], script[5]
+	script[0] = func(now Nanos) {
+		a.SetFitness(wire.Fitness{
+			Faults:   []string{"eth0 has no carrier"},
+			Services: []wire.ServiceDigest{{Name: "web", Aspects: []uint64{1, 1 << 63}}},
+		})
+		first(now)
+	}
+	script[5] = func(now Nanos) {
+		a.SetFitness(wire.Fitness{})
+		last(now)
+		must(t, a.Open(now, testRecord(5)))
+		must(t, a.Open(now, testRecord(6)))
+	}
+	return script
+}
+
 // versionPair has a standby that refuses a connection on the way.
 func versionPair(t testing.TB, version uint8) *pair {
 	t.Helper()
@@ -145,6 +165,8 @@ func playRecorded(t *testing.T, version uint8) {
 		script = version2Script(t, a)
 	case 3:
 		script = version3Script(t, a)
+	case 4:
+		script = version4Script(t, a)
 	}
 	fromA, fromS := goldenFrames(t, fmt.Sprintf(goldenActive, version)), goldenFrames(t, fmt.Sprintf(goldenStandby, version))
 	pass := func(from, to *Core, golden *[][]byte, now Nanos) {
@@ -219,6 +241,38 @@ func TestVersion1HasNoSnapshot(t *testing.T) {
 	wire.Finish(f, 0, wire.Header{Version: 2, Type: wire.TypeBatch, Epoch: 1, Index: 1})
 	if err := s.Step(0, f); !errors.Is(err, ErrVersion) {
 		t.Fatal(err)
+	}
+}
+
+// Of a connection that is passed on nothing is told but its end, and in version 4 not even
+// its beginning.
+func TestSpliceErrors(t *testing.T) {
+	step := func(version uint8, entries func(b []byte) []byte) error {
+		s := New(Limits{})
+		must(t, s.SetRole(RoleStandby, 1))
+		must(t, s.PeerJoined(0, version))
+		r := testRecord(1)
+		r.Spliced = true
+		f := entries(wire.AppendSplice(wire.Begin(nil), r))
+		wire.Finish(f, 0, wire.Header{Version: version, Type: wire.TypeBatch, Epoch: 1, Index: 1})
+		err := s.Step(0, f)
+		must(t, s.Check())
+		return err
+	}
+	for name, tc := range map[string]struct {
+		version uint8
+		entries func(b []byte) []byte
+		want    error
+	}{
+		"older":     {wire.SpliceVersion - 1, func(b []byte) []byte { return b }, ErrUnexpected},
+		"data":      {wire.Version, func(b []byte) []byte { return wire.AppendData(b, 1, Request, 0, []byte("x"), false) }, ErrSpliced},
+		"delivered": {wire.Version, func(b []byte) []byte { return wire.AppendDelivered(b, 1, [2]uint64{}, [2]bool{}) }, ErrSpliced},
+		"log":       {wire.Version, func(b []byte) []byte { return wire.AppendLog(b, 1, [2]uint64{}) }, ErrSpliced},
+		"end":       {wire.Version, func(b []byte) []byte { return wire.AppendClose(b, 1, Finished) }, nil},
+	} {
+		if err := step(tc.version, tc.entries); !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -39,13 +39,17 @@ const (
 	EntryCheckpoint EntryKind = 10
 	// EntryUnlog: the connection is not logged any more.
 	EntryUnlog EntryKind = 11
+
+	// EntrySplice: a connection that is passed on, not ended, begins, or is one of a
+	// joiner's snapshot; Record. Nothing but its Close follows. From version 5 on.
+	EntrySplice EntryKind = 12
 )
 
 // Entry is one decoded entry. Which fields are valid depends on Kind.
 type Entry struct {
 	Kind EntryKind
 	ID   ConnID
-	// Record is of Open and Adopt, without Logged and Start, which entries of their own
+	// Record is of Open, Adopt and Splice, without Logged and Start, which entries of their own
 	// carry. Of Leg only Server is valid.
 	Record Record
 
@@ -92,6 +96,11 @@ func AppendSynced(dst []byte) []byte { return append(dst, byte(EntrySynced)) }
 // AppendOpen appends an EntryOpen; r must be valid (Record.Validate).
 func AppendOpen(dst []byte, r *Record) []byte {
 	return appendRecord(append(dst, byte(EntryOpen)), r)
+}
+
+// AppendSplice appends an EntrySplice; r must be valid (Record.Validate).
+func AppendSplice(dst []byte, r *Record) []byte {
+	return appendRecord(append(dst, byte(EntrySplice)), r)
 }
 
 // AppendAdopt appends an EntryAdopt; r must be valid (Record.Validate).
@@ -174,10 +183,12 @@ func (es *Entries) Next(e *Entry) (bool, error) {
 	var err error
 	switch e.Kind {
 	case EntrySynced:
-	case EntryOpen:
+	case EntryOpen, EntrySplice:
 		b, err = es.readRecord(b, e)
+		e.Record.Spliced = e.Kind == EntrySplice
 	case EntryAdopt:
 		b, err = es.readAdopt(b, e)
+		e.Record.Spliced = false
 	case EntryData:
 		b, err = readData(b, e)
 	case EntryDelivered:

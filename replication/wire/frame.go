@@ -13,8 +13,9 @@ import (
 //	2  a batch may hold EntryAdopt
 //	3  a batch may hold EntryLeg, EntryLog, EntryReleased, EntryCheckpoint, EntryUnlog
 //	4  Fitness
+//	5  a batch may hold EntrySplice
 const (
-	Version    = 4
+	Version    = 5
 	MinVersion = 1
 
 	// AdoptVersion and LogVersion are the first with those entries.
@@ -22,6 +23,8 @@ const (
 	LogVersion   = 3
 	// FitnessVersion is the first with Fitness.
 	FitnessVersion = 4
+	// SpliceVersion is the first with EntrySplice.
+	SpliceVersion = 5
 )
 
 const (
@@ -104,6 +107,7 @@ const (
 	ErrEntry       Error = "wire: unknown batch entry"
 	ErrFlags       Error = "wire: unknown flags"
 	ErrAddr        Error = "wire: address is malformed"
+	ErrSpliced     Error = "wire: a connection that is passed on has no log and one server leg only"
 	ErrService     Error = "wire: service name is longer than 63 bytes"
 	ErrZone        Error = "wire: an address with an IPv6 zone cannot be replicated"
 	ErrWindowScale Error = "wire: window scale is outside -1..14"

@@ -80,12 +80,16 @@ type Record struct {
 	// leg's own stream begins: 0, 0 for the first leg; one that had the request replayed
 	// began at a checkpoint. EntryLeg carries it.
 	Start [2]uint64
+	// Spliced: the connection is passed on between its two peers, not ended here. No byte
+	// of it is kept anywhere but at its ends, so the record is all there is to know.
+	// EntrySplice carries it.
+	Spliced bool
 }
 
 // Fits reports whether a session of a version can carry r at all. Before version 3
 // a logged connection is carried as a plain one.
 func (r *Record) Fits(version uint8) bool {
-	return version >= LogVersion || r.Start == [2]uint64{}
+	return (version >= LogVersion || r.Start == [2]uint64{}) && (version >= SpliceVersion || !r.Spliced)
 }
 
 // MaxWindowScale is the largest shift of RFC 7323, 2.3.
@@ -95,6 +99,9 @@ const MaxWindowScale = 14
 func (r *Record) Validate() error {
 	if len(r.Service) > MaxService {
 		return ErrService
+	}
+	if r.Spliced && (r.Logged || r.Start != [2]uint64{}) {
+		return ErrSpliced
 	}
 	if err := r.Client.Validate(); err != nil {
 		return err

@@ -35,14 +35,14 @@ func drawLeg(t *rapid.T) LegRecord {
 }
 
 func drawEntry(t *rapid.T) Entry {
-	e := Entry{Kind: EntryKind(rapid.IntRange(1, 11).Draw(t, "kind"))}
+	e := Entry{Kind: EntryKind(rapid.IntRange(1, 12).Draw(t, "kind"))}
 	if e.Kind != EntrySynced {
 		e.ID = ConnID(rapid.Uint64().Draw(t, "id"))
 	}
 	switch e.Kind {
-	case EntryOpen, EntryAdopt:
+	case EntryOpen, EntryAdopt, EntrySplice:
 		name := rapid.SliceOfN(rapid.Byte(), 0, MaxService).Draw(t, "service")
-		e.Record = Record{ID: e.ID, Service: string(name), Client: drawLeg(t), Server: drawLeg(t)}
+		e.Record = Record{ID: e.ID, Service: string(name), Client: drawLeg(t), Server: drawLeg(t), Spliced: e.Kind == EntrySplice}
 	case EntryData:
 		e.Stream = Stream(rapid.IntRange(0, 1).Draw(t, "stream"))
 		e.Off = rapid.Uint64().Draw(t, "off")
@@ -80,12 +80,14 @@ func TestFits(t *testing.T) {
 	for _, tc := range []struct {
 		version uint8
 		start   [2]uint64
+		spliced bool
 		want    bool
 	}{
-		{1, [2]uint64{}, true}, {2, [2]uint64{}, true}, {3, [2]uint64{}, true},
-		{1, [2]uint64{1, 0}, false}, {2, [2]uint64{0, 1}, false}, {3, [2]uint64{1, 1}, true},
+		{1, [2]uint64{}, false, true}, {2, [2]uint64{}, false, true}, {3, [2]uint64{}, false, true},
+		{1, [2]uint64{1, 0}, false, false}, {2, [2]uint64{0, 1}, false, false}, {3, [2]uint64{1, 1}, false, true},
+		{4, [2]uint64{}, true, false}, {5, [2]uint64{}, true, true},
 	} {
-		r := Record{Logged: true, Start: tc.start}
+		r := Record{Logged: !tc.spliced, Start: tc.start, Spliced: tc.spliced}
 		if got := r.Fits(tc.version); got != tc.want {
 			t.Errorf("%+v: %v", tc, got)
 		}

@@ -57,6 +57,8 @@ func encodeAll(entries []Entry) []byte {
 			b = AppendReleased(b, e.ID, &e.Released)
 		case EntryCheckpoint:
 			b = AppendCheckpoint(b, e.ID, e.Checkpoint)
+		case EntrySplice:
+			b = AppendSplice(b, &e.Record)
 		case EntryUnlog:
 			b = AppendUnlog(b, e.ID)
 		}
@@ -104,6 +106,11 @@ func goldenFrames(version uint8) map[string][]byte {
 		batch = AppendReleased(batch, 5, &Released{End: 1<<21 + 7, Sum: Digest{1}})
 		batch = AppendCheckpoint(batch, 5, [2]uint64{300, 1 << 21})
 		batch = AppendUnlog(batch, 5)
+	}
+	if version >= 5 {
+		passed := rec
+		passed.ID, passed.Spliced = 9, true
+		batch = AppendSplice(batch, &passed)
 	}
 	batch = AppendClose(batch, rec.ID, Aborted)
 	Finish(batch, 0, Header{Version: version, Type: TypeBatch, Epoch: 3, Index: 1 << 40})
@@ -371,6 +378,8 @@ func TestValidate(t *testing.T) {
 		want   error
 	}{
 		{"good", func(*Record) {}, nil},
+		{"spliced and logged", func(r *Record) { r.Spliced, r.Logged = true, true }, ErrSpliced},
+		{"spliced, another leg", func(r *Record) { r.Spliced, r.Start = true, [2]uint64{0, 1} }, ErrSpliced},
 		{"service", func(r *Record) { r.Service = string(make([]byte, MaxService+1)) }, ErrService},
 		{"zone", func(r *Record) { r.Client.Remote = netip.MustParseAddrPort("[fe80::1%eth0]:1") }, ErrZone},
 		{"scale", func(r *Record) { r.Server.OurWS = 15 }, ErrWindowScale},
