@@ -120,11 +120,7 @@ const (
 	maxFields       = 20
 )
 
-// long are the functions that are still to be divided.
-var long = map[string]bool{}
-
 func TestFunctionsAreShort(t *testing.T) {
-	found := map[string]bool{}
 	for _, path := range sources(t) {
 		fset := token.NewFileSet()
 		f, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
@@ -140,33 +136,17 @@ func TestFunctionsAreShort(t *testing.T) {
 			if !ok {
 				continue
 			}
-			name := filepath.ToSlash(filepath.Dir(path)) + " " + fn.Name.Name
 			n := fset.Position(fn.End()).Line - fset.Position(fn.Pos()).Line + 1
-			if n <= limit {
-				continue
-			}
-			if found[name] = true; !long[name] {
+			if n > limit {
 				t.Errorf("%s: %s has %d lines, more than %d: which steps does it have?", path, fn.Name.Name, n, limit)
 			}
 		}
 	}
-	for name := range long {
-		if !found[name] {
-			t.Errorf("%s is short now: take it off the list", name)
-		}
-	}
-}
-
-// wide are the structs whose fields are still to be grouped.
-var wide = map[string]bool{
-	"appliance Node": true, "appliance/kept replica": true, "internal/script Peer": true, "internal/storm storm": true,
-	"replication/roles Alone": true, "replication/sim world": true,
 }
 
 // TestStructsAreGrouped: what has many fields says in groups, structs of their own, what guards
 // which. A record, all of whose fields are exported, is copied, and guarded by nothing.
 func TestStructsAreGrouped(t *testing.T) {
-	found := map[string]bool{}
 	for _, path := range sources(t) {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
@@ -191,19 +171,11 @@ func TestStructsAreGrouped(t *testing.T) {
 					hidden = hidden || !name.IsExported()
 				}
 			}
-			name := filepath.ToSlash(filepath.Dir(path)) + " " + spec.Name.Name
 			if fields <= maxFields || !hidden {
 				return true
 			}
-			if found[name] = true; !wide[name] {
-				t.Errorf("%s: %s has %d fields, more than %d: what guards which of them?", path, spec.Name.Name, fields, maxFields)
-			}
+			t.Errorf("%s: %s has %d fields, more than %d: what guards which of them?", path, spec.Name.Name, fields, maxFields)
 			return true
 		})
-	}
-	for name := range wide {
-		if !found[name] {
-			t.Errorf("%s is narrow now: take it off the list", name)
-		}
 	}
 }

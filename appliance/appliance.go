@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,46 +42,19 @@ const (
 	streamUnderWay = 16 << 20
 )
 
-// Node is a running appliance.
+// Node is a running appliance. What is in none of the groups, nodePath and nodeParts are made
+// before anything runs, and stay.
 type Node struct {
 	cfg    *config.Config
 	clock  clock.Clock // by which the role is kept and given up; all else has time.Now
 	log    *slog.Logger
 	bootID [16]byte
 
-	dev         tun.Device
-	routes      *tun.Routes
-	filter      *tun.Guard // nil where the kernel has no packet filter
-	front, back *tun.Announcer
-	engine      *stack.Engine
-	onLink      onLink
-	relay       *relay.Relay
-	services    []*relay.Service
-	servers     []*servers      // by service
-	probing     context.Context // ends with the appliance; of the probes that connections ask for
-	journal     *journal
-	link        *link.Link // nil when alone
-
-	role   atomic.Uint32 // replication.Role
-	since  atomic.Int64  // unix nanoseconds of the last change of role
-	silent chan struct{} // cap 1: heartbeats may have stopped
-	sess   *link.Session // of the role loop
-
-	voter       *voter.Voter // nil without a witness
-	lease       *lease       // the same
-	switchovers chan switchRequest
-	fitness     fitness
-
-	handed      chan<- error   // of the role loop: told when we are the standby of whom we handed over to
-	forgotten   map[string]int // of the role loop: connections that we knew of last, by service
-	alone       *aloneLease    // nil with a witness
-	handing     atomic.Bool    // without a witness: we say that we have no role because we have handed over
-	startsEmpty atomic.Int64   // without a witness: when we start without connections, of journal.now; 0: we do not
-
-	takeMu    sync.Mutex // guards the following
-	takeovers int
-	last      takeoverReport
-	lost      *lossReport // nil: there was none
+	nodePath
+	nodeParts
+	nodeRole
+	nodeLoop
+	nodeReports
 
 	wg   sync.WaitGroup
 	asks sync.WaitGroup // probes that connections asked for
@@ -104,7 +76,8 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 	if err != nil {
 		return err
 	}
-	n := &Node{cfg: cfg, clock: clk, log: log.With("node", cfg.Node), silent: make(chan struct{}, 1), switchovers: make(chan switchRequest)}
+	n := &Node{cfg: cfg, clock: clk, log: log.With("node", cfg.Node)}
+	n.silent, n.switchovers = make(chan struct{}, 1), make(chan switchRequest)
 	n.fitness.changed, n.fitness.peer, n.fitness.services = make(chan struct{}, 1), make(chan struct{}, 1), digests(cfg)
 	if _, err := rand.Read(n.bootID[:]); err != nil {
 		return fmt.Errorf("draw a boot id: %w", err)

@@ -114,11 +114,10 @@ func (k *Kept) candidate() (int, bool) {
 
 // enlist dials a server, to tell it the request from the checkpoint on.
 func (k *Kept) enlist(i int) {
-	r := &replica{
-		k: k, server: i, ad: adapter.Raw{}, start: k.ckpt, born: k.host.Now(), sum: newDigest(k.ckpt[replication.Response]),
-		written: k.ckpt[replication.Request], base: k.ckpt[replication.Response], at: k.ckpt[replication.Response],
-		agreed: k.ckpt[replication.Response],
-	}
+	r := &replica{k: k, server: i, start: k.ckpt, born: k.host.Now()}
+	r.written = k.ckpt[replication.Request]
+	response := k.ckpt[replication.Response]
+	r.replicaOutput = replicaOutput{base: response, at: response, agreed: response, sum: newDigest(response), ad: adapter.Raw{}}
 	_, r.checks = k.pool.Failing(i)
 	r.line = k.line(i) // before it is dialled
 	r.acked.Store(k.ckpt[replication.Request])

@@ -34,7 +34,8 @@ func (k *Kept) lineReady() {
 }
 
 func (k *Kept) dial() error {
-	r := &replica{k: k, server: k.first, ad: adapter.Raw{}, line: k.line(k.first)}
+	r := &replica{k: k, server: k.first}
+	r.ad, r.line = adapter.Raw{}, k.line(k.first)
 	leg, err := k.host.Dial(k.first, r)
 	if err != nil {
 		return err

@@ -21,31 +21,50 @@ type replica struct {
 	// 0 for the first leg, the checkpoint for one that was replayed.
 	start [2]uint64
 	born  time.Duration
-	// line names the server's process, see Options.Line; 0: unknown. nextLine is one that
-	// has begun since, when so much of the request (nextFrom) was told.
+
+	replicaLine
+	replicaRequest
+	replicaOutput
+	replicaDoubt
+
+	asked carry.Asked
+
+	// What the packet path tells.
+	acked    atomic.Uint64 // request offset that its server has acknowledged
+	recorded atomic.Bool   // the journal knows this leg as the connection's
+}
+
+// replicaLine names the server's process, see Options.Line; 0: unknown. nextLine is one that
+// has begun since, when so much of the request (nextFrom) was told.
+type replicaLine struct {
 	line, nextLine, nextFrom uint64
+}
 
-	written uint64 // request offset of the first byte not yet written to it
-	finSent bool   // and the FIN was
+// replicaRequest is how much of the request its server was told. It belongs, as the next two do,
+// to the connection's worker.
+type replicaRequest struct {
+	written  uint64 // request offset of the first byte not yet written to it
+	finSent  bool   // and the FIN was
+	finAcked bool   // its server's FIN was acknowledged when a standby joined
+}
 
+// replicaOutput is where it is in its own response.
+type replicaOutput struct {
 	base   uint64 // response offset of the front of its receive queue
 	at     uint64 // below it the response is released, or verified equal to what was
 	sum    *digest
 	ad     adapter.Adapter // follows what this server sends; raw for the first source
 	ended  bool            // its FIN is at `at`, seen when it was no source
 	agreed uint64          // the last position at which its output was the same as what was released
-	// doubt: its output differs at doubtAt from what was released; with three replicas
-	// the third decides which of the two is wrong. If that one differs at another
-	// position, whoever is behind is followed to there.
+}
+
+// replicaDoubt: its output differs at doubtAt from what was released; with three replicas
+// the third decides which of the two is wrong. If that one differs at another
+// position, whoever is behind is followed to there.
+type replicaDoubt struct {
 	doubt    bool
 	doubtAt  uint64
 	doubtSum [16]byte
-
-	asked carry.Asked
-
-	finAcked bool          // its server's FIN was acknowledged when a standby joined
-	acked    atomic.Uint64 // request offset that its server has acknowledged
-	recorded atomic.Bool   // the journal knows this leg as the connection's
 }
 
 // Wake implements stack.Events.

@@ -50,7 +50,8 @@ func (k *Kept) Restore(rec *replication.Continue, server stack.Params, halfWay b
 	k.seen.start = k.seen.end
 	k.seen.open.startAt(k.seen.end)
 	k.told.Store(k.seen.end)
-	r := &replica{k: k, server: k.last, ad: adapter.Raw{}, start: rec.Record.Start, born: k.restoredAt, written: sent}
+	r := &replica{k: k, server: k.last, start: rec.Record.Start, born: k.restoredAt}
+	r.ad, r.written = adapter.Raw{}, sent
 	_, r.checks = k.pool.Failing(r.server)
 	r.at, r.base = k.seen.end, carry.DataEnd(resp)
 	r.acked.Store(sent)

@@ -59,7 +59,14 @@ type Peer struct {
 	mine, their Opts // of the two SYNs
 	isn, irs    uint32
 
-	// Sending.
+	peerSending
+	peerReceiving
+	peerConduct
+	peerMoved
+}
+
+// peerSending is what it has sent.
+type peerSending struct {
 	sent    []Out // what takes sequence space, for retransmission
 	nxt     int64
 	una     int64 // highest ACK from the appliance
@@ -70,8 +77,10 @@ type Peer struct {
 	win     int   // window field of the last segment sent
 	maxEdge int64 // highest right edge announced to the appliance
 	tsSent  uint32
+}
 
-	// Receiving.
+// peerReceiving is what has come.
+type peerReceiving struct {
 	rcv      int64
 	got      []byte // by offset
 	have     []bool
@@ -80,15 +89,21 @@ type Peer struct {
 	tsMax    uint32
 	tsSeen   bool
 	resets   int // acceptable RSTs
+	log      []seen
+	mark     int // length of log at the last Send
+}
+
+// peerConduct is how it answers by itself.
+type peerConduct struct {
 	mayReset bool
 	refuses  bool // a server that answers SYNs with RST
 	away     bool // nothing reaches it
 	mute     bool // it does not acknowledge what is sent again, until it sends
 	replies  int
-	log      []seen
-	mark     int // length of log at the last Send
+}
 
-	// Set by a takeover.
+// peerMoved is set by a takeover.
+type peerMoved struct {
 	tsLied  bool   // the script made it send stamps of its own
 	tsMoved uint32 // newest stamp that the former appliance can have seen
 	moved   bool   // this connection was continued by another appliance

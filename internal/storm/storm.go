@@ -23,17 +23,12 @@ const (
 
 // storm is one that is going on.
 type storm struct {
-	opts     options
-	view     *view
-	pair     *lab.PairLab
-	nodes    *pair.Pair
-	stranger *lab.Host
-	load     *load
-	servers  *servers // nil: not asked for
-	web      *web     // nil: not asked for
-	records  map[string]*lab.Recorder
-	out      string
-	stop     context.CancelFunc
+	opts options
+	view *view
+	out  string
+	stop context.CancelFunc
+
+	stormLab
 
 	// looking is held while evidence is collected: no fault begins meanwhile.
 	looking sync.Mutex
@@ -42,7 +37,23 @@ type storm struct {
 	tallies     map[string]*tally
 	divergences divergences
 
-	mu       sync.Mutex
+	mu sync.Mutex
+	stormFaults
+}
+
+// stormLab is made before the first fault, and stays.
+type stormLab struct {
+	pair     *lab.PairLab
+	nodes    *pair.Pair
+	stranger *lab.Host
+	load     *load
+	servers  *servers // nil: not asked for
+	web      *web     // nil: not asked for
+	records  map[string]*lab.Recorder
+}
+
+// stormFaults is guarded by storm.mu.
+type stormFaults struct {
 	number   int // of faults so far
 	fault    *fault
 	ended    time.Time // when the latest fault ended; zero: it has not
@@ -58,7 +69,8 @@ func run(ctx context.Context, opts options, v *view) (*report, error) {
 		return nil, fmt.Errorf("create temporary directory: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	s := &storm{opts: opts, view: v, out: opts.out, tallies: make(map[string]*tally), divergences: make(divergences), records: make(map[string]*lab.Recorder)}
+	s := &storm{opts: opts, view: v, out: opts.out, tallies: make(map[string]*tally), divergences: make(divergences)}
+	s.records = make(map[string]*lab.Recorder)
 	if s.out == "" {
 		if s.out, err = os.MkdirTemp("", "lockstep-storm-evidence-"); err != nil {
 			return nil, fmt.Errorf("create directory for evidence: %w", err)

@@ -139,7 +139,8 @@ func TestStandstillIsFound(t *testing.T) {
 func begin(t *testing.T, o options) (context.Context, *storm) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(context.Background(), 3*time.Minute)
-	s := &storm{opts: o, view: newView(io.Discard), out: o.out, tallies: map[string]*tally{}, records: map[string]*lab.Recorder{}, stop: stop}
+	s := &storm{opts: o, view: newView(io.Discard), out: o.out, tallies: map[string]*tally{}, stop: stop}
+	s.records = map[string]*lab.Recorder{}
 	if err := s.build(ctx, t.TempDir()); err != nil {
 		stop()
 		t.Fatal(err)

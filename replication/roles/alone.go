@@ -89,33 +89,62 @@ func (s stage) String() string {
 	return [...]string{"candidate", "following", "bereft", "leading", "holding", "doubting", "alone"}[s]
 }
 
-// Alone are the rules of one appliance of a pair without a witness.
+// Alone are the rules of one appliance of a pair without a witness. What it knows is grouped
+// by the stages that read it.
 type Alone struct {
 	a     LoneAppliance
 	cfg   AloneConfig
 	stage stage
 	begun Nanos // when this stage began
+	dead  bool  // the peer's process is proved dead, since begun
 
-	saidAt  Nanos // of following and bereft: when we last spoke before the session
-	dead    bool  // the peer's process is proved dead, since begun
-	standby Boot  // of leading, holding and doubting: who was our standby last
-	at      Nanos // of doubting: when it ends
-	late    bool  // of doubting: our standby may have taken over and died: we were not running, or have handed over
-	told    bool  // of doubting: and somebody has claimed our addresses
+	aloneStart
+	aloneStandby
+	aloneActive
+	aloneDoubt
+	aloneAsking
+	aloneClaims
+}
+
+// aloneStart is a candidate's: when it may start without connections.
+type aloneStart struct {
+	knows bool  // somebody did hold connections
+	seen  Nanos // the last sign of whoever may
+	due   Nanos // not before
+	stays bool  // said that somebody else holds the addresses
+}
+
+// aloneStandby is of following and bereft.
+type aloneStandby struct {
+	saidAt Nanos // when we last spoke before the session
+}
+
+// aloneActive is of leading, holding and doubting.
+type aloneActive struct {
+	standby Boot  // who was our standby last
 	heardOf Nanos // of leading and holding: when somebody claimed our addresses; Never: nobody has
-	askAt   Nanos // of candidate and doubting: the next question to the networks
-	askFrom Nanos // of candidate: when the first one before the start was asked; Never: none was
-	askedAt Nanos // of candidate: the last question; Never: none was
-
-	knows   bool  // of candidate: somebody did hold connections
-	seen    Nanos // of candidate: the last sign of whoever may
-	due     Nanos // of candidate: not before
 	handing bool  // of leading: a hand-over is under way, we are mute
-	handed  bool  // of doubting: our standby may take over, and we say that we are not active
-	stays   bool  // of candidate: said that somebody else holds the addresses
+}
 
+// aloneDoubt is of doubting.
+type aloneDoubt struct {
+	at     Nanos // when it ends
+	late   bool  // our standby may have taken over and died: we were not running, or have handed over
+	told   bool  // and somebody has claimed our addresses
+	handed bool  // our standby may take over, and we say that we are not active
+}
+
+// aloneAsking is of candidate and doubting: questions to the networks.
+type aloneAsking struct {
+	askAt   Nanos // the next one
+	askFrom Nanos // of candidate: when the first one before the start was asked; Never: none was
+	askedAt Nanos // of candidate: the last one; Never: none was
+}
+
+// aloneClaims is of solitary and doubting: somebody else's claims of our addresses.
+type aloneClaims struct {
 	newest   bool   // of solitary: we have taken over, so no claimant is a newer active
-	claimAt  Nanos  // of solitary and doubting: the last claim that was asked about; Never: none was
+	claimAt  Nanos  // the last claim that was asked about; Never: none was
 	claimant string // whose
 }
 
@@ -159,8 +188,9 @@ func (r *Alone) enter(s stage, now Nanos) {
 		r.heardOf = Never
 	}
 	r.stage, r.begun = s, now
-	r.dead, r.handing, r.handed, r.stays, r.newest = false, false, false, false, false
-	r.askAt, r.askFrom, r.askedAt, r.claimAt, r.claimant = now, Never, Never, Never, ""
+	r.dead, r.handing, r.handed, r.stays = false, false, false, false
+	r.aloneAsking = aloneAsking{askAt: now, askFrom: Never, askedAt: Never}
+	r.aloneClaims = aloneClaims{claimAt: Never}
 	r.a.Prove(s != following && s != leading)
 }
 

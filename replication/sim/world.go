@@ -60,36 +60,56 @@ type Result struct {
 
 // world is the whole of a run.
 type world struct {
+	worldTime
+	worldLog
+
+	plan   plan
+	faults []fault
+	healed bool
+
+	worldPair
+	worldSnapshots
+
+	*driven // nil in an oracle world
+	*voting // the same
+	*duo    // nil unless the pair has no witness
+
+	patient *rand.Rand // see bear; nil in most worlds
+}
+
+// worldTime is what nothing but the seed decides: chance, and what comes when.
+type worldTime struct {
 	rng   *rand.Rand
 	now   nanos
 	queue events
 	order uint64 // of the next event, so that equal times keep their order
 	steps int
-	hash  interface{ Sum64() uint64 }
-	write func(string)
-	tail  []string
-	err   error
-	seen  Sometimes
+}
 
-	plan     plan
-	faults   []fault
-	healed   bool
+// worldLog is what a run leaves behind.
+type worldLog struct {
+	hash     interface{ Sum64() uint64 }
+	write    func(string)
+	tail     []string
+	err      error
+	seen     Sometimes
+	pairSeen PairSometimes
+}
+
+// worldPair is the two appliances, and what goes through them.
+type worldPair struct {
 	arbiter  Arbiter // nil if three voters decide
 	nodes    [2]*node
 	vip      *node // who answers for the virtual address
 	session  *session
 	flows    []*flow
 	takeover int
+}
 
+// worldSnapshots are the steps between which each snapshot was made.
+type worldSnapshots struct {
 	snapshots [][2]int
 	inside    bool // of the last of them
-
-	*driven  // nil in an oracle world
-	*voting  // the same
-	*duo     // nil unless the pair has no witness
-	pairSeen PairSometimes
-
-	patient *rand.Rand // see bear; nil in most worlds
 }
 
 // plan is what the seed chose for the whole run.
@@ -143,9 +163,8 @@ const (
 func Run(cfg Config) Result {
 	h := fnv.New64a()
 	w := &world{
-		rng:   rand.New(rand.NewPCG(cfg.Seed, 0)),
-		hash:  h,
-		write: func(s string) { _, _ = h.Write([]byte(s)) },
+		worldTime: worldTime{rng: rand.New(rand.NewPCG(cfg.Seed, 0))},
+		worldLog:  worldLog{hash: h, write: func(s string) { _, _ = h.Write([]byte(s)) }},
 	}
 	w.choose(cfg)
 	w.choosePatience(cfg)
