@@ -22,7 +22,14 @@ type claim struct {
 	meant   bool           // ... and all of that is released: it is the end
 	told    bool           // by the former active, who has believed it
 	since   time.Duration  // a standby that joins has waited for the answer; 0: none does
+	settled time.Duration  // when an end between two messages may be judged; 0: none was seen
 }
+
+// endSettles is how long an end between two messages waits before it is judged. The processes of a
+// server that share a listener are killed one after the other: the canaries' process may answer for
+// some milliseconds after the client's has gone, on a busy machine for longer. Nobody waits for such
+// an end, and a request that comes meanwhile is told to another server.
+const endSettles = 300 * time.Millisecond
 
 // inherited is how long after a takeover a server's reset may be the answer to what the
 // former active did: it may have given the server up before the standby was told. A server that
@@ -99,6 +106,9 @@ func (k *Kept) ending(src *replica) {
 		k.believe(src)
 		return
 	}
+	if verdict == adapter.Complete && idle && k.settling() {
+		return
+	}
 	switch k.judge(src) {
 	case Dead:
 		k.lose(src, "its process has died")
@@ -118,6 +128,16 @@ func (k *Kept) ending(src *replica) {
 		}
 		k.believe(src)
 	}
+}
+
+// settling reports whether an end between two messages has come only just now.
+func (k *Kept) settling() bool {
+	cl, now := &k.claim, k.host.Now()
+	if cl.settled == 0 {
+		cl.settled = now + endSettles
+	}
+	k.wakeAt(cl.settled)
+	return now < cl.settled
 }
 
 // unproven is why a server is lost whose end may be a process's death.

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/adapter"
 	"lockstep/appliance/kept"
 	"lockstep/appliance/pool"
 	"lockstep/appliance/relay"
@@ -86,7 +87,8 @@ func TestConnectionsProcess(t *testing.T) {
 		}, 0},
 		"it takes what it was told after that": {0, func(l *lost, c *script.Conn, begin func()) {
 			begin()
-			l.more10(c)
+			l.more10(c, 10)
+			l.more10(c, 20) // of the first it may not be known whether it was told before
 		}, later},
 		"it takes the client's FIN": {0, func(l *lost, c *script.Conn, begin func()) {
 			begin()
@@ -97,7 +99,8 @@ func TestConnectionsProcess(t *testing.T) {
 		}, 0},
 		"another one was watched when it was dialled": {before, func(l *lost, c *script.Conn, begin func()) {
 			begin()
-			l.more10(c)
+			l.more10(c, 10)
+			l.more10(c, 20)
 		}, later},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -128,12 +131,12 @@ func TestConnectionsProcess(t *testing.T) {
 	}
 }
 
-// more10 is ten bytes more of the request, which the server takes.
-func (l *lost) more10(c *script.Conn) {
+// more10 is ten bytes more of the request, which the server takes: in that many in all.
+func (l *lost) more10(c *script.Conn, in int64) {
 	l.t.Helper()
 	send(c.Client, script.Next, 10, covered)
-	l.until("more of the request", c, func(_, s script.State) bool { return s.Received == asked+10 })
-	send(c.Server, script.Next, 0, asked+10)
+	l.until("more of the request", c, func(_, s script.State) bool { return s.Received == asked+in })
+	send(c.Server, script.Next, 0, asked+in)
 	l.settle()
 }
 
@@ -161,6 +164,43 @@ func TestDialAwaitsLine(t *testing.T) {
 			if line := <-asks; (line == 3) != comes {
 				t.Errorf("process %d is asked for", line)
 			}
+		})
+	}
+}
+
+// between is a protocol that is between two messages.
+type between struct{ adapter.Raw }
+
+func (between) Checkpoint() (uint64, bool) { return asked, true }
+func (between) End() adapter.Verdict       { return adapter.Complete }
+
+// Of a server that is killed with all its processes the one that holds the canaries may answer after
+// the client's has gone: an end for which nobody waits is judged a while later.
+func TestIdleEndSettles(t *testing.T) {
+	for name, says := range map[string]kept.Fate{"alive": kept.Alive, "dead by then": kept.Dead} {
+		t.Run(name, func(t *testing.T) {
+			judged := make(chan time.Time, 1)
+			l := newLost(t, func(s *relay.Service) {
+				spare(s)
+				s.NewAdapter = func() adapter.Adapter { return between{} }
+				s.Ask = func(_ int, _ uint64, done func(kept.Fate)) {
+					judged <- time.Now()
+					done(says)
+				}
+			})
+			c := l.opened(40000)
+			c.Client.MayReset()
+			c.Server.MayReset()
+			begun := time.Now()
+			end(c.Server, script.FIN)
+			if after := (<-judged).Sub(begun); after < 300*time.Millisecond {
+				t.Errorf("the end is judged after %v, while other processes of the server may still be dying", after)
+			}
+			if says == kept.Alive {
+				l.until("the end", c, func(cl, _ script.State) bool { return cl.Fin })
+				return
+			}
+			l.until("it is lost", c, func(cl, _ script.State) bool { return l.svc.Counts().Lost == 1 && !cl.Fin && !cl.Dead })
 		})
 	}
 }
