@@ -17,7 +17,8 @@ import (
 var borders = map[string]string{
 	"tun":         "internal/loglimit",
 	"tun/tuntest": "tun",
-	"stack":       "tun internal/clock",
+	"splice":      "",
+	"stack":       "splice tun internal/clock",
 
 	"replication":           "replication/wire",
 	"replication/wire":      "",
@@ -96,6 +97,7 @@ var pure = map[string]string{
 	"images/settings":      "os",
 	"images/uki":           "os",
 	"replication/identity": "log net",
+	"splice":               "context log net os sync",
 }
 
 // libraries says in which folders a library may be imported; what is not named may be nowhere.
@@ -124,7 +126,8 @@ var libraries = map[string]string{
 	"golang.org/x/term":                       "cmd/lockstep internal/demo internal/lab internal/storm",
 	"golang.zx2c4.com/wireguard":              "tun",
 	// Of gvisor the storm takes the packet formats only, to look into captures.
-	"gvisor.dev/gvisor": "stack internal/storm",
+	// So does splice.
+	"gvisor.dev/gvisor": "splice stack internal/storm",
 	// System calls, where a folder touches the kernel.
 	"golang.org/x/sys/unix": "appliance appliance/config appliance/control appliance/health appliance/statefile images/machine internal/bench " +
 		"internal/confine internal/lab internal/lab/traffic internal/realservers internal/storm replication/transport tun",

@@ -1,12 +1,12 @@
 package stack
 
 import (
-	"encoding/binary"
 	"net/netip"
 
-	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"lockstep/splice"
 )
 
 // segment is a parsed view of one inbound packet: slices into its first buffer.
@@ -206,41 +206,8 @@ func walkOptions(opts []byte, visit func(kind byte, opt []byte)) bool {
 	return true
 }
 
-// locate finds the timestamp and SACK options without a closure, because it runs
-// for every segment. The returned indexes are into opts, -1 when absent.
-func locateOptions(opts []byte) (ts, sack int, ok bool) {
-	ts, sack = -1, -1
-	for i := 0; i < len(opts); {
-		switch opts[i] {
-		case header.TCPOptionEOL:
-			return ts, sack, true
-		case header.TCPOptionNOP:
-			i++
-			continue
-		}
-		if i+1 >= len(opts) {
-			return ts, sack, false
-		}
-		n := int(opts[i+1])
-		if n < 2 || i+n > len(opts) {
-			return ts, sack, false
-		}
-		switch opts[i] {
-		case header.TCPOptionTS:
-			if n != header.TCPOptionTSLength {
-				return ts, sack, false
-			}
-			ts = i
-		case header.TCPOptionSACK:
-			if (n-2)%8 != 0 {
-				return ts, sack, false
-			}
-			sack = i
-		}
-		i += n
-	}
-	return ts, sack, true
-}
+// locateOptions is splice's, which sees them, too.
+func locateOptions(opts []byte) (ts, sack int, ok bool) { return splice.LocateOptions(opts) }
 
 // made describes a segment that the wrap makes itself.
 type made struct {
@@ -260,50 +227,13 @@ func (f *flow) build(b []byte, v6, fromPeer bool, m made) []byte {
 	if fromPeer {
 		src, dst, sp, dp = dst, src, dp, sp
 	}
-	tcpLen := header.TCPMinimumSize + len(m.opts)
-	ipLen := header.IPv4MinimumSize
-	if v6 {
-		ipLen = header.IPv6MinimumSize
-	}
-	b = b[:ipLen+tcpLen]
-	clear(b)
-	var xsum uint16
-	if v6 {
-		b[0], b[1] = 6<<4|m.class>>4, m.class<<4
-		binary.BigEndian.PutUint16(b[4:], uint16(tcpLen))
-		b[6] = uint8(header.TCPProtocolNumber)
-		b[7] = 64
-		copy(b[8:24], src[:])
-		copy(b[24:40], dst[:])
-		xsum = checksum.Checksum(b[8:40], 0)
-	} else {
-		b[0], b[1] = 4<<4|5, m.class
-		binary.BigEndian.PutUint16(b[2:], uint16(ipLen+tcpLen))
-		b[6] = 0x40 // DF
-		b[8] = 64
-		b[9] = uint8(header.TCPProtocolNumber)
-		copy(b[12:16], src[12:])
-		copy(b[16:20], dst[12:])
-		ip := header.IPv4(b)
-		ip.SetChecksum(^ip.CalculateChecksum())
-		xsum = checksum.Checksum(b[12:20], 0)
-	}
-	tcp := header.TCP(b[ipLen:])
-	tcp.Encode(&header.TCPFields{
-		SrcPort: sp, DstPort: dp, SeqNum: m.seq, AckNum: m.ack,
-		DataOffset: uint8(tcpLen), Flags: m.flags, WindowSize: m.window,
+	return splice.Build(b, v6, &src, &dst, sp, dp, splice.Made{
+		Flags: m.flags, Seq: m.seq, Ack: m.ack, Window: m.window, Opts: m.opts, Class: m.class,
 	})
-	copy(tcp[header.TCPMinimumSize:], m.opts)
-	var ph [4]byte
-	ph[1] = uint8(header.TCPProtocolNumber)
-	binary.BigEndian.PutUint16(ph[2:], uint16(tcpLen))
-	xsum = checksum.Checksum(ph[:], xsum)
-	tcp.SetChecksum(^tcp.CalculateChecksum(xsum))
-	return b
 }
 
-// maxMade bounds what build writes: IPv6 and TCP headers with full options.
-const maxMade = header.IPv6MinimumSize + header.TCPHeaderMaximumSize
+// maxMade bounds what build writes.
+const maxMade = splice.MaxMade
 
 // synOptions writes the options of a SYN or SYN-ACK in Linux's order.
 func synOptions(b []byte, mss uint16, ws int8, sack, ts bool, tsVal, tsEcr uint32) []byte {

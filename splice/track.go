@@ -1,0 +1,223 @@
+package splice
+
+// oddMax is after how many segments of each side, none of which can be believed and none between
+// that can, the tracker takes itself for wrong and learns anew.
+const oddMax = 8
+
+// Least window that is assumed when two segments of a connection are compared whose positions
+// are not known, bytes: what is in flight may exceed a window that has just closed.
+const slack = 1 << 16
+
+// segment takes one with neither SYN nor RST.
+func (c *Conn) segment(s *segment) Event {
+	switch c.state {
+	case Opening:
+		return c.opening(s)
+	case Closed, Reset:
+		return c.afterEnd(s)
+	}
+	if s.flags&flagACK == 0 { // nobody takes that (RFC 9293, 3.10.7.4)
+		return EventNone
+	}
+	if !c.located {
+		c.learn(s)
+	} else {
+		c.track(s)
+	}
+	return c.settle(s)
+}
+
+// opening takes a segment before the client has answered the SYN-ACK.
+func (c *Conn) opening(s *segment) Event {
+	if !c.located || s.flags&flagACK == 0 {
+		return EventNone // of a connection before this one, say
+	}
+	if s.from == Server {
+		c.track(s)
+		return EventNone
+	}
+	switch {
+	case c.track(s):
+	case s.seq == c.ends[Client].isn+1:
+		// It answers another SYN-ACK than the newest: SYN cookies of one server differ.
+		c.unlocate()
+		c.learn(s)
+	default:
+		return EventNone
+	}
+	c.state = Open
+	if c.settle(s) == EventEnded {
+		return EventEnded
+	}
+	return EventOpened
+}
+
+// span is how many bytes e's window field stands for.
+func (e *end) span(field uint16) uint32 {
+	return uint32(field) << max(e.ws, 0)
+}
+
+// track notes what a segment says, if its receiver would believe it, and reports that.
+func (c *Conn) track(s *segment) bool {
+	e, r := &c.ends[s.from], &c.ends[s.from.Other()]
+	// Acceptable as Linux has it: not before what the receiver has last acknowledged, not
+	// beyond the window that it has announced (RFC 9293, 3.10.7.4); and the ACK within what was sent.
+	if after(r.ack, s.end) || after(s.seq, r.edge) || after(s.ack, r.next) || e.ack-s.ack < 1<<31 && e.ack-s.ack > maxWindow {
+		c.oddOne(s)
+		return false
+	}
+	c.odd[s.from] = 0
+	c.lives(s)
+	c.advance(e, r, s)
+	if after(s.ack, e.ack) {
+		c.acknowledge(e, r, s.ack)
+	}
+	if s.ack == e.ack {
+		e.window = s.window
+		if edge := s.ack + e.span(s.window); after(edge, e.edge) {
+			e.edge = edge
+		}
+	}
+	c.stamp(e, r, s)
+	return true
+}
+
+// maxWindow is the largest window there is (RFC 7323, 2.3), bytes.
+const maxWindow = 0xffff << 14
+
+// advance notes new octets of e, and its FIN.
+func (c *Conn) advance(e, r *end, s *segment) {
+	to, fin := s.end, s.flags&flagFIN != 0
+	if limit := r.edge + 1; after(to, limit) { // one octet beyond is a window probe
+		to, fin = limit, false
+	}
+	if e.hasFIN && after(to, e.fin) {
+		e.hasFIN = false // nothing comes behind a FIN: that was none of this end's
+	}
+	if after(to, e.next) {
+		e.bytes += uint64(to - e.next)
+		e.next = to
+		if fin {
+			e.bytes--
+		}
+	}
+	if fin && !e.hasFIN {
+		e.bytes -= min(e.bytes, uint64(e.next-to)) // nor did what seemed to be sent behind it
+		e.hasFIN, e.fin, e.next = true, to, to
+	}
+}
+
+// acknowledge notes an ACK of e for what r has sent.
+func (c *Conn) acknowledge(e, r *end, ack uint32) {
+	n := ack - e.ack
+	if r.hasFIN && !after(r.fin, ack) && after(r.fin, e.ack) {
+		n--
+	}
+	r.delivered += uint64(n)
+	e.ack = ack
+}
+
+// stamp notes a segment's timestamp.
+func (c *Conn) stamp(e, r *end, s *segment) {
+	if !c.ts {
+		return
+	}
+	at, ok := timestamp(s.opts)
+	if !ok {
+		return
+	}
+	v := be32(s.opts[at:])
+	if !e.hasTS || after(v, e.tsVal) {
+		e.tsVal = v
+	}
+	if (!e.hasTS || !after(e.tsRecent, v)) && !after(s.seq, r.ack) { // RFC 7323, 4.3 (2)
+		e.tsRecent = v
+	}
+	e.hasTS = true
+}
+
+// oddOne counts a segment that is not believed.
+func (c *Conn) oddOne(s *segment) {
+	n := &c.odd[s.from]
+	*n = min(*n+1, oddMax)
+	if *n == oddMax && c.odd[s.from.Other()] == oddMax {
+		c.unlocate()
+	}
+}
+
+// unlocate forgets where the two are.
+func (c *Conn) unlocate() {
+	c.located, c.proven, c.odd = false, false, [2]uint8{}
+	for i := range c.ends {
+		e := &c.ends[i]
+		e.heardIt, e.hasFIN, e.hasTS = false, false, false
+	}
+}
+
+// learn takes a segment while it is not known where the two are. The newest of one side and
+// the newest of the other must agree: each acknowledges about what the other has sent.
+func (c *Conn) learn(s *segment) {
+	e, r := &c.ends[s.from], &c.ends[s.from.Other()]
+	if grown := s.end - e.next; e.heardIt && grown <= maxWindow && s.payload > 0 && grown > 0 {
+		e.bytes += uint64(min(grown, s.payload))
+	} else if !e.heardIt {
+		e.bytes += uint64(s.payload)
+	}
+	if n := s.ack - e.ack; e.heardIt && n <= maxWindow {
+		r.delivered += uint64(n)
+	}
+	e.next, e.ack, e.window, e.edge = s.end, s.ack, s.window, s.ack+e.span(s.window)
+	e.heardIt = true
+	if s.flags&flagFIN != 0 {
+		e.hasFIN, e.fin = true, s.end
+	} else if e.hasFIN && s.end != e.fin {
+		e.hasFIN = false
+	}
+	c.lives(s)
+	if c.ts {
+		if at, ok := timestamp(s.opts); ok {
+			v := be32(s.opts[at:])
+			e.tsVal, e.tsRecent, e.hasTS = v, v, true
+		}
+	}
+	if !r.heardIt || !agree(e, r) || !agree(r, e) {
+		return
+	}
+	c.located, c.odd = true, [2]uint8{}
+	for _, x := range [2]*end{e, r} {
+		y := r
+		if x == r {
+			y = e
+		}
+		if after(y.ack, x.next) {
+			x.next = y.ack
+		}
+		if x.hasFIN && x.fin != x.next {
+			x.hasFIN = false
+		}
+	}
+}
+
+// agree reports whether e's acknowledgement fits to what r has sent: within a window.
+func agree(e, r *end) bool {
+	w := max(e.span(e.window), slack)
+	return r.next-e.ack+w <= 2*w
+}
+
+// settle says what the positions mean for the state.
+func (c *Conn) settle(s *segment) Event {
+	if !c.located {
+		return EventNone
+	}
+	a, b := &c.ends[Client], &c.ends[Server]
+	switch {
+	case a.hasFIN && b.hasFIN && !after(a.fin, b.ack) && !after(b.fin, a.ack):
+		c.state, c.ended = Closed, moment{s.now, s.from, true}
+		return EventEnded
+	case a.hasFIN || b.hasFIN:
+		c.state = HalfClosed
+	default:
+		c.state = Open
+	}
+	return EventNone
+}
