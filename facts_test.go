@@ -22,6 +22,8 @@ var facts = []fact{
 	{"docs/limits.md", "data to queues above 64 KiB is dropped", []string{"stack: fairShare == 64<<10"}},
 	{"docs/limits.md", "| connections per service | 100 000", []string{"appliance/config: DefaultConnections == 100000"}},
 	{"docs/limits.md", "of one network (/24, /64) | 256; 64", []string{"appliance/config: DefaultHalfOpen == 256 && DefaultHalfOpenSource == 64", "stack: sourceBits4 == 24 && sourceBits6 == 64"}},
+	{"docs/limits.md", "a thousand cookies a second go unanswered | 2000 a second of each family, for 10 s", []string{"stack: floodRate == 1000 && floodLook == time.Second", "tun: pressureEach == 2000 && pressureLife == 10*time.Second && pressureRepeat == 4*time.Second"}},
+	{"docs/limits.md", "| 262 144 of each family", []string{"tun: pressureTried == 262144"}},
 	{"docs/limits.md", "| a SYN cookie is good for | 65 to 131 s |", []string{"stack: cookiePeriod == 65536*time.Millisecond"}},
 	{"docs/limits.md", "while cookies are good | 4096, each 3 s", []string{"stack: earlyMax == 4096 && earlyWait == 3*time.Second"}},
 	{"docs/limits.md", "| SYN waits for a server | 130 s |", []string{"appliance/relay: dialMax == 130*time.Second"}},

@@ -265,6 +265,11 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 		OnPressure: func(a netip.AddrPort) {
 			n.log.Warn("many clients do not finish their handshake (a SYN flood?): others get SYN cookies (services[].limits.half_open)", "address", a)
 		},
+		OnFlood: func(addrs []netip.AddrPort) {
+			if n.filter != nil {
+				n.filter.Press(addrs)
+			}
+		},
 	})
 	if err != nil {
 		n.relay.Close()

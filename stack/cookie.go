@@ -44,6 +44,7 @@ type cookies struct {
 	keys       atomic.Pointer[[2][32]byte] // the current one, the one before
 	former     atomic.Pointer[formerActive]
 	onPressure func(netip.AddrPort)
+	onFlood    func([]netip.AddrPort)
 	early      map[flow]time.Duration // of the reader: since when, see overtaken
 }
 
@@ -53,10 +54,10 @@ type formerActive struct {
 	until time.Duration // when the last of its cookies is too old
 }
 
-func (c *cookies) init(secret []byte, onPressure func(netip.AddrPort)) {
+func (c *cookies) init(secret []byte, o *Options) {
 	first := sha256.Sum256(secret)
 	c.keys.Store(&[2][32]byte{first, first})
-	c.onPressure = onPressure
+	c.onPressure, c.onFlood = o.OnPressure, o.OnFlood
 }
 
 // SetCookieSecret gives the engine what it has in common with the other half of the
@@ -119,19 +120,15 @@ func cookieIndex(p *Params) uint32 {
 	return n
 }
 
-// sendCookie answers a SYN without remembering it.
-func (e *Engine) sendCookie(s *segment, ln *listener) {
+// sendCookie answers a SYN without remembering it. first: the last one of that address is
+// no longer good.
+func (e *Engine) sendCookie(s *segment, first bool) {
 	var p Params
 	if !p.readSYN(s) {
 		e.C.drop(DropOptions)
 		return
 	}
 	delete(e.cookies.early, s.flow) // of a connection before this one
-	now := e.now()
-	e.mu.Lock()
-	first := now >= ln.cookiesUntil
-	ln.cookiesUntil = now + 2*cookiePeriod
-	e.mu.Unlock()
 	if first && e.cookies.onPressure != nil {
 		e.cookies.onPressure(addrPort(s.flow.local, s.flow.localPort))
 	}

@@ -73,6 +73,9 @@ type Options struct {
 	// OnPressure is told, once in a while, that the clients of an address get SYN
 	// cookies now. It must not block.
 	OnPressure func(addr netip.AddrPort)
+	// OnFlood is told, each second in which it is so, to which addresses SYNs come by the
+	// thousands whose senders do not answer. It must not block.
+	OnFlood func(addrs []netip.AddrPort)
 	// Notice is told what a peer has asked for and does not get, each kind once a minute.
 	// It must not block.
 	Notice func(n Notice, peer netip.AddrPort)
@@ -175,7 +178,7 @@ func New(o Options) (*Engine, error) {
 	if _, err := rand.Read(e.secret[:]); err != nil {
 		return nil, fmt.Errorf("seed sequence numbers: %w", err)
 	}
-	e.cookies.init(e.secret[:], o.OnPressure)
+	e.cookies.init(e.secret[:], &o)
 	e.SetLease(Forever)
 	e.ports.of = make(map[portKey]*portPool)
 	e.probes.kick = make(chan struct{}, 1)
@@ -400,6 +403,7 @@ func (e *Engine) janitor() {
 	defer e.wg.Done()
 	t := time.NewTicker(janitorPeriod)
 	defer t.Stop()
+	looked := e.now()
 	for {
 		select {
 		case <-e.done:
@@ -408,6 +412,12 @@ func (e *Engine) janitor() {
 			e.tick.Store(int64(e.now()))
 			e.sweep(e.now())
 			e.sweepLost(e.now())
+			if now := e.now(); now-looked >= floodLook {
+				looked = now
+				if addrs := e.flooded(); len(addrs) > 0 && e.cookies.onFlood != nil {
+					e.cookies.onFlood(addrs)
+				}
+			}
 		}
 	}
 }

@@ -16,6 +16,33 @@ type listener struct {
 	sources        map[netip.Prefix]int // of halfOpen, by the client's network
 	// cookiesUntil: until then a client may answer a cookie that was sent to it.
 	cookiesUntil time.Duration
+	unanswered   int // cookies, less answers to cookies, since the last look of flooded
+}
+
+// floodRate is how many cookies that nobody answers, within floodLook, are a flood. Less
+// than the packet filter lets through under one (tun.Guard.Press), so that it is seen to
+// last. A crowd of clients that are there answers as many as it gets.
+const (
+	floodRate = 1000
+	floodLook = time.Second
+)
+
+// flooded tells which addresses are flooded with SYNs: where most of what nobody has
+// answered since the last look went.
+func (e *Engine) flooded() (addrs []netip.AddrPort) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := 0
+	for _, ln := range e.listeners {
+		all += max(0, ln.unanswered)
+	}
+	for addr, ln := range e.listeners {
+		if all >= floodRate && ln.unanswered*len(e.listeners) >= all {
+			addrs = append(addrs, addr)
+		}
+		ln.unanswered = 0
+	}
+	return addrs
 }
 
 // Networks that count as one source: what one attacker commonly has at hand.
@@ -67,9 +94,16 @@ func (e *Engine) incoming(s *segment) {
 	e.mu.Lock()
 	ln := e.listeners[addr]
 	full := len(ln.halfOpen) >= ln.max || ln.sources[sourceOf(remote.Addr())] >= ln.maxSource
+	first := false
+	if full {
+		now := e.now()
+		first = now >= ln.cookiesUntil
+		ln.cookiesUntil = now + 2*cookiePeriod
+		ln.unanswered++
+	}
 	e.mu.Unlock()
 	if full {
-		e.sendCookie(s, ln)
+		e.sendCookie(s, first)
 		return
 	}
 	l, ok := e.newHalfOpen(s)
@@ -120,6 +154,9 @@ func (e *Engine) answersCookie(s *segment, pkt *stack.PacketBuffer) bool {
 		return false // the reader is the only one who opens clients' legs
 	}
 	e.C.CookiesAccepted.Add(1)
+	e.mu.Lock()
+	ln.unanswered--
+	e.mu.Unlock()
 	l.pending = append(l.pending, pkt.IncRef())
 	e.handler.Incoming(l)
 	return true

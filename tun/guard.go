@@ -53,9 +53,10 @@ const (
 	refusedSync      = "sync-from-elsewhere"
 	refusedHops      = "hop-limit"
 	refusedRedirect  = "redirect" // one of this host's own kernel
+	refusedFlood     = "syn-flood"
 )
 
-var guardReasons = []string{refusedFromBack, refusedFromFront, refusedSync, refusedHops, refusedRedirect}
+var guardReasons = []string{refusedFromBack, refusedFromFront, refusedSync, refusedHops, refusedRedirect, refusedFlood}
 
 // guardTable is our table of the kernel's packet filter, of both families.
 const guardTable = "lockstep"
@@ -83,13 +84,15 @@ type Guard struct {
 	done chan struct{}
 	wg   sync.WaitGroup
 
-	faults chan []string // cap 1, the newest
+	faults chan []string         // cap 1, the newest
+	press  chan []netip.AddrPort // cap 1
 
 	mu      sync.Mutex // guards conn and what follows
 	present guardContents
 	seen    uint32 // the generation at which all of it was there
 	now     map[string]uint64
-	before  map[string]uint64 // of tables that were flushed
+	before  map[string]uint64            // of tables that were flushed
+	pressed map[netip.AddrPort]time.Time // when that was put into the table
 	missing bool
 	closed  bool
 }
@@ -100,7 +103,7 @@ func InstallGuard(cfg GuardConfig) (*Guard, error) { return installGuard(cfg) }
 
 func installGuard(cfg GuardConfig, opts ...nftables.ConnOption) (*Guard, error) {
 	g := &Guard{cfg: cfg, log: cfg.Log, done: make(chan struct{}), faults: make(chan []string, 1),
-		now: map[string]uint64{}, before: map[string]uint64{}}
+		press: make(chan []netip.AddrPort, 1), pressed: map[netip.AddrPort]time.Time{}, now: map[string]uint64{}, before: map[string]uint64{}}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
@@ -214,6 +217,8 @@ func (g *Guard) watch() {
 			return
 		case <-t.C:
 			g.look()
+		case addrs := <-g.press:
+			g.pressNow(addrs)
 		}
 	}
 }
@@ -318,6 +323,7 @@ func (g *Guard) putBack() {
 		g.before[reason] += n
 	}
 	clear(g.now)
+	clear(g.pressed)
 	if err := g.put(); err != nil {
 		g.log.Warn("the packet filter's table is gone and cannot be put back", "table", guardTable, "err", err, loglimit.Per("guard"))
 		g.tell([]string{fmt.Sprintf("the packet filter's table %s is gone and cannot be put back (nft list table inet %[1]s)", guardTable)})

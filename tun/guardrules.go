@@ -67,6 +67,7 @@ func (r *guardRules) add() error {
 			r.refuse(arriving, f, vips, servers)
 		}
 		r.leastHops(arriving, f)
+		r.pressure(arriving, f)
 		if vips != nil {
 			r.rule(arriving, f.is(), f.in(f.dst, vips), f.hops(expr.CmpOpEq, 1), f.setHops(2))
 		}
@@ -146,8 +147,7 @@ func (r *guardRules) servers(f *family) *nftables.Set {
 	var elems []nftables.SetElement
 	for _, s := range r.cfg.Servers {
 		if familyOf(s.Addr()) == f {
-			key := append(s.Addr().Unmap().AsSlice(), byte(s.Port()>>8), byte(s.Port()), 0, 0) // padded to a register
-			elems = append(elems, nftables.SetElement{Key: key})
+			elems = append(elems, nftables.SetElement{Key: f.addrPortKey(s)})
 		}
 	}
 	return r.set(&nftables.Set{
@@ -220,10 +220,7 @@ func portIs(off uint32, port uint16) []expr.Any {
 }
 
 func (f *family) fromServer(s *nftables.Set) []expr.Any {
-	return append(isTCP(),
-		load(expr.PayloadBaseNetworkHeader, unix.NFT_REG32_00, f.src, f.addrLen),
-		load(expr.PayloadBaseTransportHeader, f.portRegister(), 0, 2),
-		&expr.Lookup{SourceRegister: unix.NFT_REG32_00, SetName: s.Name, SetID: s.ID})
+	return slices.Concat(isTCP(), f.addrPort(f.src, 0), lookup(s))
 }
 
 // noWayBack: the route to the source does not lead through the interface that the

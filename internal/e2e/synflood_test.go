@@ -138,7 +138,7 @@ func (p *pair) routeForged() {
 
 // floods are the SYNs a second and their number, by SYN_FLOOD=RATE,NUMBER for who measures.
 func floods(t *testing.T) (rate, n int) {
-	rate, n = 4000, 12000
+	rate, n = 4000, 400_000 // it ends with the test
 	if v := os.Getenv("SYN_FLOOD"); v != "" {
 		a, b, _ := strings.Cut(v, ",")
 		var err, err2 error
@@ -247,6 +247,7 @@ func forgedSYNs(t *testing.T, v6 bool) {
 	f, flooded := newForger(t, p, v6), make(chan error, 1)
 	go func() { flooded <- f.send(ctx, n, rate) }()
 	p.await("cookies are sent", func() bool { return p.status("a").Connections.CookiesSent > 0 })
+	p.await("SYNs are dropped where they arrive", func() bool { return p.status("a").Drops["syn-flood"] > 0 })
 	during := speed()
 	var slowest time.Duration
 	visits := func(k int) {
