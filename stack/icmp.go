@@ -7,6 +7,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"lockstep/splice"
 )
 
 // An ICMP error is believed only if it quotes a segment of ours that is in flight
@@ -37,48 +39,8 @@ type icmpError struct {
 // parseICMPError reads an IP packet; ok is false if it is no ICMP error that quotes
 // TCP ports and a sequence number.
 func parseICMPError(b []byte) (q icmpError, ok bool) {
-	if b[0]>>4 == 6 {
-		return parseICMPError6(b)
-	}
-	icmp := int(b[0]&0xf) * 4
-	if icmp < header.IPv4MinimumSize || len(b) < icmp+header.ICMPv4MinimumSize || b[9] != uint8(header.ICMPv4ProtocolNumber) {
-		return q, false
-	}
-	switch header.ICMPv4Type(b[icmp]) {
-	case header.ICMPv4DstUnreachable:
-		q.tooBig = header.ICMPv4Code(b[icmp+1]) == header.ICMPv4FragmentationNeeded
-		q.mtu = be32(b[icmp+4:]) & 0xffff
-	case header.ICMPv4TimeExceeded, header.ICMPv4ParamProblem:
-	default:
-		return q, false
-	}
-	in := b[icmp+header.ICMPv4MinimumSize:]
-	if len(in) < header.IPv4MinimumSize || in[9] != uint8(header.TCPProtocolNumber) {
-		return q, false
-	}
-	q.flow.local, q.flow.remote = v4in6(in[12:16]), v4in6(in[16:20])
-	return q, q.quote(in, int(in[0]&0xf)*4)
-}
-
-func parseICMPError6(b []byte) (q icmpError, ok bool) {
-	const icmp = header.IPv6MinimumSize
-	if len(b) < icmp+header.ICMPv6MinimumSize || b[6] != uint8(header.ICMPv6ProtocolNumber) {
-		return q, false
-	}
-	switch header.ICMPv6Type(b[icmp]) {
-	case header.ICMPv6PacketTooBig:
-		q.tooBig, q.mtu = true, be32(b[icmp+4:])
-	case header.ICMPv6DstUnreachable, header.ICMPv6TimeExceeded, header.ICMPv6ParamProblem:
-	default:
-		return q, false
-	}
-	in := b[icmp+header.ICMPv6MinimumSize:]
-	if len(in) < header.IPv6MinimumSize || in[6] != uint8(header.TCPProtocolNumber) {
-		return q, false // our segments have no extension headers
-	}
-	copy(q.flow.local[:], in[8:24])
-	copy(q.flow.remote[:], in[24:40])
-	return q, q.quote(in, header.IPv6MinimumSize)
+	e, ok := splice.ParseError(b)
+	return icmpError{flow{e.Src, e.Dst, e.SrcPort, e.DstPort}, e.Seq, e.TooBig, e.MTU}, ok
 }
 
 // icmpChecksumOK verifies the checksum of an ICMP error, as hosts do (RFC 1122, 3.2.2);
@@ -94,18 +56,6 @@ func icmpChecksumOK(b []byte) bool {
 	}
 	hl, n := int(b[0]&0xf)*4, int(header.IPv4(b).TotalLength())
 	return hl <= n && n <= len(b) && checksum.Checksum(b[hl:n], 0) == 0xffff
-}
-
-// quote takes ports and sequence number from the quoted packet, whose first eight
-// bytes after the IP header are there at least (RFC 792).
-func (q *icmpError) quote(in []byte, ipLen int) bool {
-	if len(in) < ipLen+8 {
-		return false
-	}
-	q.flow.localPort = uint16(in[ipLen])<<8 | uint16(in[ipLen+1])
-	q.flow.remotePort = uint16(in[ipLen+2])<<8 | uint16(in[ipLen+3])
-	q.seq = be32(in[ipLen+4:])
-	return true
 }
 
 // icmpAcceptable returns the leg that an ICMP error is about, or nil if it is to be
