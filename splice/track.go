@@ -37,7 +37,7 @@ func (c *Conn) opening(s *segment) Event {
 		return EventNone
 	}
 	switch {
-	case c.track(s):
+	case !after(c.ends[Server].isn+1, s.ack) && c.track(s):
 	case s.seq == c.ends[Client].isn+1:
 		// It answers another SYN-ACK than the newest: SYN cookies of one server differ.
 		c.unlocate()
