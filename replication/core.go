@@ -153,7 +153,7 @@ func (c *Core) PeerJoined(now Nanos, version uint8) error {
 	c.beat.begin(c.now, version)
 	if c.beat.clockSet {
 		// The first heartbeat, which tells our clock, leaves before anything by which the
-		// peer could continue a connection (invariant 7).
+		// peer could continue a connection (invariant 7); to an older peer, beside the first.
 		c.beat.tick(c.now, c.lim.Heartbeat)
 	}
 	return nil
@@ -308,8 +308,15 @@ func (c *Core) Flush(dst []byte) []byte {
 	if !c.joined {
 		return dst
 	}
+	first := c.beat.first() && c.version >= wire.ClockVersion
+	if first {
+		dst = c.beat.flush(dst, c.version, c.epoch, c.act.unprotected)
+	}
 	dst = c.act.flush(dst, c.epoch, c.now)
 	dst = c.sb.flush(dst, c.epoch)
+	if first {
+		return dst
+	}
 	return c.beat.flush(dst, c.version, c.epoch, c.act.unprotected)
 }
 

@@ -89,6 +89,9 @@ func (h *heartbeat) tick(now, period Nanos) {
 
 func (h *heartbeat) flushable() bool { return h.send || h.answer != 0 || h.saying }
 
+// first: the session's first heartbeat waits for Flush.
+func (h *heartbeat) first() bool { return h.send && h.seq == 1 }
+
 func (h *heartbeat) flush(dst []byte, version uint8, epoch uint64, unprotected int) []byte {
 	if h.answer != 0 {
 		dst = wire.AppendHeartbeatAck(dst, version, epoch, h.answer)

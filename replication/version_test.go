@@ -202,6 +202,32 @@ func playRecorded(t *testing.T, version uint8) {
 	}
 }
 
+// Wherever the stream of a session's first frames ends, a standby that can take over knows
+// the active's clock. (Up to version 4 the first batch may say "synced" before it does.)
+func TestClockBeforeBatch(t *testing.T) {
+	for version := uint8(wire.ClockVersion); version <= wire.Version; version++ {
+		p := newPair(Limits{})
+		a, s := p.node["a"], p.node["s"]
+		must(t, a.SetRole(RoleActive, 1))
+		must(t, s.SetRole(RoleStandby, 1))
+		a.SetClock(0, 1000)
+		s.SetClock(0, 77)
+		must(t, a.PeerJoined(0, version))
+		must(t, s.PeerJoined(0, version))
+		for a.Flushable() {
+			for _, f := range splitFrames(a.Flush(nil)) {
+				must(t, s.Step(0, f))
+				if clock, known := s.PeerClock(77); s.Stats().CanTakeOver && (!known || clock != 1000) {
+					t.Fatalf("version %d: the standby can take over; it takes the active's clock for %d, known %v", version, clock, known)
+				}
+			}
+		}
+		if !s.Stats().CanTakeOver {
+			t.Errorf("version %d: %+v", version, s.Stats())
+		}
+	}
+}
+
 // With a peer of version 1 running connections stay unprotected and all else works.
 func TestVersion1HasNoSnapshot(t *testing.T) {
 	p := newPair(Limits{})

@@ -7,6 +7,7 @@ import (
 
 	"lockstep/replication"
 	shellpkg "lockstep/replication/shell"
+	"lockstep/replication/wire"
 )
 
 // node is an appliance: a core, and the product's shell around it.
@@ -207,6 +208,9 @@ func (n *node) takeOver() {
 	}
 	if err := n.continueAll(epoch, old.table); err != nil {
 		w.failf("%s is in sync for the arbiter, but not for itself: %v", n.name, err)
+	}
+	if !known && w.plan.version >= wire.ClockVersion {
+		w.failf("%s takes over and does not know the active's clock (invariant 7)", n.name)
 	}
 	if known && rtt > 0 {
 		// Invariant 7: with the margin of PeerClock's comment no timestamp goes back.

@@ -23,6 +23,9 @@ const (
 	LogVersion   = 3
 	// FitnessVersion is the first with Fitness.
 	FitnessVersion = 4
+	// ClockVersion is the first in which a session's first heartbeat comes before its first
+	// batch.
+	ClockVersion = 5
 	// SpliceVersion is the first with EntrySplice.
 	SpliceVersion = 5
 )
