@@ -16,7 +16,7 @@ const (
 	doubtLife = 10 * time.Second
 	// quiet is after how long without a packet a half closed connection, of which one FIN may
 	// have passed before a takeover, is asked about.
-	quiet = 10 * time.Second
+	quiet = 5 * time.Second
 )
 
 // rst takes a RST.
