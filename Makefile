@@ -59,11 +59,12 @@ image-lock: ## pin the Debian packages of the image to what Debian has now
 vm-demo: build image ## watch a connection outlive a virtual machine (root, QEMU)
 	bin/lockstep demo --vm bin/image
 
-check: ## gofmt, vet, staticcheck, and no function that nobody calls
+check: ## gofmt, vet, staticcheck, no function that nobody calls, no exported name that nobody outside uses
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt'ed:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go tool -modfile=tools/go.mod staticcheck ./...
 	@dead=$$(go tool -modfile=tools/go.mod deadcode -test ./...) && test -z "$$dead" || { echo "nobody calls:"; echo "$$dead"; exit 1; }
+	go test -count=1 -run TestExportedNamesAreUsed .
 
 clean: ## remove what was built
 	rm -rf bin

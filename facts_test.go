@@ -50,7 +50,7 @@ var facts = []fact{
 	{"docs/limits.md", "per address | 8; witness: 8 and 4 per pair |", []string{"replication/transport/port.go ~ cfg.HandshakeSlots = 8", "appliance/witness/witness.go ~ HandshakeSlots: 8 + 4*len(ids)"}},
 	{"docs/limits.md", "| voter's message; messages waiting per voter | 64 KiB; 64 |", []string{"replication/wire: MaxVoterMessage == 64<<10", "replication/courier/courier.go ~ setDefault(&c.Queue, 64)"}},
 	{"docs/limits.md", "| messages and inputs waiting for a voter's core | 256 each |", []string{"appliance/voter: waiting == 256"}},
-	{"docs/limits.md", "| voter's state file | 1 MiB; room for the next is kept, 16 KiB at least |", []string{"appliance/statefile: MaxSize == 1<<20 && reserve == 16<<10"}},
+	{"docs/limits.md", "| voter's state file | 1 MiB; room for the next is kept, 16 KiB at least |", []string{"appliance/statefile: maxSize == 1<<20 && reserve == 16<<10"}},
 	{"docs/limits.md", "| request log per connection | 16 MiB", []string{"appliance/config: DefaultLog == 16*MiB"}},
 	{"docs/limits.md", "| request taken beyond what the source has | 1 MiB |", []string{"appliance/kept: logAhead == 1<<20"}},
 	{"docs/limits.md", "| 3; `limits.log` of the request, 65 536 digests |", []string{"appliance/kept: maxReplicas == 3 && maxMarks == 65536"}},
@@ -74,7 +74,7 @@ var facts = []fact{
 	{"docs/limits.md", "| heartbeat, silence | 20 ms, 100 ms", []string{"appliance/config: DefaultHeartbeat == 20*time.Millisecond && DefaultFailureTimeout == 100*time.Millisecond"}},
 	{"docs/limits.md", "up to 330 ms, with a witness 500 ms", []string{"replication/roles/patience.go ~ min(5*failureTimeout, 2000*millis)", "replication/roles/patience.go ~ c.takeTime() - c.FailureTimeout/2 - 20*millis"}},
 	{"docs/limits.md", "| silence of whoever may hold connections | 10 s", []string{"appliance/config: DefaultStartEmptyAfter == 10*time.Second"}},
-	{"docs/limits.md", "| 0.5 s after the lease, 0.4 s after a confirmed heartbeat |", []string{"replication/roles/alone.go ~ return 10*c.Heartbeat + c.FailureTimeout + 200*millis", "replication/roles/alone.go ~ return c.FailureTimeout + c.DoubtTime()*3/5"}},
+	{"docs/limits.md", "| 0.5 s after the lease, 0.4 s after a confirmed heartbeat |", []string{"replication/roles/alone.go ~ return 10*c.Heartbeat + c.FailureTimeout + 200*millis", "replication/roles/alone.go ~ return c.FailureTimeout + c.doubtTime()*3/5"}},
 	{"docs/limits.md", "| services; servers of one with `log` or `hot` | 1024; 32 |", []string{"appliance/config: maxServices == 1024 && maxServers == 32"}},
 	{"docs/limits.md", "| pairs of a witness | 1000 |", []string{"appliance/config: maxIdentities == 1000"}},
 	{"docs/limits.md", "the first frame | 3 s; 1 s; 1 KiB |", []string{"replication/link/link.go ~ setDefault(&c.HandshakeTimeout, 3*time.Second)", "replication/courier/courier.go ~ setDefault(&c.HandshakeTimeout, time.Second)", "replication/transport: maxHello == 1<<10"}},
@@ -82,8 +82,8 @@ var facts = []fact{
 	{"docs/limits.md", "| configuration file | 1 MiB |", []string{"appliance/config: maxFile == 1<<20"}},
 	{"docs/limits.md", "| head of a message (`protocol: http`) | 64 KiB |", []string{"appliance/adapter: MaxHead == 64<<10"}},
 
-	{"docs/protocol.md", "| names of pair, node and service, at most | 63 |", []string{"replication/wire: MaxName == 63 && MaxService == 63"}},
-	{"docs/protocol.md", "| text of a Reject, at most | 255 |", []string{"replication/wire: MaxRejectText == 255"}},
+	{"docs/protocol.md", "| names of pair, node and service, at most | 63 |", []string{"replication/wire: maxName == 63 && MaxService == 63"}},
+	{"docs/protocol.md", "| text of a Reject, at most | 255 |", []string{"replication/wire: maxRejectText == 255"}},
 	{"docs/protocol.md", "| connections that one Ack can refuse | 87381 |", []string{"replication/wire: MaxRefused == 87381"}},
 	{"docs/protocol.md", "| 16, 255; 1024; 16 |", []string{"replication/wire: MaxFaults == 16 && MaxFaultText == 255 && MaxServices == 1024 && MaxAspects == 16"}},
 
@@ -107,11 +107,11 @@ var facts = []fact{
 	{"docs/tuning.md", "64 512 connections at a time to one server", []string{"stack: PortsPerServer == 64512"}},
 	{"docs/tuning.md", "(`health.interval`, 5 s,", []string{"appliance/config: DefaultHealthInterval == 5*time.Second"}},
 	{"docs/tuning.md", "four times the longest delay of the last minute", []string{"replication/roles: patienceFactor == 4"}},
-	{"docs/tuning.md", "for ten seconds after a takeover for the longest time", []string{"replication/roles: HoldDown == 10000*millis"}},
+	{"docs/tuning.md", "for ten seconds after a takeover for the longest time", []string{"replication/roles: holdDown == 10000*millis"}},
 	{"docs/tuning.md", "if the whole is at most 2 KiB", []string{"stack: fragmentSize == 2<<10"}},
 	{"docs/tuning.md", "narrower than 552 bytes (IPv4)", []string{"stack: minMTU4 == 552"}},
 
-	{"docs/roles.md", "four times the longest delay of the last minute, and for ten seconds after a takeover", []string{"replication/roles: patienceFactor == 4 && HoldDown == 10000*millis"}},
+	{"docs/roles.md", "four times the longest delay of the last minute, and for ten seconds after a takeover", []string{"replication/roles: patienceFactor == 4 && holdDown == 10000*millis"}},
 
 	{"SAFETY.md", "A reset within 10 s of a takeover is not (`TestServerGivenUpBeforeTakeover`)", []string{"appliance/kept: inherited == 10*time.Second"}},
 	{"SAFETY.md", "are not answered for 3 s (`early-segment`", []string{"stack: earlyWait == 3*time.Second"}},

@@ -72,7 +72,7 @@ func (c *Core) Ready() *Ready {
 }
 
 // Pending reports whether Ready would return something.
-func (c *Core) Pending() bool { return !c.ready.Empty() }
+func (c *Core) Pending() bool { return !c.ready.empty() }
 
 // Role returns the current role.
 func (c *Core) Role() Role { return c.role }

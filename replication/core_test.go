@@ -394,7 +394,7 @@ func TestAckErrors(t *testing.T) {
 	if err := a.Step(p.now, wire.AppendAck(nil, wire.Version, 1, 0, nil)); !errors.Is(err, ErrAckAhead) {
 		t.Error(err)
 	}
-	if !a.Ready().Empty() {
+	if !a.Ready().empty() {
 		t.Error("a false acknowledgement opened something")
 	}
 	must(t, a.Check())
@@ -428,7 +428,7 @@ func TestReuse(t *testing.T) {
 	must(t, a.Data(p.now, 2, Request, 0, make([]byte, 3), false))
 	must(t, s.Step(p.now, f))
 	must(t, a.Step(p.now, s.Flush(nil)))
-	if r := a.Ready(); !r.Empty() {
+	if r := a.Ready(); !r.empty() {
 		t.Fatalf("%+v", r)
 	}
 	must(t, a.Check())

@@ -254,7 +254,7 @@ func TestForgo(t *testing.T) {
 	p, a, s := openLogged(t, Limits{})
 	a.Ready()
 	must(t, a.Forgo(p.now, 1))
-	if r := a.Ready(); !r.Empty() {
+	if r := a.Ready(); !r.empty() {
 		t.Fatalf("before the standby has forgotten it: %+v", r)
 	}
 	p.run(t)
@@ -262,7 +262,7 @@ func TestForgo(t *testing.T) {
 		t.Fatalf("%+v, the standby has %d", r, s.Stats().Connections)
 	}
 	must(t, a.Forgo(p.now, 1))
-	if r := a.Ready(); !r.Empty() {
+	if r := a.Ready(); !r.empty() {
 		t.Fatalf("a second time: %+v", r)
 	}
 	if err := a.Forgo(p.now, 2); !errors.Is(err, ErrUnknownConn) {

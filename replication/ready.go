@@ -53,8 +53,8 @@ type Ready struct {
 	Adopt []ConnID
 }
 
-// Empty reports whether there is nothing to do.
-func (r *Ready) Empty() bool {
+// empty reports whether there is nothing to do.
+func (r *Ready) empty() bool {
 	return len(r.Unprotected) == 0 && len(r.Opened) == 0 && len(r.Legs) == 0 && len(r.Unlogged) == 0 &&
 		len(r.Permits) == 0 && len(r.Need) == 0 && len(r.Adopt) == 0
 }

@@ -373,7 +373,7 @@ func describe(frame []byte) string {
 }
 
 func printReady(out *strings.Builder, r *Ready) {
-	if r.Empty() {
+	if r.empty() {
 		out.WriteString("nothing\n")
 	}
 	for _, id := range r.Unprotected {

@@ -238,7 +238,7 @@ func TestVersion1HasNoSnapshot(t *testing.T) {
 	a.Ready()
 	must(t, a.PeerJoined(0, 1))
 	must(t, s.PeerJoined(0, 1))
-	if r := a.Ready(); !r.Empty() {
+	if r := a.Ready(); !r.empty() {
 		t.Fatalf("%+v", r)
 	}
 	if err := a.Adopt(0, testRecord(1), [2]StreamPos{}, nil); !errors.Is(err, ErrUnexpected) {

@@ -202,7 +202,7 @@ func (l *Leg) giveUp() {
 	l.mu.Lock()
 	late, restored := !l.confirmed && l.err == nil, l.restored
 	if late && restored {
-		l.err = ErrTimeout
+		l.err = errTimeout
 	}
 	l.mu.Unlock()
 	if !late {
@@ -210,7 +210,7 @@ func (l *Leg) giveUp() {
 	}
 	l.engine.halfOpenDone(l)
 	if !restored {
-		l.end(stClosed, ErrTimeout)
+		l.end(stClosed, errTimeout)
 	}
 	l.events.Wake(l)
 }

@@ -62,7 +62,7 @@ func (l *Leg) heard() bool {
 	return l.awaited.Load() && l.awaited.Swap(false)
 }
 
-// Fail gives up a peer that does not answer: Err is ErrTimeout. Should it be there all
+// Fail gives up a peer that does not answer: Err is errTimeout. Should it be there all
 // the same, it is told (RFC 9293, 3.8.3).
 func (l *Leg) Fail() {
 	l.mu.Lock()
@@ -70,7 +70,7 @@ func (l *Leg) Fail() {
 		l.mu.Unlock()
 		return
 	}
-	l.err = ErrTimeout
+	l.err = errTimeout
 	l.mu.Unlock()
 	l.sendReset()
 }

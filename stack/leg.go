@@ -50,10 +50,10 @@ var (
 	ErrReset       = errors.New("stack: connection reset by peer")
 	ErrRefused     = errors.New("stack: connection refused")
 	ErrUnreachable = errors.New("stack: peer unreachable")
-	ErrTimeout     = errors.New("stack: peer does not answer")
+	errTimeout     = errors.New("stack: peer does not answer")
 	ErrAddrInUse   = errors.New("stack: address and port in use")
 	ErrNoPort      = errors.New("stack: no port is free for another connection with this server")
-	ErrWouldBlock  = errors.New("stack: would block")
+	errWouldBlock  = errors.New("stack: would block")
 )
 
 // pendingMax bounds what is queued for a leg that has no endpoint yet, in
@@ -199,7 +199,7 @@ func errorOf(err tcpip.Error) error {
 	case *tcpip.ErrHostUnreachable, *tcpip.ErrNetworkUnreachable, *tcpip.ErrHostDown, *tcpip.ErrNoNet:
 		return ErrUnreachable
 	case *tcpip.ErrTimeout:
-		return ErrTimeout
+		return errTimeout
 	default:
 		return ErrReset
 	}

@@ -131,7 +131,7 @@ func (s *slices) Read(p []byte) (int, error) {
 // error when the leg can send no more.
 func (l *Leg) Write(bufs [][]byte, n int) (int, error) {
 	if l.ep == nil {
-		return 0, ErrWouldBlock
+		return 0, errWouldBlock
 	}
 	w := slices{bufs: bufs, n: n}
 	k, terr := l.ep.Write(&w, tcpip.WriteOptions{})
@@ -139,7 +139,7 @@ func (l *Leg) Write(bufs [][]byte, n int) (int, error) {
 	case nil:
 		return int(k), nil
 	case *tcpip.ErrWouldBlock:
-		return 0, ErrWouldBlock
+		return 0, errWouldBlock
 	default:
 		return int(k), errorOf(terr)
 	}

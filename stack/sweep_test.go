@@ -155,7 +155,7 @@ func TestSweepOfHalfOpen(t *testing.T) {
 	}
 	q.sweep(at + 8*time.Second)
 	q.none(t)
-	if q.HalfOpen() != 0 || q.Legs() != 0 || !errors.Is(l.Err(), ErrTimeout) {
+	if q.HalfOpen() != 0 || q.Legs() != 0 || !errors.Is(l.Err(), errTimeout) {
 		t.Fatalf("half-open %d, legs %d, %v", q.HalfOpen(), q.Legs(), l.Err())
 	}
 	q.mu.Lock()

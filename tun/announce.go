@@ -43,8 +43,8 @@ type Conflict struct {
 	MAC       net.HardwareAddr // the claimant's
 }
 
-// AnnouncerStats counts frames since NewAnnouncer.
-type AnnouncerStats struct {
+// announcerStats counts frames since NewAnnouncer.
+type announcerStats struct {
 	Announced  uint64 // gratuitous ARP and unsolicited advertisements sent
 	Answered   uint64 // requests and solicitations answered
 	Conflicts  uint64 // frames that claimed one of our addresses while active
@@ -196,9 +196,9 @@ func (a *Announcer) Deactivate() {
 // latest. It is never closed.
 func (a *Announcer) Conflicts() <-chan Conflict { return a.conflicts }
 
-// Stats may be called at any time.
-func (a *Announcer) Stats() AnnouncerStats {
-	return AnnouncerStats{
+// stats may be called at any time.
+func (a *Announcer) stats() announcerStats {
+	return announcerStats{
 		Announced: a.announced.Load(), Answered: a.answered.Load(), Conflicts: a.conflicted.Load(),
 		Claims: a.claims.Load(), BadFrames: a.badFrames.Load(), SendErrors: a.sendErrors.Load(),
 	}

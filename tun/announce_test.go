@@ -139,11 +139,11 @@ func TestKernelResolvesOnlyWhenActive(t *testing.T) {
 			return state == unix.NUD_FAILED
 		})
 	}
-	if s := a.Stats(); s.Answered != 0 || s.Announced != 0 {
+	if s := a.stats(); s.Answered != 0 || s.Announced != 0 {
 		t.Fatalf("an inactive announcer spoke: %+v", s)
 	}
 	a.Activate()
-	if s := a.Stats(); s.Announced != 3 { // two for IPv4, one for IPv6
+	if s := a.stats(); s.Announced != 3 { // two for IPv4, one for IPv6
 		t.Fatalf("Activate returned before it announced: %+v", s)
 	}
 	// From the announcement: the failed entry was still there. (For IPv6 Linux
@@ -154,14 +154,14 @@ func TestKernelResolvesOnlyWhenActive(t *testing.T) {
 		l.poke(ip)
 		l.wantMAC(t, ip, l.mac(0)) // by asking
 	}
-	if s := a.Stats(); s.Answered < 2 || s.BadFrames != 0 || s.SendErrors != 0 {
+	if s := a.stats(); s.Answered < 2 || s.BadFrames != 0 || s.SendErrors != 0 {
 		t.Fatalf("stats %+v", s)
 	}
 	eventually(t, "all announcements of the first second", func() bool {
-		return a.Stats().Announced == uint64(3*len(burstAt()))
+		return a.stats().Announced == uint64(3*len(burstAt()))
 	})
 	a.Deactivate()
-	answered := a.Stats().Answered
+	answered := a.stats().Answered
 	for _, ip := range []string{vip4, vip6} {
 		l.forget(ip)
 		l.poke(ip)
@@ -170,7 +170,7 @@ func TestKernelResolvesOnlyWhenActive(t *testing.T) {
 			return state == unix.NUD_FAILED
 		})
 	}
-	if s := a.Stats(); s.Answered != answered {
+	if s := a.stats(); s.Answered != answered {
 		t.Fatalf("answered after Deactivate: %+v", s)
 	}
 }
@@ -210,8 +210,8 @@ func TestHandOverUpdatesNeighbours(t *testing.T) {
 	for _, ip := range []string{vip4, vip6} {
 		l.wantMAC(t, ip, l.mac(0))
 	}
-	if a.Stats().Conflicts+b.Stats().Conflicts != 0 {
-		t.Fatalf("an orderly hand-over counted as conflict: %+v %+v", a.Stats(), b.Stats())
+	if a.stats().Conflicts+b.stats().Conflicts != 0 {
+		t.Fatalf("an orderly hand-over counted as conflict: %+v %+v", a.stats(), b.stats())
 	}
 }
 
@@ -220,7 +220,7 @@ func TestHandOverUpdatesNeighbours(t *testing.T) {
 func heardAll(t *testing.T, from, to *Announcer) {
 	t.Helper()
 	eventually(t, "all announcements have arrived", func() bool {
-		return to.Stats().Claims == from.Stats().Announced
+		return to.stats().Claims == from.stats().Announced
 	})
 }
 
@@ -250,8 +250,8 @@ func TestQueuedClaimIsNoConflict(t *testing.T) {
 	})
 	b.mu.Unlock()
 	b.Activate() // it, or the reader, takes them first
-	eventually(t, "both are heard", func() bool { s := b.Stats(); return s.Claims+s.Conflicts == 2 })
-	if s := b.Stats(); s.Conflicts != 0 {
+	eventually(t, "both are heard", func() bool { s := b.stats(); return s.Claims+s.Conflicts == 2 })
+	if s := b.stats(); s.Conflicts != 0 {
 		t.Errorf("stats %+v", s)
 	}
 }
@@ -348,8 +348,8 @@ func TestAnnouncerFollowsInterface(t *testing.T) {
 		return netlink.LinkDel(e)
 	})
 	a.Activate() // with no interface: counted, not fatal
-	if a.Stats().SendErrors == 0 {
-		eventually(t, "sending without interface fails", func() bool { a.Activate(); return a.Stats().SendErrors > 0 })
+	if a.stats().SendErrors == 0 {
+		eventually(t, "sending without interface fails", func() bool { a.Activate(); return a.stats().SendErrors > 0 })
 	}
 	veth(l.client, "p0", l.node[0], "eth0")
 	l.client.run(func() error {
@@ -382,7 +382,7 @@ func TestAnnouncerCloseLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Activate()
-	announced := a.Stats().Announced
+	announced := a.stats().Announced
 	if announced != 3 {
 		t.Fatalf("announced %d frames, also after Close", announced)
 	}
@@ -420,7 +420,7 @@ func TestDefence(t *testing.T) {
 	a.Activate()
 	const each = 3 // frames per announcement: ARP request and reply, one advertisement
 	eventually(t, "the announcements at the beginning have ended", func() bool {
-		return a.Stats().Announced == uint64(each*len(burstAt()))
+		return a.stats().Announced == uint64(each*len(burstAt()))
 	})
 	for _, ip := range []string{vip4, vip6} {
 		l.poke(ip)
@@ -430,7 +430,7 @@ func TestDefence(t *testing.T) {
 	stranger.announceLocked()
 	stranger.mu.Unlock()
 	<-a.Conflicts()
-	before, start := a.Stats().Announced, time.Now()
+	before, start := a.stats().Announced, time.Now()
 	a.Defend()
 	for _, ip := range []string{vip4, vip6} {
 		eventually(t, "the client is ours again at "+ip, func() bool { mac, _ := l.neighbour(ip); return bytes.Equal(mac, l.mac(0)) })
@@ -438,16 +438,16 @@ func TestDefence(t *testing.T) {
 	for range 100_000 {
 		a.Defend()
 	}
-	eventually(t, "it is repeated", func() bool { return a.Stats().Announced >= before+3*each })
-	sent := a.Stats().Announced - before
+	eventually(t, "it is repeated", func() bool { return a.stats().Announced >= before+3*each })
+	sent := a.stats().Announced - before
 	if most := each * (uint64(time.Since(start)/defendEvery) + 1); sent > most {
 		t.Errorf("%d frames in %v, at most %d are allowed", sent, time.Since(start), most)
 	}
 	a.Deactivate()
-	sent = a.Stats().Announced
+	sent = a.stats().Announced
 	a.Defend()
 	<-time.After(2 * defendEvery) // nothing shows that nothing will come
-	if n := a.Stats().Announced; n != sent {
+	if n := a.stats().Announced; n != sent {
 		t.Errorf("%d frames left after it let go", n-sent)
 	}
 }

@@ -88,7 +88,7 @@ func TestContractLoads(t *testing.T) {
 func TestMissingDiffersFromInvalid(t *testing.T) {
 	_, err := Load(filepath.Join(t.TempDir(), "none.yaml"))
 	var errs Errors
-	if !errors.Is(err, ErrNoFile) || errors.As(err, &errs) {
+	if !errors.Is(err, errNoFile) || errors.As(err, &errs) {
 		t.Errorf("missing file: %v", err)
 	}
 	path := filepath.Join(t.TempDir(), "bad.yaml")
@@ -96,7 +96,7 @@ func TestMissingDiffersFromInvalid(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Load(path)
-	if errors.Is(err, ErrNoFile) || errors.Is(err, fs.ErrNotExist) || !errors.As(err, &errs) {
+	if errors.Is(err, errNoFile) || errors.Is(err, fs.ErrNotExist) || !errors.As(err, &errs) {
 		t.Errorf("invalid file: %v", err)
 	}
 }

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// ErrNoFile says that there is no configuration file, as opposed to a wrong
+// errNoFile says that there is no configuration file, as opposed to a wrong
 // one (Errors): the first needs a path or a file, the second an editor.
-var ErrNoFile = errors.New("config: no configuration file")
+var errNoFile = errors.New("config: no configuration file")
 
 // FieldError is one fault in a configuration.
 type FieldError struct {

@@ -21,7 +21,7 @@ const (
 )
 
 // Load reads, merges and validates the configuration in the file at path. It
-// returns an error wrapping ErrNoFile when there is no such file, and Errors,
+// returns an error wrapping errNoFile when there is no such file, and Errors,
 // with every fault, when the configuration is wrong.
 func Load(path string) (*Config, error) {
 	data, err := readFile(path, "lockstep.example.yaml")
@@ -34,7 +34,7 @@ func Load(path string) (*Config, error) {
 func readFile(path, example string) ([]byte, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w at %q (copy %s there and edit it, or give -c FILE)", ErrNoFile, path, example)
+		return nil, fmt.Errorf("%w at %q (copy %s there and edit it, or give -c FILE)", errNoFile, path, example)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open configuration: %w", err)

@@ -97,7 +97,7 @@ func TestWitnessEnvironment(t *testing.T) {
 }
 
 func TestWitnessFile(t *testing.T) {
-	if _, err := LoadWitness(filepath.Join(t.TempDir(), "none")); !errors.Is(err, ErrNoFile) || !strings.Contains(err.Error(), "lockstep.witness.example.yaml") {
+	if _, err := LoadWitness(filepath.Join(t.TempDir(), "none")); !errors.Is(err, errNoFile) || !strings.Contains(err.Error(), "lockstep.witness.example.yaml") {
 		t.Errorf("missing file: %v", err)
 	}
 	w, err := ParseWitness([]byte("identities: [/nowhere]\nlisten: 192.0.2.1:7401\nstate: /dev/null/x\n"), nil)

@@ -16,11 +16,11 @@ import (
 // second, however many connections ask.
 const spacing = 20 * time.Millisecond
 
-// Errors of Now that say nothing about the server. ErrStopped is also returned before
+// Errors of Now that say nothing about the server. errStopped is also returned before
 // Start.
 var (
-	ErrPaused  = errors.New("health: paused")
-	ErrStopped = errors.New("health: stopped")
+	errPaused  = errors.New("health: paused")
+	errStopped = errors.New("health: stopped")
 )
 
 // Dial opens a TCP connection to a server. It must return soon after ctx ends.
@@ -39,8 +39,8 @@ type Config struct {
 	Wanted func() bool
 }
 
-// Status is what is known of one server.
-type Status struct {
+// serverStatus is what is known of one server.
+type serverStatus struct {
 	Up       bool          // a server that was never probed is taken for up
 	Why      string        // of Up, for people
 	Since    time.Time     // since when Up is what it is
@@ -74,7 +74,7 @@ type target struct {
 	wake   chan struct{} // cap 1: look again
 
 	// Guarded by Prober.mu.
-	status  Status
+	status  serverStatus
 	passed  time.Time // when a client's connection last showed that it lives
 	waiting *flight   // the next probe, which somebody waits for; nil: nobody does
 	current *flight   // the probe under way; nil: none is
@@ -114,7 +114,7 @@ func New(cfg Config, dial Dial, onChange func(server int, up bool, why string)) 
 	for i, addr := range cfg.Servers {
 		p.targets = append(p.targets, &target{
 			server: i, addr: addr, wake: make(chan struct{}, 1),
-			status: Status{Up: true, Why: "not probed yet", Since: now},
+			status: serverStatus{Up: true, Why: "not probed yet", Since: now},
 		})
 	}
 	return p
@@ -139,7 +139,7 @@ func (p *Prober) Start() {
 func (p *Prober) Stop() {
 	p.mu.Lock()
 	p.running = false
-	p.ground(ErrStopped)
+	p.ground(errStopped)
 	p.mu.Unlock()
 	p.cancel()
 	p.wg.Wait()
@@ -154,7 +154,7 @@ func (p *Prober) Pause() {
 	}
 	p.mute()
 	p.live, p.mute = nil, nil
-	p.ground(ErrPaused)
+	p.ground(errPaused)
 }
 
 // Resume probes all servers at once, and goes on: what is known is old.
@@ -220,11 +220,11 @@ func (t *target) hurry() {
 	}
 }
 
-// Status returns what is known of each server, in the order of Config.Servers.
-func (p *Prober) Status() []Status {
+// status returns what is known of each server, in the order of Config.Servers.
+func (p *Prober) status() []serverStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := make([]Status, len(p.targets))
+	all := make([]serverStatus, len(p.targets))
 	for i, t := range p.targets {
 		all[i] = t.status
 	}
@@ -236,8 +236,8 @@ func (p *Prober) Status() []Status {
 // before the call is not taken for alive.
 //
 // Callers share probes: those who come while one is proving something wait together
-// for the next. It takes two timeouts and 20 ms at most. If the error is ErrPaused,
-// ErrStopped or ctx's, nothing was found out about the server.
+// for the next. It takes two timeouts and 20 ms at most. If the error is errPaused,
+// errStopped or ctx's, nothing was found out about the server.
 func (p *Prober) Now(ctx context.Context, server int) error {
 	f, err := p.board(server)
 	if err != nil {
@@ -257,9 +257,9 @@ func (p *Prober) board(server int) (*flight, error) {
 	defer p.mu.Unlock()
 	switch {
 	case !p.running:
-		return nil, ErrStopped
+		return nil, errStopped
 	case p.live == nil:
-		return nil, ErrPaused
+		return nil, errPaused
 	case server < 0 || server >= len(p.targets):
 		return nil, fmt.Errorf("health: there is no server %d", server)
 	}
@@ -350,9 +350,9 @@ func (p *Prober) landed(live context.Context, t *target, f *flight, err error) {
 	p.mu.Lock()
 	t.current = nil
 	if live.Err() != nil {
-		err = ErrPaused
+		err = errPaused
 		if !p.running {
-			err = ErrStopped
+			err = errStopped
 		}
 		p.mu.Unlock()
 		f.land(err)

@@ -107,7 +107,7 @@ func TestUpAndDown(t *testing.T) {
 		w := newWorld(t, everySecond)
 		w.p.Start()
 		w.sleepUntil(999 * time.Millisecond)
-		if s := w.p.Status()[0]; !s.Up || s.Probes != 1 || s.Failures != 0 || s.Latency != settle || s.Since != w.began {
+		if s := w.p.status()[0]; !s.Up || s.Probes != 1 || s.Failures != 0 || s.Latency != settle || s.Since != w.began {
 			t.Fatalf("after a probe: %+v", s)
 		}
 		// One failure is none.
@@ -120,13 +120,13 @@ func TestUpAndDown(t *testing.T) {
 		})
 		w.sleepUntil(1999 * time.Millisecond)
 		w.changed()
-		if s := w.p.Status()[0]; s.Probes != 3 || s.Failures != 1 {
+		if s := w.p.status()[0]; s.Probes != 3 || s.Failures != 1 {
 			t.Fatalf("after one failure and its second probe: %+v", s)
 		}
 		w.become(dead)
 		w.sleepUntil(3500 * time.Millisecond)
 		w.changed("2.04s: server 0 up false")
-		if s := w.p.Status()[0]; s.Up || s.Why != "refused" || !s.Since.Equal(w.began.Add(2040*time.Millisecond)) {
+		if s := w.p.status()[0]; s.Up || s.Why != "refused" || !s.Since.Equal(w.began.Add(2040*time.Millisecond)) {
 			t.Fatalf("when down: %+v", s)
 		}
 		// The verdict stands, but who asks for news gets it: at 3.02 s, and no more after that.
@@ -149,7 +149,7 @@ func TestHangs(t *testing.T) {
 		w.p.Start()
 		w.sleepUntil(2 * time.Second)
 		w.changed("600ms: server 0 up false")
-		if s := w.p.Status()[0]; s.Why != "no answer in time" {
+		if s := w.p.status()[0]; s.Why != "no answer in time" {
 			t.Errorf("why: %s", s.Why)
 		}
 	})
@@ -162,7 +162,7 @@ func TestNowShares(t *testing.T) {
 		w.p.Start()
 		synctest.Wait() // the first probe's connection is settling
 		w.askMany(100, nil)
-		if s := w.p.Status()[0]; s.Probes != 2 || s.Asked != 100 {
+		if s := w.p.status()[0]; s.Probes != 2 || s.Asked != 100 {
 			t.Fatalf("100 asked during a probe: %+v, want one probe more", s)
 		}
 		w.sleepUntil(500 * time.Millisecond)
@@ -170,7 +170,7 @@ func TestNowShares(t *testing.T) {
 		w.askMany(100, errRefused)
 		w.sleepUntil(900 * time.Millisecond)
 		// One for all, and one that confirms it.
-		if s := w.p.Status()[0]; s.Probes != 4 || s.Up {
+		if s := w.p.status()[0]; s.Probes != 4 || s.Up {
 			t.Fatalf("100 more asked: %+v, want two probes more", s)
 		}
 	})
@@ -189,7 +189,7 @@ func TestNowSharesDial(t *testing.T) {
 		synctest.Wait()
 		time.AfterFunc(time.Millisecond, func() { close(release) })
 		w.askMany(100, errRefused)
-		if s := w.p.Status()[0]; s.Probes != 1 {
+		if s := w.p.status()[0]; s.Probes != 1 {
 			t.Fatalf("100 asked during a dial: %+v, want no probe more", s)
 		}
 	})
@@ -235,7 +235,7 @@ func TestNowIsNotStale(t *testing.T) {
 		if err := <-result; !errors.Is(err, errRefused) {
 			t.Fatalf("Now: %v, want a probe of its own that is refused", err)
 		}
-		if s := w.p.Status()[0]; s.Probes != 2 || s.Failures != 1 {
+		if s := w.p.status()[0]; s.Probes != 2 || s.Failures != 1 {
 			t.Fatalf("%+v, want one success and one failure", s)
 		}
 	})
@@ -251,7 +251,7 @@ func TestNowIsLimited(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if s := w.p.Status()[0]; s.Probes < 40 || s.Probes > 51 {
+		if s := w.p.status()[0]; s.Probes < 40 || s.Probes > 51 {
 			t.Fatalf("%d probes in a second, want about 50", s.Probes)
 		}
 	})
@@ -276,14 +276,14 @@ func TestNowOfCallerWhoLeaves(t *testing.T) {
 func TestPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, everySecond)
-		if err := w.p.Now(t.Context(), 0); !errors.Is(err, ErrStopped) {
+		if err := w.p.Now(t.Context(), 0); !errors.Is(err, errStopped) {
 			t.Errorf("Now before Start: %v", err)
 		}
 		w.p.Pause()
 		w.p.Pause()
 		w.p.Start()
 		w.sleepUntil(10 * time.Second)
-		if err := w.p.Now(t.Context(), 0); !errors.Is(err, ErrPaused) || w.dialled() != 0 {
+		if err := w.p.Now(t.Context(), 0); !errors.Is(err, errPaused) || w.dialled() != 0 {
 			t.Errorf("Now while paused: %v, %d dials", err, w.dialled())
 		}
 		w.become(nil)
@@ -298,7 +298,7 @@ func TestPause(t *testing.T) {
 		go func() { result <- w.p.Now(t.Context(), 0) }()
 		synctest.Wait()
 		w.p.Pause()
-		if err := <-result; !errors.Is(err, ErrPaused) {
+		if err := <-result; !errors.Is(err, errPaused) {
 			t.Errorf("Now, paused meanwhile: %v", err)
 		}
 		w.become(alive)
@@ -307,7 +307,7 @@ func TestPause(t *testing.T) {
 			t.Errorf("Now after Resume: %v", err)
 		}
 		w.changed()
-		if s := w.p.Status()[0]; s.Probes != 1 || s.Failures != 0 {
+		if s := w.p.status()[0]; s.Probes != 1 || s.Failures != 0 {
 			t.Errorf("%+v, want nothing known from the probe that was ended", s)
 		}
 	})
@@ -336,7 +336,7 @@ func TestPausedProbeIsNotShared(t *testing.T) {
 		if err := <-result; err != nil {
 			t.Fatalf("Now: %v, want a probe of its own", err)
 		}
-		if s := w.p.Status()[0]; s.Probes != 1 {
+		if s := w.p.status()[0]; s.Probes != 1 {
 			t.Errorf("%d probes count, want the second alone", s.Probes)
 		}
 	})
@@ -351,10 +351,10 @@ func TestStopEndsProbes(t *testing.T) {
 		go func() { result <- w.p.Now(t.Context(), 0) }()
 		synctest.Wait()
 		w.p.Stop()
-		if err := <-result; !errors.Is(err, ErrStopped) {
+		if err := <-result; !errors.Is(err, errStopped) {
 			t.Errorf("Now, stopped meanwhile: %v", err)
 		}
-		if err := w.p.Now(t.Context(), 0); !errors.Is(err, ErrStopped) {
+		if err := w.p.Now(t.Context(), 0); !errors.Is(err, errStopped) {
 			t.Errorf("Now after Stop: %v", err)
 		}
 		if d := time.Since(w.began); d != 0 {
@@ -442,7 +442,7 @@ func TestProbesOnlyWhenOfUse(t *testing.T) {
 		if n := w.dialled(); n != had {
 			t.Fatalf("%d connections to a server that serves clients", n-had)
 		}
-		if s := w.p.Status()[0]; s.Why != "serves clients" {
+		if s := w.p.status()[0]; s.Why != "serves clients" {
 			t.Errorf("%+v", s)
 		}
 		wanted.Store(false)
@@ -451,14 +451,14 @@ func TestProbesOnlyWhenOfUse(t *testing.T) {
 		w.p.Doubt(0)
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
-		if s := w.p.Status()[0]; s.Up {
+		if s := w.p.status()[0]; s.Up {
 			t.Fatalf("a server in doubt is not probed at once: %+v", s)
 		}
 		w.p.Passed(0) // it was sent before
 		w.become(alive)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if s := w.p.Status()[0]; !s.Up {
+		if s := w.p.status()[0]; !s.Up {
 			t.Errorf("a server that is down is not probed any more: %+v", s)
 		}
 	})
@@ -474,7 +474,7 @@ func TestPassedSaysNothingToHTTP(t *testing.T) {
 			w.p.Passed(0)
 			time.Sleep(100 * time.Millisecond)
 		}
-		if s := w.p.Status()[0]; s.Up {
+		if s := w.p.status()[0]; s.Up {
 			t.Errorf("%+v", s)
 		}
 	})

@@ -37,9 +37,9 @@ func (k *Kept) AddTo(g *Gauge) {
 	}
 }
 
-// Orphan reports whether it has no server, and needs one. It may be called from any
+// orphan reports whether it has no server, and needs one. It may be called from any
 // goroutine.
-func (k *Kept) Orphan() bool { return k.gauge.orphan.Load() }
+func (k *Kept) orphan() bool { return k.gauge.orphan.Load() }
 
 // Draining reports whether one end has gone, and what it has sent is still delivered. It
 // may be called from any goroutine.

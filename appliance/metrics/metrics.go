@@ -106,8 +106,8 @@ func ownHost(host, own string) bool {
 	return name == "localhost" || own != "" && name == strings.ToLower(own)
 }
 
-// Addr is the address that the server listens on.
-func (s *Server) Addr() net.Addr { return s.listen.Addr() }
+// addr is the address that the server listens on.
+func (s *Server) addr() net.Addr { return s.listen.Addr() }
 
 // Close stops answering and returns when the server's goroutines have ended.
 func (s *Server) Close() {

@@ -44,7 +44,7 @@ func TestScrape(t *testing.T) {
 	defer s.Close()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 	for range 2 { // two scrapes give the same: nothing is counted here
-		resp, err := client.Get("http://" + s.Addr().String() + "/metrics")
+		resp, err := client.Get("http://" + s.addr().String() + "/metrics")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +103,7 @@ func TestHost(t *testing.T) {
 		own + ":9464": http.StatusOK, own + ".": http.StatusOK,
 		"rebind.example": http.StatusForbidden, "127.0.0.1.example:9464": http.StatusForbidden, "localhost.example": http.StatusForbidden,
 	} {
-		req, err := http.NewRequest(http.MethodGet, "http://"+s.Addr().String()+"/metrics", nil)
+		req, err := http.NewRequest(http.MethodGet, "http://"+s.addr().String()+"/metrics", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +125,7 @@ func TestAddressInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, err := Serve(netip.MustParseAddrPort(s.Addr().String()), fixed{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "change `metrics`") {
+	if _, err := Serve(netip.MustParseAddrPort(s.addr().String()), fixed{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "change `metrics`") {
 		t.Errorf("got %v", err)
 	}
 }

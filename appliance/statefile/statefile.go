@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxSize is the largest content, bytes.
-const MaxSize = 1 << 20
+// maxSize is the largest content, bytes.
+const maxSize = 1 << 20
 
 // The file: a mark, the content's length, a CRC-32C of all but itself, the content;
 // what follows is room. A file without the mark was written by a build before it had
@@ -148,10 +148,10 @@ func (f *File) Load() ([]byte, error) {
 		return nil, fmt.Errorf("state file %q is no file but %v (move it away)", f.path, info.Mode().Type())
 	case info.Mode().Perm()&0o022 != 0:
 		return nil, fmt.Errorf("state file %q has mode %04o: others can change it (chmod 600 it if nobody has)", f.path, info.Mode().Perm())
-	case info.Size() > int64(headerLen+MaxSize):
-		return nil, fmt.Errorf("state file %q has %d bytes, at most %d are written: it is something else (move it away)", f.path, info.Size(), MaxSize)
+	case info.Size() > int64(headerLen+maxSize):
+		return nil, fmt.Errorf("state file %q has %d bytes, at most %d are written: it is something else (move it away)", f.path, info.Size(), maxSize)
 	}
-	content, err := io.ReadAll(io.LimitReader(file, int64(headerLen+MaxSize)))
+	content, err := io.ReadAll(io.LimitReader(file, int64(headerLen+maxSize)))
 	if err != nil {
 		return nil, fmt.Errorf("read state file %q: %w", f.path, err)
 	}
@@ -169,8 +169,8 @@ func (f *File) Load() ([]byte, error) {
 // on the disk, under the file's name; after an error either the old or the new one
 // is there.
 func (f *File) Save(content []byte) error {
-	if len(content) > MaxSize {
-		return fmt.Errorf("write state file %q: %d bytes, at most %d", f.path, len(content), MaxSize)
+	if len(content) > maxSize {
+		return fmt.Errorf("write state file %q: %d bytes, at most %d", f.path, len(content), maxSize)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -231,7 +231,7 @@ func (f *File) write(b []byte, sync bool) error {
 // makeRoom takes the disk space of size bytes.
 func makeRoom(file *os.File, size int64) error {
 	info, err := file.Stat()
-	if err != nil || info.Size() >= size && info.Size() <= int64(headerLen+MaxSize) {
+	if err != nil || info.Size() >= size && info.Size() <= int64(headerLen+maxSize) {
 		return err
 	}
 	if err := file.Truncate(0); err != nil {

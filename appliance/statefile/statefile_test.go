@@ -26,7 +26,7 @@ func TestSaveAndLoad(t *testing.T) {
 	if got, err := f.Load(); got != nil || err != nil {
 		t.Fatalf("before the first save: %q, %v", got, err)
 	}
-	for _, content := range [][]byte{[]byte("one"), bytes.Repeat([]byte{7}, MaxSize), {}, []byte("two")} {
+	for _, content := range [][]byte{[]byte("one"), bytes.Repeat([]byte{7}, maxSize), {}, []byte("two")} {
 		if err := f.Save(content); err != nil {
 			t.Fatal(err)
 		}
@@ -35,7 +35,7 @@ func TestSaveAndLoad(t *testing.T) {
 			t.Fatalf("%d bytes came back as %d, %v", len(content), len(got), err)
 		}
 	}
-	if err := f.Save(make([]byte, MaxSize+1)); err == nil {
+	if err := f.Save(make([]byte, maxSize+1)); err == nil {
 		t.Error("saved more than MaxSize")
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -206,7 +206,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 			}
 			return os.Chmod(p, 0o666)
 		}, "chmod 600"},
-		{"huge", func(p string) error { return os.WriteFile(p, make([]byte, 2*MaxSize), 0o600) }, "move it away"},
+		{"huge", func(p string) error { return os.WriteFile(p, make([]byte, 2*maxSize), 0o600) }, "move it away"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

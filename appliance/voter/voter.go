@@ -220,12 +220,12 @@ func (v *Voter) Yield(to string) error {
 	case err := <-result:
 		return err
 	case <-v.done:
-		return ErrClosed
+		return errClosed
 	}
 }
 
-// ErrClosed says that the voter was closed.
-var ErrClosed = errors.New("voter: closed")
+// errClosed says that the voter was closed.
+var errClosed = errors.New("voter: closed")
 
 // call runs f on the voter's goroutine, later. It blocks only while the voter
 // cannot write its file and many inputs wait.

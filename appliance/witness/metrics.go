@@ -24,11 +24,11 @@ func Families() []metrics.Family {
 
 // collector makes samples of the voters' counters at each scrape.
 type collector struct {
-	w        *Witness
+	w        *server
 	families metrics.Set
 }
 
-func newCollector(w *Witness) *collector { return &collector{w, metrics.NewSet(Families())} }
+func newCollector(w *server) *collector { return &collector{w, metrics.NewSet(Families())} }
 
 // Describe implements prometheus.Collector; which samples exist depends on the pairs.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}

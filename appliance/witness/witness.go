@@ -23,8 +23,8 @@ import (
 	"lockstep/replication/transport"
 )
 
-// Witness is a running witness.
-type Witness struct {
+// server is a running witness.
+type server struct {
 	port    *transport.Port
 	pairs   []*pair // in the order of the configuration
 	metrics *metrics.Server
@@ -55,30 +55,30 @@ func RunWithClock(ctx context.Context, cfg *config.Witness, clk clock.Clock, log
 		return err
 	}
 	<-ctx.Done()
-	w.Close()
+	w.close()
 	return nil
 }
 
-// Start begins to serve all pairs. Faults of the identities are config.Errors, all
+// begin serves all pairs. Faults of the identities are config.Errors, all
 // at once.
-func Start(cfg *config.Witness, log *slog.Logger) (*Witness, error) {
+func begin(cfg *config.Witness, log *slog.Logger) (*server, error) {
 	return startWithClock(cfg, clock.System{}, log)
 }
 
-func startWithClock(cfg *config.Witness, clk clock.Clock, log *slog.Logger) (*Witness, error) {
+func startWithClock(cfg *config.Witness, clk clock.Clock, log *slog.Logger) (*server, error) {
 	ids, err := Identities(cfg)
 	if err != nil {
 		return nil, err
 	}
-	w := &Witness{quit: make(chan struct{})}
+	w := &server{quit: make(chan struct{})}
 	if err := w.start(cfg, ids, clk, log); err != nil {
-		w.Close()
+		w.close()
 		return nil, err
 	}
 	return w, nil
 }
 
-func (w *Witness) start(cfg *config.Witness, ids []*identity.Identity, clk clock.Clock, log *slog.Logger) (err error) {
+func (w *server) start(cfg *config.Witness, ids []*identity.Identity, clk clock.Clock, log *slog.Logger) (err error) {
 	w.port, err = transport.Listen(transport.PortConfig{
 		Listen: cfg.Listen, Log: log,
 		// All appliances come at once when the witness starts, beside strangers.
@@ -114,7 +114,7 @@ func (w *Witness) start(cfg *config.Witness, ids []*identity.Identity, clk clock
 			return err
 		}
 	}
-	log.Info("witness started", "listen", w.Addr().String(), "pairs", len(w.pairs))
+	log.Info("witness started", "listen", w.addr().String(), "pairs", len(w.pairs))
 	return nil
 }
 
@@ -151,11 +151,11 @@ func Identities(cfg *config.Witness) ([]*identity.Identity, error) {
 	return ids, nil
 }
 
-// Addr is the address that the witness listens on.
-func (w *Witness) Addr() netip.AddrPort { return w.port.Addr() }
+// addr is the address that the witness listens on.
+func (w *server) addr() netip.AddrPort { return w.port.Addr() }
 
-// Close stops voting and returns when every goroutine has ended.
-func (w *Witness) Close() {
+// close stops voting and returns when every goroutine has ended.
+func (w *server) close() {
 	if w.metrics != nil {
 		w.metrics.Close()
 	}

@@ -87,13 +87,13 @@ func configured(t *testing.T, pairs ...string) *config.Witness {
 }
 
 // start runs a witness. What it logs goes to log.
-func start(t *testing.T, cfg *config.Witness, log *logBook) (*Witness, func()) {
+func start(t *testing.T, cfg *config.Witness, log *logBook) (*server, func()) {
 	t.Helper()
-	w, err := Start(cfg, slog.New(slog.NewTextHandler(log, nil)))
+	w, err := begin(cfg, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := sync.OnceFunc(w.Close)
+	stop := sync.OnceFunc(w.close)
 	t.Cleanup(func() {
 		stop()
 		if t.Failed() {
@@ -278,7 +278,7 @@ func TestFaultsAllAtOnce(t *testing.T) {
 	edge, twin := keys(t, "edge", "a", "b", "w"), keys(t, "edge", "a", "b", "w")
 	two := keys(t, "two", "a", "w")
 	cfg := configured(t, edge, twin, two, filepath.Join(t.TempDir(), "none"))
-	_, err := Start(cfg, slog.New(slog.DiscardHandler))
+	_, err := begin(cfg, slog.New(slog.DiscardHandler))
 	var errs config.Errors
 	if !errors.As(err, &errs) || len(errs) != 3 {
 		t.Fatalf("got %v, want three faults", err)
@@ -295,19 +295,19 @@ func TestStartRefuses(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	cfg := configured(t, edge)
 	_, stop := start(t, cfg, &logBook{})
-	if _, err := Start(cfg, quiet); err == nil || !strings.Contains(err.Error(), "and free") {
+	if _, err := begin(cfg, quiet); err == nil || !strings.Contains(err.Error(), "and free") {
 		t.Errorf("the address twice: %v", err)
 	}
 	second := *cfg
 	second.Listen = host()
-	if _, err := Start(&second, quiet); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+	if _, err := begin(&second, quiet); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("the state twice: %v", err)
 	}
 	stop()
 	if err := os.WriteFile(voter.StatePath(cfg.State, "edge"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Start(cfg, quiet); err == nil || !strings.Contains(err.Error(), "move the file away") {
+	if _, err := begin(cfg, quiet); err == nil || !strings.Contains(err.Error(), "move the file away") {
 		t.Errorf("a corrupt state: %v", err)
 	}
 }

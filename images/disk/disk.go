@@ -30,8 +30,8 @@ const (
 	megabyte  = 1 << 20
 	espSize   = 128 * megabyte
 	stateSize = 16 * megabyte
-	// Size of the whole disk: a megabyte in front for the table and one behind for its copy.
-	Size = megabyte + espSize + stateSize + megabyte
+	// size of the whole disk: a megabyte in front for the table and one behind for its copy.
+	size = megabyte + espSize + stateSize + megabyte
 )
 
 // Identifiers are fixed: the same commit must give the same bits, and nothing addresses a
@@ -43,8 +43,8 @@ const (
 	espSerial = "4C4F434B" // of the FAT
 )
 
-// BootPath is where UEFI firmware looks on a disk it knows nothing of (UEFI specification, 3.5.1.1).
-const BootPath = "EFI/BOOT/BOOTX64.EFI"
+// bootPath is where UEFI firmware looks on a disk it knows nothing of (UEFI specification, 3.5.1.1).
+const bootPath = "EFI/BOOT/BOOTX64.EFI"
 
 // readMe is for whoever mounts the EFI system partition.
 const readMe = `Lockstep appliance. Configuration files may be put into the directory LOCKSTEP here: see
@@ -85,7 +85,7 @@ func Convert(ctx context.Context, raw, qcow2 string) error {
 // assemble writes the partition table and copies the partitions in.
 func assemble(path, esp, state string) error {
 	_ = os.Remove(path)
-	disk, err := file.CreateFromPath(path, Size)
+	disk, err := file.CreateFromPath(path, size)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func assemble(path, esp, state string) error {
 			{Index: 2, Start: second, End: second + stateSize/sector - 1, Type: gpt.LinuxFilesystem, Name: "lockstep state", GUID: stateGUID},
 		},
 	}
-	if err := table.Write(w, Size); err != nil {
+	if err := table.Write(w, size); err != nil {
 		return fmt.Errorf("write partition table: %w", err)
 	}
 	for _, p := range []struct {
@@ -176,7 +176,7 @@ func (t tools) esp(kernel []byte) (string, error) {
 	if err := t.run("mcopy", "-m", "-i", img, filepath.Join(t.dir, "readme"), "::README.TXT"); err != nil {
 		return "", err
 	}
-	return img, t.run("mcopy", "-m", "-i", img, filepath.Join(t.dir, "kernel"), "::"+BootPath)
+	return img, t.run("mcopy", "-m", "-i", img, filepath.Join(t.dir, "kernel"), "::"+bootPath)
 }
 
 func (t tools) state() (string, error) {

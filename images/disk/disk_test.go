@@ -69,7 +69,7 @@ func TestDisk(t *testing.T) {
 		}
 	}
 	// The kernel is where firmware looks for it.
-	out, err := exec.Command(tool(t, "mcopy"), "-n", "-i", fmt.Sprintf("%s@@%d", path, esp.Start*sector), "::"+BootPath, "-").Output()
+	out, err := exec.Command(tool(t, "mcopy"), "-n", "-i", fmt.Sprintf("%s@@%d", path, esp.Start*sector), "::"+bootPath, "-").Output()
 	if err != nil || !bytes.Equal(out, kernel) {
 		t.Errorf("the kernel reads as %d bytes, %v", len(out), err)
 	}

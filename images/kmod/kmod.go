@@ -30,8 +30,8 @@ type Set []Module
 // maxObject bounds one uncompressed module, bytes.
 const maxObject = 64 << 20
 
-// CanonicalName is a module's name as the kernel writes it, of a file name or of any spelling.
-func CanonicalName(file string) string {
+// canonicalName is a module's name as the kernel writes it, of a file name or of any spelling.
+func canonicalName(file string) string {
 	name, _, _ := strings.Cut(path.Base(file), ".ko")
 	return strings.ReplaceAll(name, "-", "_")
 }
@@ -41,13 +41,13 @@ func CanonicalName(file string) string {
 func Select(files map[string][]byte, builtin string, wanted []string) (Set, error) {
 	s := selector{files: map[string]string{}, content: files, state: map[string]int{}}
 	for p := range files {
-		s.files[CanonicalName(p)] = p
+		s.files[canonicalName(p)] = p
 	}
 	for line := range strings.Lines(builtin) {
-		s.state[CanonicalName(strings.TrimSpace(line))] = done
+		s.state[canonicalName(strings.TrimSpace(line))] = done
 	}
 	for _, name := range wanted {
-		if err := s.add(CanonicalName(name)); err != nil {
+		if err := s.add(canonicalName(name)); err != nil {
 			return nil, err
 		}
 	}
@@ -83,7 +83,7 @@ func (s *selector) add(name string) error {
 	if err != nil {
 		return fmt.Errorf("module %s: %w", name, err)
 	}
-	m, err := Parse(name, object)
+	m, err := parse(name, object)
 	if err != nil {
 		return err
 	}
@@ -117,9 +117,9 @@ func decompress(p string, data []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Parse reads what a module says of itself in its .modinfo section: strings key=value, each ended
+// parse reads what a module says of itself in its .modinfo section: strings key=value, each ended
 // by a zero byte.
-func Parse(name string, object []byte) (Module, error) {
+func parse(name string, object []byte) (Module, error) {
 	m := Module{Name: name, Object: object}
 	f, err := elf.NewFile(bytes.NewReader(object))
 	if err != nil {
@@ -141,7 +141,7 @@ func Parse(name string, object []byte) (Module, error) {
 		case "depends":
 			for need := range strings.SplitSeq(value, ",") {
 				if need != "" {
-					m.Needs = append(m.Needs, CanonicalName(need))
+					m.Needs = append(m.Needs, canonicalName(need))
 				}
 			}
 		case "softdep":

@@ -15,8 +15,8 @@ import (
 	"lockstep/appliance/config"
 )
 
-// PortName is the virtio serial port on which a hypervisor's host reaches the control socket.
-const PortName = "org.lockstep.control.0"
+// portName is the virtio serial port on which a hypervisor's host reaches the control socket.
+const portName = "org.lockstep.control.0"
 
 const (
 	// portPause is how often an idle port is looked at.
@@ -44,7 +44,7 @@ func (m *machine) servePort() {
 		return
 	}
 	defer port.Close()
-	m.log.Info("control port is served", "port", PortName)
+	m.log.Info("control port is served", "port", portName)
 	var d net.Dialer
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return d.DialContext(ctx, "unix", config.DefaultControl)
@@ -162,7 +162,7 @@ func answer(ctx context.Context, req *http.Request, to http.RoundTripper) []byte
 func findPort() string {
 	names, _ := filepath.Glob("/sys/class/virtio-ports/*/name")
 	for _, n := range names {
-		if data, err := os.ReadFile(n); err == nil && strings.TrimSpace(string(data)) == PortName {
+		if data, err := os.ReadFile(n); err == nil && strings.TrimSpace(string(data)) == portName {
 			return "/dev/" + filepath.Base(filepath.Dir(n))
 		}
 	}

@@ -44,8 +44,8 @@ func TestExample(t *testing.T) {
 	}
 	// What a machine reads is what the pair needs, and the keys fit together.
 	for _, node := range []string{"a", "b", "w"} {
-		dir := filepath.Join(out, KeysDir, node)
-		files, err := d.Files(node, dir)
+		dir := filepath.Join(out, keysDir, node)
+		files, err := d.files(node, dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestKeysAreKept(t *testing.T) {
 	}
 	key := func() string {
 		t.Helper()
-		data, err := os.ReadFile(filepath.Join(out, KeysDir, "a", "node.key"))
+		data, err := os.ReadFile(filepath.Join(out, keysDir, "a", "node.key"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +124,7 @@ func TestKeysAreKept(t *testing.T) {
 	if err := write(strings.Replace(text, "name: edge", "name: core", 1)); err == nil || !strings.Contains(err.Error(), "remove the directory") {
 		t.Errorf("the keys of another pair: %v", err)
 	}
-	if err := os.RemoveAll(filepath.Join(out, KeysDir, "b")); err != nil {
+	if err := os.RemoveAll(filepath.Join(out, keysDir, "b")); err != nil {
 		t.Fatal(err)
 	}
 	if err := write(text); err == nil {

@@ -14,9 +14,9 @@ import (
 	"lockstep/replication/identity"
 )
 
-// KeysDir is where Write keeps the keys, below its directory: a second run uses them again, so
+// keysDir is where Write keeps the keys, below its directory: a second run uses them again, so
 // that one machine's volume can be made anew without touching the others.
-const KeysDir = "keys"
+const keysDir = "keys"
 
 // Written is what Write has made.
 type Written struct {
@@ -30,7 +30,7 @@ type Written struct {
 // Write makes a volume for each machine in the directory out, and the keys if there are none yet; with
 // bundles also a file NAME.user-data of each, for channels that carry one file.
 func (d *Description) Write(out string, bundles bool) ([]Written, error) {
-	keys, err := d.keys(filepath.Join(out, KeysDir))
+	keys, err := d.keys(filepath.Join(out, keysDir))
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (d *Description) Write(out string, bundles bool) ([]Written, error) {
 
 // writeVolume writes one machine's volume, and its bundle if asked for. It returns the volume's path.
 func (d *Description) writeVolume(out, node, keys string, bundle bool) (string, error) {
-	files, err := d.Files(node, keys)
+	files, err := d.files(node, keys)
 	if err != nil {
 		return "", err
 	}
@@ -113,8 +113,8 @@ func (d *Description) keys(dir string) (map[string]string, error) {
 	return dirs, nil
 }
 
-// Files are what the volume of a machine holds. keys is its directory of `lockstep keys`.
-func (d *Description) Files(node, keys string) (volume.Tree, error) {
+// files are what the volume of a machine holds. keys is its directory of `lockstep keys`.
+func (d *Description) files(node, keys string) (volume.Tree, error) {
 	files := volume.Tree{}
 	name := d.Hostnames[node]
 	if name == "" {

@@ -43,9 +43,9 @@ var parts = []struct {
 	{"keys", func(f string) bool { return strings.HasPrefix(f, volume.KeysDir+"/") }},
 }
 
-// Merge takes each part from the first source that has it. Sources come in the order of their
+// merge takes each part from the first source that has it. Sources come in the order of their
 // precedence. origin tells for people which parts each source gave.
-func Merge(sources []Source) (files volume.Tree, origin []string) {
+func merge(sources []Source) (files volume.Tree, origin []string) {
 	files = volume.Tree{}
 	var order []string // of the sources that are used
 	from := map[string][]string{}
@@ -71,17 +71,17 @@ func Merge(sources []Source) (files volume.Tree, origin []string) {
 	return files, origin
 }
 
-// ErrNone says that no source has a configuration.
-var ErrNone = fmt.Errorf("no configuration yet: neither %s nor %s was found", volume.ApplianceFile, volume.WitnessFile)
+// errNone says that no source has a configuration.
+var errNone = fmt.Errorf("no configuration yet: neither %s nor %s was found", volume.ApplianceFile, volume.WitnessFile)
 
 // Parse makes a machine of all sources, in the order of their precedence.
 func Parse(sources []Source) (Machine, error) {
-	files, origin := Merge(sources)
+	files, origin := merge(sources)
 	m := Machine{Origin: origin, Keys: volume.Tree{}}
 	appliance, witness := files[volume.ApplianceFile], files[volume.WitnessFile]
 	switch {
 	case appliance == nil && witness == nil:
-		return m, ErrNone
+		return m, errNone
 	case appliance != nil && witness != nil:
 		return m, fmt.Errorf("both %s and %s are there: remove one", volume.ApplianceFile, volume.WitnessFile)
 	case witness != nil:

@@ -152,7 +152,7 @@ func TestMergePrecedence(t *testing.T) {
 	fwCfg := Source{"fw_cfg", files("keys/node.key", "1")}
 	cidata := Source{"cidata", files("network-config", "2", "meta-data", "2", "keys/node.key", "2", "keys/peers/b.crt", "2")}
 	esp := Source{"esp", files("lockstep.yaml", "3", "network-config", "3", "keys/node.crt", "3")}
-	got, origin := Merge([]Source{fwCfg, cidata, esp})
+	got, origin := merge([]Source{fwCfg, cidata, esp})
 	want := files("lockstep.yaml", "3", "network-config", "2", "meta-data", "2", "keys/node.key", "1")
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Error(diff)
@@ -161,7 +161,7 @@ func TestMergePrecedence(t *testing.T) {
 		t.Errorf("origin: %s", got)
 	}
 	// A witness's configuration before an appliance's behind it: the first source's kind counts.
-	got, _ = Merge([]Source{{"x", files("witness.yaml", "1")}, {"y", files("lockstep.yaml", "2")}})
+	got, _ = merge([]Source{{"x", files("witness.yaml", "1")}, {"y", files("lockstep.yaml", "2")}})
 	if diff := cmp.Diff(got, files("witness.yaml", "1")); diff != "" {
 		t.Error(diff)
 	}
@@ -183,7 +183,7 @@ func TestParse(t *testing.T) {
 	if m, err = Parse([]Source{{"x", files("witness.yaml", "w", "network-config", network)}}); err != nil || !m.Witness || string(m.Config) != "w" {
 		t.Errorf("a witness: %+v, %v", m, err)
 	}
-	if _, err := Parse(nil); !errors.Is(err, ErrNone) {
+	if _, err := Parse(nil); !errors.Is(err, errNone) {
 		t.Errorf("nothing: %v", err)
 	}
 	for name, c := range map[string]struct {

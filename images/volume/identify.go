@@ -27,26 +27,26 @@ const (
 	KindExt4 Kind = "ext4"
 )
 
-// ErrUnknown says that a device holds no file system of a known kind.
-var ErrUnknown = errors.New("no file system that is known here")
+// errUnknown says that a device holds no file system of a known kind.
+var errUnknown = errors.New("no file system that is known here")
 
 // Identify tells the kind of file system on a device and its label. A device that is too small for
 // one holds none.
 func Identify(r io.ReaderAt) (Kind, string, error) {
 	for _, look := range []func(io.ReaderAt) (Kind, string, error){identifyISO, identifyExt4, identifyFAT} {
 		kind, label, err := look(r)
-		if !errors.Is(err, ErrUnknown) {
+		if !errors.Is(err, errUnknown) {
 			return kind, label, err
 		}
 	}
-	return "", "", ErrUnknown
+	return "", "", errUnknown
 }
 
 // block reads n bytes; what lies beyond the device's end is no file system.
 func block(r io.ReaderAt, at int64, n int) ([]byte, error) {
 	b := make([]byte, n)
 	if _, err := r.ReadAt(b, at); errors.Is(err, io.EOF) {
-		return nil, ErrUnknown
+		return nil, errUnknown
 	} else if err != nil {
 		return nil, fmt.Errorf("read at %d: %w", at, err)
 	}
@@ -60,7 +60,7 @@ func identifyISO(r io.ReaderAt) (Kind, string, error) {
 		return "", "", err
 	}
 	if b[0] != 1 || string(b[1:6]) != "CD001" {
-		return "", "", ErrUnknown
+		return "", "", errUnknown
 	}
 	return KindISO, text(b[40:72]), nil
 }
@@ -72,7 +72,7 @@ func identifyExt4(r io.ReaderAt) (Kind, string, error) {
 		return "", "", err
 	}
 	if binary.LittleEndian.Uint16(b[0x38:]) != 0xef53 {
-		return "", "", ErrUnknown
+		return "", "", errUnknown
 	}
 	return KindExt4, text(b[0x78:0x88]), nil
 }
@@ -89,7 +89,7 @@ func identifyFAT(r io.ReaderAt) (Kind, string, error) {
 	jump := b[0] == 0xeb || b[0] == 0xe9
 	if b[510] != 0x55 || b[511] != 0xaa || !jump || size < 512 || size > 4096 || size&(size-1) != 0 ||
 		b[13] == 0 || b[13]&(b[13]-1) != 0 || fats < 1 || fats > 2 || (media != 0xf0 && media < 0xf8) {
-		return "", "", ErrUnknown
+		return "", "", errUnknown
 	}
 	at := 43 // FAT12 and FAT16
 	if le.Uint16(b[22:]) == 0 {

@@ -107,7 +107,7 @@ func TestIdentify(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			kind, label, err := Identify(make(c.name, c.size, c.program, c.args...))
-			if kind != c.kind || label != c.label || (c.kind == "") != errors.Is(err, ErrUnknown) {
+			if kind != c.kind || label != c.label || (c.kind == "") != errors.Is(err, errUnknown) {
 				t.Errorf("a %s called %q, %v", kind, label, err)
 			}
 		})
@@ -115,7 +115,7 @@ func TestIdentify(t *testing.T) {
 	// A partition table ends as a boot sector does.
 	mbr := bytes.Repeat([]byte{0}, 1<<20)
 	copy(mbr[510:], "\x55\xaa")
-	if kind, _, err := Identify(bytes.NewReader(mbr)); !errors.Is(err, ErrUnknown) {
+	if kind, _, err := Identify(bytes.NewReader(mbr)); !errors.Is(err, errUnknown) {
 		t.Errorf("a partition table is a %s, %v", kind, err)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"syscall"
 )
 
-// EnvRole names the role a re-executed process is to play.
-const EnvRole = "LSLAB_ROLE"
+// envRole names the role a re-executed process is to play.
+const envRole = "LSLAB_ROLE"
 
 // maxLine bounds one JSON line between a role and its parent, bytes.
 const maxLine = 16 << 20
@@ -51,11 +51,11 @@ func (r *RoleIO) Emit(event any) error {
 // Main is to be called first in main and in TestMain. In an ordinary process it returns at once.
 // In a process started by Host.Go it plays the role and exits.
 func Main(roles Roles) {
-	name, ok := os.LookupEnv(EnvRole)
+	name, ok := os.LookupEnv(envRole)
 	if !ok {
 		return
 	}
-	os.Unsetenv(EnvRole) // children of the role are ordinary processes
+	os.Unsetenv(envRole) // children of the role are ordinary processes
 	role, ok := roles[name]
 	if !ok {
 		fmt.Fprintf(os.Stderr, "lab: no role %q in this program (hint: name it in lab.Main)\n", name)
@@ -124,7 +124,7 @@ func (h *Host) Go(role string, args any) (*RoleProc, error) {
 	r := &RoleProc{events: make(chan json.RawMessage, 1024)}
 	var out *os.File // read end of the child's stdout
 	var childOut *os.File
-	r.Proc, err = h.start(Command{Name: role, Path: self, Env: []string{EnvRole + "=" + role}},
+	r.Proc, err = h.start(Command{Name: role, Path: self, Env: []string{envRole + "=" + role}},
 		func(cmd *exec.Cmd) error {
 			// A pipe of our own: exec would copy stdout into a Writer, but a slow consumer of
 			// events must slow down the child alone, not Wait.

@@ -35,8 +35,8 @@ type NetOptions struct {
 	Faults Faults
 }
 
-// ErrNoFaults is what a Kernel network answers to frame faults.
-var ErrNoFaults = errors.New("a kernel network cannot lose or delay frames (hint: NetOptions.Kind: lab.Switch)")
+// errNoFaults is what a Kernel network answers to frame faults.
+var errNoFaults = errors.New("a kernel network cannot lose or delay frames (hint: NetOptions.Kind: lab.Switch)")
 
 // Network is a layer-2 network. Its hub, bridge or switch, lives in a namespace of its own.
 type Network struct {
@@ -71,7 +71,7 @@ func newNetwork(l *Lab, name string, opts NetOptions) (*Network, error) {
 		return nil, fmt.Errorf("network %q: a switch carries MTU-sized frames only (hint: Offload: false)", name)
 	}
 	if opts.Kind == Kernel && opts.Faults != (Faults{}) {
-		return nil, fmt.Errorf("network %q: %w", name, ErrNoFaults)
+		return nil, fmt.Errorf("network %q: %w", name, errNoFaults)
 	}
 	if err := opts.Faults.check(); err != nil {
 		return nil, fmt.Errorf("network %q: %w", name, err)
@@ -205,8 +205,8 @@ func (n *Network) close() error {
 // Host at the other end of the cable.
 func (p *Port) Host() *Host { return p.host }
 
-// Interface is the name of the host's interface.
-func (p *Port) Interface() string { return p.ifname }
+// nic is the name of the host's interface.
+func (p *Port) nic() string { return p.ifname }
 
 // MAC is the hardware address of the host's interface.
 func (p *Port) MAC() (string, error) {
@@ -239,7 +239,7 @@ func (p *Port) SetLink(up bool) error {
 // keep their time.
 func (p *Port) SetFaults(d Direction, f Faults) error {
 	if p.sw == nil {
-		return fmt.Errorf("network %q: %w", p.net.name, ErrNoFaults)
+		return fmt.Errorf("network %q: %w", p.net.name, errNoFaults)
 	}
 	if err := f.check(); err != nil {
 		return fmt.Errorf("network %q: %w", p.net.name, err)
@@ -253,7 +253,7 @@ func (p *Port) SetFaults(d Direction, f Faults) error {
 // be called from several goroutines.
 func (p *Port) SetFilter(d Direction, f func(frame []byte) bool) error {
 	if p.sw == nil {
-		return fmt.Errorf("network %q: %w", p.net.name, ErrNoFaults)
+		return fmt.Errorf("network %q: %w", p.net.name, errNoFaults)
 	}
 	p.sw.conduit(d).setFilter(f)
 	return nil
@@ -269,7 +269,7 @@ func (p *Port) Counters(d Direction) FrameCounters {
 
 // SetFaults changes both directions of every port.
 func (n *Network) SetFaults(f Faults) error {
-	for _, p := range n.Ports() {
+	for _, p := range n.attached() {
 		for _, d := range []Direction{FromHost, ToHost} {
 			if err := p.SetFaults(d, f); err != nil {
 				return err
@@ -279,8 +279,8 @@ func (n *Network) SetFaults(f Faults) error {
 	return nil
 }
 
-// Ports returns the ports in the order of their creation.
-func (n *Network) Ports() []*Port {
+// attached returns the ports in the order of their creation.
+func (n *Network) attached() []*Port {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return append([]*Port(nil), n.ports...)
@@ -288,7 +288,7 @@ func (n *Network) Ports() []*Port {
 
 // PortOf returns the first port of a host on this network, nil if it has none.
 func (n *Network) PortOf(h *Host) *Port {
-	for _, p := range n.Ports() {
+	for _, p := range n.attached() {
 		if p.host == h {
 			return p
 		}

@@ -180,8 +180,8 @@ func (p *Proc) Terminate(grace time.Duration) error {
 	return fmt.Errorf("%q did not end within %v of SIGTERM", p.name, grace)
 }
 
-// CPU is the processor time (user and system) of a process that has ended.
-func (p *Proc) CPU() time.Duration {
+// cpu is the processor time (user and system) of a process that has ended.
+func (p *Proc) cpu() time.Duration {
 	if p.Running() || p.cmd.ProcessState == nil {
 		return 0
 	}

@@ -45,7 +45,7 @@ func (n *Network) Record(frames int) (*Recorder, error) {
 		return nil, fmt.Errorf("network %q: a record of %d frames is not within 1 to %d", n.name, frames, 1<<20)
 	}
 	r := &Recorder{ports: make(map[int]string), done: make(chan struct{}), frames: make([]recorded, 0, frames)}
-	for _, p := range n.Ports() {
+	for _, p := range n.attached() {
 		r.ports[p.link.Attrs().Index] = p.host.name
 	}
 	var file *os.File

@@ -44,7 +44,7 @@ func Reach(c *config.Config, back ...string) {
 	}
 }
 
-// WitnessAddr is where the witness of the standard topology listens.
-func WitnessAddr() netip.AddrPort {
+// witnessAddr is where the witness of the standard topology listens.
+func witnessAddr() netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr(lab.Witness4), WitnessPort)
 }

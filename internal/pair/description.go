@@ -34,7 +34,7 @@ func Description(c *config.Config, witness bool) ([]byte, error) {
 		}}
 	}
 	if witness {
-		all.Pair.Witness = WitnessAddr()
+		all.Pair.Witness = witnessAddr()
 		machines[WitnessName] = machine{Witness: true}
 	}
 	text, err := all.YAML()

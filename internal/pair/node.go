@@ -94,9 +94,6 @@ func Environment() (env []string) {
 	return env
 }
 
-// Config is the path of the node's configuration file.
-func (n *Node) Config() string { return n.config }
-
 // Socket is the path of the appliance's control socket.
 func (n *Node) Socket() string { return n.socket }
 
@@ -116,14 +113,14 @@ func (n *Node) Configure(c *config.Config) error {
 func (n *Node) file(all *config.Config) ([]byte, error) {
 	if n.Client == nil {
 		w := config.DefaultWitness()
-		w.Listen, w.Identities, w.State, w.Log = WitnessAddr(), []string{n.identity}, n.State, all.Log
+		w.Listen, w.Identities, w.State, w.Log = witnessAddr(), []string{n.identity}, n.State, all.Log
 		w.Heartbeat, w.FailureTimeout = all.Pair.Heartbeat, all.Pair.FailureTimeout
 		return w.YAML()
 	}
 	c := *all
 	c.Node, c.Pair.Identity, c.Pair.State, c.Control = n.Name, n.identity, n.State, n.socket
 	if n.witnessed {
-		c.Pair.Witness = WitnessAddr()
+		c.Pair.Witness = witnessAddr()
 	}
 	return c.YAML()
 }
@@ -204,8 +201,8 @@ func (n *Node) Crashed() bool {
 	return n.proc != nil && !n.down && !n.proc.Running()
 }
 
-// End lets the process end in order, and kills it when it does not.
-func (n *Node) End() {
+// end lets the process end in order, and kills it when it does not.
+func (n *Node) end() {
 	n.ExpectEnd()
 	if n.Client != nil {
 		n.Client.Close()

@@ -216,7 +216,7 @@ func (p *Pair) Leading(ctx context.Context) *Node {
 func (p *Pair) End() {
 	var wg sync.WaitGroup
 	for _, n := range p.Nodes() {
-		wg.Go(n.End)
+		wg.Go(n.end)
 	}
 	wg.Wait()
 }

@@ -105,19 +105,19 @@ func TestFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range p.Appliances() {
-		got, err := config.Load(n.Config())
+		got, err := config.Load(n.config)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if errs := config.Unsupported(got); errs != nil {
 			t.Error(errs)
 		}
-		if got.Node != n.Name || got.Control != n.Socket() || got.Pair.State != n.State || got.Pair.Witness != WitnessAddr() ||
-			got.Metrics.IsValid() || len(got.Networks.Back.Reach) != 2 || filepath.Dir(n.Config()) != dir {
+		if got.Node != n.Name || got.Control != n.Socket() || got.Pair.State != n.State || got.Pair.Witness != witnessAddr() ||
+			got.Metrics.IsValid() || len(got.Networks.Back.Reach) != 2 || filepath.Dir(n.config) != dir {
 			t.Errorf("%s: %+v", n.Name, got)
 		}
 	}
-	w, err := config.LoadWitness(p.W.Config())
+	w, err := config.LoadWitness(p.W.config)
 	if err != nil || w.FailureTimeout != c.Pair.FailureTimeout || w.Heartbeat != c.Pair.Heartbeat || w.Log.Level != "debug" {
 		t.Errorf("witness %+v, %v", w, err)
 	}

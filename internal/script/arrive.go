@@ -26,7 +26,7 @@ func (p *Peer) arrive(s *Segment) {
 	if p.state == peerFinished {
 		if !p.finLead {
 			p.answerReset(s) // LAST-ACK is over, nobody is here
-		} else if s.SeqLen() > 0 || p.theirs(s.Seq) < p.acked {
+		} else if s.seqLen() > 0 || p.theirs(s.Seq) < p.acked {
 			p.ack() // TIME-WAIT
 		}
 		return
@@ -395,8 +395,8 @@ func (p *Peer) compare(seq int64, b []byte) bool {
 		case off+1 >= p.farSent():
 			p.rig.violate("%s: byte %d comes, %s has sent until %d", p.name, off, p.far.name, p.farSent())
 			return false
-		case v != p.far.Byte(off, false) && !(p.far.altAt(off) && v == p.far.Byte(off, true)):
-			p.rig.violate("%s: byte %d is %#x, sent was %#x", p.name, off, v, p.far.Byte(off, false))
+		case v != p.far.byte(off, false) && !(p.far.altAt(off) && v == p.far.byte(off, true)):
+			p.rig.violate("%s: byte %d is %#x, sent was %#x", p.name, off, v, p.far.byte(off, false))
 			return false
 		}
 	}

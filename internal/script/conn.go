@@ -91,8 +91,8 @@ func (p *Peer) Forged(flags uint8, seq, ack int64, win uint16, opts Opts, payloa
 	}
 }
 
-// Moved reports whether the standby has taken over.
-func (r *Rig) Moved() bool {
+// hasMoved reports whether the standby has taken over.
+func (r *Rig) hasMoved() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.moved

@@ -3,7 +3,7 @@
 //
 // It owns: two fake peers that speak segments (Peer), an in-memory sync link
 // between a real active core and a real standby core (Journal), the engine and
-// relay between them (Rig), and a small language for exchanges (Parse, Run).
+// relay between them (Rig), and a small language for exchanges (parse, play).
 // It must not look into the engine: it knows what a peer on the wire, or the
 // standby, can know.
 //
@@ -27,7 +27,7 @@
 // byte 1), payload is a pattern that follows from stream and offset.
 //
 //	option window 65536         settings of the rig: window, sendbuffer, held, cookies,
-//	                            minrto (seconds), family, source, takeovers (see Script.option)
+//	                            minrto (seconds), family, source, takeovers (see script.option)
 //	handshake [<opts>]          both handshakes, from SYN to the client's ACK
 //	reopen isn N                a new connection from the client's same port
 //	c> S 0:0(0) win 65535 <mss 1460,sackOK,TS,wscale 7>

@@ -279,8 +279,8 @@ func (j *Journal) record(frame []byte) {
 	}
 }
 
-// Join begins a session with a fresh standby.
-func (j *Journal) Join(standby *replication.Core) error {
+// join begins a session with a fresh standby.
+func (j *Journal) join(standby *replication.Core) error {
 	j.link.Lock()
 	defer j.link.Unlock()
 	j.mu.Lock()
@@ -395,8 +395,8 @@ func (j *Journal) Hold(on bool) {
 // Deliver lets what waits reach the standby; its answer waits.
 func (j *Journal) Deliver() { j.move(j.deliver) }
 
-// Confirm is Deliver, and the answer comes back.
-func (j *Journal) Confirm() { j.move(func() { j.deliver(); j.confirm() }) }
+// deliverAndConfirm is Deliver, and the answer comes back.
+func (j *Journal) deliverAndConfirm() { j.move(func() { j.deliver(); j.confirm() }) }
 
 func (j *Journal) move(f func()) {
 	j.link.Lock()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Script is a parsed exchange.
-type Script struct {
+// script is a parsed exchange.
+type script struct {
 	Name      string
 	Options   Options
 	Families  []int // 4, 6
@@ -48,9 +48,9 @@ type Want struct {
 
 var noWant = Want{From: Next, To: Next, Ack: Next, Win: Next, Edge: Next, Rcv: Next, Resets: Next, Packets: Next}
 
-// Parse reads a script.
-func Parse(name, text string) (*Script, error) {
-	s := &Script{Name: name, Families: []int{4, 6}, Takeovers: true}
+// parse reads a script.
+func parse(name, text string) (*script, error) {
+	s := &script{Name: name, Families: []int{4, 6}, Takeovers: true}
 	for i, line := range strings.Split(text, "\n") {
 		line, _, _ = strings.Cut(line, "#")
 		line = strings.TrimSpace(line)
@@ -93,7 +93,7 @@ func splitLine(line string) (words []string, opts []string) {
 	}
 }
 
-func (s *Script) step(st *Step, words, opts []string) error {
+func (s *script) step(st *Step, words, opts []string) error {
 	args := words[1:]
 	arg := func(i int) string {
 		if i < len(args) {
@@ -193,7 +193,7 @@ func (st *Step) parseForge(flags, number string, more []string) error {
 	return err
 }
 
-func (s *Script) option(key, val string) error {
+func (s *script) option(key, val string) error {
 	n, err := strconv.Atoi(val)
 	switch key {
 	case "window":

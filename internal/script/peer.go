@@ -152,8 +152,8 @@ func (p *Peer) Says(text string) {
 	p.rig.mu.Unlock()
 }
 
-// Byte is the pattern: what p's stream has at offset off.
-func (p *Peer) Byte(off int64, alt bool) byte {
+// byte is the pattern: what p's stream has at offset off.
+func (p *Peer) byte(off int64, alt bool) byte {
 	if off < int64(len(p.says)) && !alt {
 		return p.says[off]
 	}
@@ -170,7 +170,7 @@ func (p *Peer) Byte(off int64, alt bool) byte {
 func (p *Peer) payload(seq int64, n int, alt bool) []byte {
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = p.Byte(seq-1+int64(i), alt)
+		b[i] = p.byte(seq-1+int64(i), alt)
 	}
 	return b
 }
@@ -235,7 +235,7 @@ func (p *Peer) send(o Out, fresh bool) {
 	}
 	s.Payload = p.payload(o.Seq, o.Len, o.Alt)
 	if fresh {
-		p.note(o, int64(s.SeqLen()))
+		p.note(o, int64(s.seqLen()))
 	}
 	b := s.Encode()
 	if o.BadCksum {
@@ -339,7 +339,7 @@ func (p *Peer) ack() {
 func (p *Peer) answerReset(s *Segment) {
 	r := Segment{Src: s.Dst, Dst: s.Src, Flags: RST, Seq: s.Ack, Opts: NoOpts}
 	if s.Flags&ACK == 0 {
-		r.Flags, r.Seq, r.Ack = RST|ACK, 0, s.Seq+s.SeqLen()
+		r.Flags, r.Seq, r.Ack = RST|ACK, 0, s.Seq+s.seqLen()
 	}
 	p.rig.tracef("%s> (auto) %s", p.name, &r)
 	p.rig.inject(r.Encode())

@@ -34,8 +34,8 @@ func (r *Rig) pong(pkt []byte) {
 	}
 }
 
-// Barrier returns when the appliance has read all packets injected before.
-func (r *Rig) Barrier() bool {
+// barrier returns when the appliance has read all packets injected before.
+func (r *Rig) barrier() bool {
 	r.mu.Lock()
 	r.pings++
 	id := r.pings
@@ -57,7 +57,7 @@ func (r *Rig) Settle() bool {
 	var last [5]uint64
 	since := time.Now()
 	for same := 0; same < barriers || time.Since(since) < quiet; same++ {
-		if !r.Barrier() {
+		if !r.barrier() {
 			return false
 		}
 		g := r.gen

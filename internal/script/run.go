@@ -6,8 +6,8 @@ import (
 	"lockstep/replication"
 )
 
-// Run is how a script is run.
-type Run struct {
+// run is how a script is run.
+type run struct {
 	V6 bool
 	// Before is the index of the step before which the standby takes over; -1: none.
 	Before int
@@ -33,8 +33,8 @@ type player struct {
 	ended bool
 }
 
-// Play runs a script. The error, if any, tells step, state and trace.
-func (s *Script) Play(how Run) (err error) {
+// play runs a script. The error, if any, tells step, state and trace.
+func (s *script) play(how run) (err error) {
 	o := s.Options
 	o.V6 = how.V6
 	rig, err := New(o)
@@ -270,7 +270,7 @@ func (p *player) sync(what string) error {
 		if what == "deliver" {
 			j.Deliver()
 		} else {
-			j.Confirm()
+			j.deliverAndConfirm()
 		}
 	}
 	return nil
@@ -347,7 +347,7 @@ func (p *player) expect(at *Peer, w *Want) error {
 	}
 	if w.Alt || w.To > w.From {
 		for n := w.From; n < w.To; n++ {
-			if at.got[n-1] != at.far.Byte(n-1, w.Alt) {
+			if at.got[n-1] != at.far.byte(n-1, w.Alt) {
 				return fmt.Errorf("line %d: %q: byte %d is of the other pattern", p.step.Line, p.step.Text, n)
 			}
 		}

@@ -60,12 +60,12 @@ func (s *schedule) step(op int, p *Peer, a, b int) error {
 		}
 	case 10:
 		if !s.rig.moved {
-			j.Confirm()
+			j.deliverAndConfirm()
 		}
 	case 11:
 		j.Advance(replication.Nanos(a) * 1_000_000)
 	case 12:
-		s.rig.Barrier()
+		s.rig.barrier()
 	case 13:
 		if a < 100 && !s.rig.moved {
 			return s.rig.Takeover()

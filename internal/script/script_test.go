@@ -24,21 +24,21 @@ func later(i, n int) int {
 // variants are all runs of a script: plainly, with a takeover before every step, at
 // once or when everything has come to rest, and with a standby that joins after that
 // takeover and takes over in its turn before a later step.
-func (s *Script) variants() (all []Run) {
+func (s *script) variants() (all []run) {
 	for _, f := range s.Families {
-		all = append(all, Run{V6: f == 6, Before: -1})
+		all = append(all, run{V6: f == 6, Before: -1})
 		if !s.Takeovers || (testing.Short() && f == 6) {
 			continue
 		}
 		for i := range len(s.Steps) + 1 {
-			all = append(all, Run{V6: f == 6, Before: i}, Run{V6: f == 6, Before: i, Settled: true},
-				Run{V6: f == 6, Before: i, Again: i + later(i, len(s.Steps)-i)})
+			all = append(all, run{V6: f == 6, Before: i}, run{V6: f == 6, Before: i, Settled: true},
+				run{V6: f == 6, Before: i, Again: i + later(i, len(s.Steps)-i)})
 		}
 	}
 	return all
 }
 
-func (r Run) name() string {
+func (r run) name() string {
 	f := "v4"
 	if r.V6 {
 		f = "v6"
@@ -78,7 +78,7 @@ func TestScripts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := Parse(name, string(text))
+		s, err := parse(name, string(text))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func TestScripts(t *testing.T) {
 			for _, v := range s.variants() {
 				t.Run(v.name(), func(t *testing.T) {
 					t.Parallel()
-					if err := s.Play(v); err != nil {
+					if err := s.play(v); err != nil {
 						t.Errorf("%s %s: %v", s.Name, v.name(), err)
 					}
 				})

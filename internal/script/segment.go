@@ -57,8 +57,8 @@ type Segment struct {
 	ID          uint16
 }
 
-// SeqLen is the sequence space the segment takes.
-func (s *Segment) SeqLen() uint32 {
+// seqLen is the sequence space the segment takes.
+func (s *Segment) seqLen() uint32 {
 	n := uint32(len(s.Payload))
 	if s.Flags&FIN != 0 {
 		n++

@@ -70,7 +70,7 @@ func (r *Rig) Rejoin() error {
 	r.mu.Lock()
 	r.tracef("=== a standby joins")
 	r.mu.Unlock()
-	return r.gen.journal.Join(replication.New(r.o.Limits))
+	return r.gen.journal.join(replication.New(r.o.Limits))
 }
 
 // InSync reports whether the standby could take over.
@@ -119,8 +119,8 @@ func (r *Rig) checkHeld(k *replication.Continue) {
 					r.violate("%s has %#x at %d, the standby %#x", far.name, far.got[off], off, v)
 					return
 				}
-				if v != p.Byte(off, false) && !(p.altAt(off) && v == p.Byte(off, true)) {
-					r.violate("the standby holds %#x at %d, %s sent %#x", v, off, p.name, p.Byte(off, false))
+				if v != p.byte(off, false) && !(p.altAt(off) && v == p.byte(off, true)) {
+					r.violate("the standby holds %#x at %d, %s sent %#x", v, off, p.name, p.byte(off, false))
 					return
 				}
 			}

@@ -194,11 +194,11 @@ func TestBootWaitsForConfiguration(t *testing.T) {
 	r.waitForWords("no configuration yet")
 	wrong := alone()
 	wrong[volume.ApplianceFile] = bytes.Replace(wrong[volume.ApplianceFile], []byte("services:"), []byte("servces:"), 1)
-	if err := r.Insert(context.Background(), iso(t, wrong)); err != nil {
+	if err := r.insert(context.Background(), iso(t, wrong)); err != nil {
 		t.Fatal(err)
 	}
 	r.waitForWords("servces: unknown key")
-	if err := r.Insert(context.Background(), iso(t, alone())); err != nil {
+	if err := r.insert(context.Background(), iso(t, alone())); err != nil {
 		t.Fatal(err)
 	}
 	s := r.waitActive()
@@ -216,7 +216,7 @@ func TestBootWaitsForConfiguration(t *testing.T) {
 		}
 	}
 	shot := filepath.Join(r.Dir, "screen.ppm")
-	if err := r.Screen(context.Background(), shot); err != nil {
+	if err := r.screen(context.Background(), shot); err != nil {
 		t.Error(err)
 	} else if data, err := os.ReadFile(shot); err != nil || len(bytes.Trim(data[20:], "\x00")) == 0 {
 		t.Errorf("nothing is on the screen (%v)", err)

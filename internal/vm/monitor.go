@@ -70,12 +70,12 @@ func (c Config) PowerButton(ctx context.Context) error {
 	return c.execute(ctx, "system_powerdown", nil)
 }
 
-// Screen writes what the machine's screen shows to a file, as PPM.
-func (c Config) Screen(ctx context.Context, path string) error {
+// screen writes what the machine's screen shows to a file, as PPM.
+func (c Config) screen(ctx context.Context, path string) error {
 	return c.execute(ctx, "screendump", map[string]any{"filename": path})
 }
 
-// Insert puts a volume into the machine's CD drive while it runs, in the place of what was there.
-func (c Config) Insert(ctx context.Context, volume string) error {
+// insert puts a volume into the machine's CD drive while it runs, in the place of what was there.
+func (c Config) insert(ctx context.Context, volume string) error {
 	return c.execute(ctx, "blockdev-change-medium", map[string]any{"id": cdDrive, "filename": volume, "format": "raw", "force": true})
 }

@@ -39,11 +39,11 @@ func (i Image) Check() error {
 			errs = append(errs, fmt.Errorf("image: %w (`make image` builds it)", err))
 		}
 	}
-	return errors.Join(append(errs, CheckTools())...)
+	return errors.Join(append(errs, checkTools())...)
 }
 
-// CheckTools tells which programs are missing.
-func CheckTools() error {
+// checkTools tells which programs are missing.
+func checkTools() error {
 	var errs []error
 	for _, t := range []struct{ program, pkg string }{{qemu, "qemu-system-x86"}, {"qemu-img", "qemu-utils"}} {
 		if _, err := exec.LookPath(t.program); err != nil {

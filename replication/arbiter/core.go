@@ -240,7 +240,7 @@ func (c *Core) Step(now Nanos, from Member, msg []byte) error {
 
 func (c *Core) receive(id uint64, from Member, msg []byte) error {
 	r := &reader{b: msg}
-	if len(msg) > MaxMessage || r.byte() != wireVersion {
+	if len(msg) > maxMessage || r.byte() != wireVersion {
 		c.counters.Malformed++
 		return ErrMalformed
 	}

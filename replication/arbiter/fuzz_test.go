@@ -108,7 +108,7 @@ func script(t *testing.T, b []byte) {
 			t.Fatalf("epoch goes from %d to %d", epoch, r.State.Epoch)
 		}
 		for _, m := range r.Messages {
-			if len(m.Data) > MaxMessage {
+			if len(m.Data) > maxMessage {
 				t.Fatalf("message of %d bytes", len(m.Data))
 			}
 		}

@@ -19,7 +19,7 @@ const (
 
 // Limits of what is accepted, from peers and from the disk.
 const (
-	MaxMessage = 64 << 10 // bytes
+	maxMessage = 64 << 10 // bytes
 
 	maxName    = 64
 	maxNumber  = 1 << 62 // terms, indices

@@ -8,7 +8,7 @@ import (
 // Message is for another voter.
 type Message struct {
 	To   string // voter name
-	Data []byte // at most MaxMessage bytes
+	Data []byte // at most maxMessage bytes
 }
 
 // Ready is what the core wants done, in the order in which the effects must happen.

@@ -14,11 +14,11 @@ import (
 	"lockstep/replication/wire"
 )
 
-// Protocol is the ALPN name of the voters' connections.
-const Protocol = "lockstep-arbiter"
+// protocol is the ALPN name of the voters' connections.
+const protocol = "lockstep-arbiter"
 
-// MaxMessage is the longest message, bytes.
-const MaxMessage = wire.MaxVoterMessage
+// maxMessage is the longest message, bytes.
+const maxMessage = wire.MaxVoterMessage
 
 // Peer is one incarnation of a voter: Boot is drawn anew each time its process
 // starts.
@@ -116,7 +116,7 @@ func Start(cfg Config) (*Courier, error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Port != nil {
 		var err error
-		c.leave, err = cfg.Port.Handle(transport.Service{Protocol: Protocol, Identity: cfg.Identity, Accept: c.accepted})
+		c.leave, err = cfg.Port.Handle(transport.Service{Protocol: protocol, Identity: cfg.Identity, Accept: c.accepted})
 		if err != nil {
 			c.cancel()
 			return nil, fmt.Errorf("wait for other voters: %w", err)
@@ -141,10 +141,10 @@ func (c *Courier) Close() {
 
 // Send queues a message for a voter and returns at once. msg belongs to the
 // courier from then on. When the queue is full its oldest message is dropped; a
-// message for nobody, or a longer one than MaxMessage, is dropped itself.
+// message for nobody, or a longer one than maxMessage, is dropped itself.
 func (c *Courier) Send(to string, msg []byte) {
 	r := c.remotes[to]
-	if r == nil || len(msg) > MaxMessage {
+	if r == nil || len(msg) > maxMessage {
 		c.unsendable.Add(1)
 		return
 	}
@@ -166,7 +166,7 @@ type Stats struct {
 	Voters  []VoterStats      // in the order of Config.Remotes
 	Refused map[string]uint64 // connections refused, by transport.Reason
 	Closed  map[string]uint64 // connections ended, by transport.Reason
-	// Unsendable counts messages for nobody, or longer than MaxMessage.
+	// Unsendable counts messages for nobody, or longer than maxMessage.
 	Unsendable uint64
 }
 

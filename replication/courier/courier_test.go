@@ -181,7 +181,7 @@ func TestMessagesBothWays(t *testing.T) {
 			}
 		}
 	}
-	big = bytes.Repeat([]byte{7}, MaxMessage)
+	big = bytes.Repeat([]byte{7}, maxMessage)
 	a, w := run(t, ca), run(t, cw)
 	for i := range 20 {
 		a.Send("w", fmt.Appendf(nil, "a%d", i))
@@ -200,10 +200,10 @@ func TestMessagesBothWays(t *testing.T) {
 		}
 	}
 	a.Send("w", big)
-	if n := <-got; n != MaxMessage {
+	if n := <-got; n != maxMessage {
 		t.Errorf("%d bytes came", n)
 	}
-	a.Send("w", make([]byte, MaxMessage+1))
+	a.Send("w", make([]byte, maxMessage+1))
 	a.Send("z", []byte("nobody"))
 	if n := a.Stats().Unsendable; n != 2 {
 		t.Errorf("%d messages counted as not sendable, want 2", n)
@@ -296,7 +296,7 @@ func TestDeafVoter(t *testing.T) {
 	w := run(t, cw)
 	voter(t, ca, 1) // reads no more
 	waitFor(t, "the voter", func() bool { return w.heard("up a/1") })
-	msg := make([]byte, MaxMessage)
+	msg := make([]byte, maxMessage)
 	waitFor(t, "the end of the connection", func() bool {
 		w.Send("a", msg)
 		return w.Stats().Closed[string(transport.ClosedSend)] > 0
@@ -323,7 +323,7 @@ func TestManyPairs(t *testing.T) {
 	}
 	// A client that names no pair cannot be served where there are several.
 	dir := keyring(t, "edge", "a", "b", "w")
-	conn, err := tls.Dial("tcp", at.String(), load(t, dir, "a").TLS(Protocol))
+	conn, err := tls.Dial("tcp", at.String(), load(t, dir, "a").TLS(protocol))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,7 +84,7 @@ func (r *remote) greet() (s *session, refusal *transport.Error, err error) {
 
 func (r *remote) introduce(ctx context.Context, tcp *net.TCPConn) (*session, *transport.Error) {
 	c := r.c
-	conn, refusal := transport.Client(ctx, tcp, c.cfg.Identity, Protocol, c.cfg.Identity.Pair)
+	conn, refusal := transport.Client(ctx, tcp, c.cfg.Identity, protocol, c.cfg.Identity.Pair)
 	if refusal != nil {
 		return nil, refusal
 	}

@@ -22,7 +22,7 @@ func dialled(t *testing.T, cfg Config) *transport.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, refusal := transport.Client(context.Background(), tcp, cfg.Identity, Protocol, cfg.Identity.Pair)
+	conn, refusal := transport.Client(context.Background(), tcp, cfg.Identity, protocol, cfg.Identity.Pair)
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -61,7 +61,7 @@ func voter(t *testing.T, cfg Config, boot uint64) *transport.Conn {
 func TestBadStreamEndsConnection(t *testing.T) {
 	batch := append(wire.Begin(nil), 1, 2, 3)
 	wire.Finish(batch, 0, wire.Header{Version: wire.Version, Type: wire.TypeBatch})
-	long := append(wire.Begin(nil), make([]byte, MaxMessage+1)...)
+	long := append(wire.Begin(nil), make([]byte, maxMessage+1)...)
 	wire.Finish(long, 0, wire.Header{Version: 1, Type: wire.TypeVoterMessage})
 	newer, err := wire.AppendVoterMessage(nil, 2, []byte("x"))
 	if err != nil {

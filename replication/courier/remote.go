@@ -216,7 +216,7 @@ func (r *remote) write(s *session) {
 }
 
 func (r *remote) read(s *session) *transport.Error {
-	reader := transport.FrameReader{R: s.conn, Max: wire.HeaderLen + MaxMessage}
+	reader := transport.FrameReader{R: s.conn, Max: wire.HeaderLen + maxMessage}
 	return reader.Run(func(frame []byte) error {
 		h, payload, err := wire.Decode(frame)
 		if err != nil {

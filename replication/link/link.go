@@ -66,8 +66,8 @@ func setDefault[T int | time.Duration](v *T, def T) {
 	}
 }
 
-// ErrClosed says that the link was closed.
-var ErrClosed = errors.New("link: closed")
+// errClosed says that the link was closed.
+var errClosed = errors.New("link: closed")
 
 // Link finds the peer and keeps at most one session with it.
 type Link struct {
@@ -147,8 +147,8 @@ func (l *Link) closePort() {
 	}
 }
 
-// Addr is the address that the link listens on.
-func (l *Link) Addr() netip.AddrPort { return l.port.Addr() }
+// addr is the address that the link listens on.
+func (l *Link) addr() netip.AddrPort { return l.port.Addr() }
 
 // Accept waits for the next session. A session that has ended meanwhile is
 // passed over.
@@ -162,7 +162,7 @@ func (l *Link) Accept(ctx context.Context) (*Session, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-l.ctx.Done():
-			return nil, ErrClosed
+			return nil, errClosed
 		}
 	}
 }
@@ -300,7 +300,7 @@ func (l *Link) dialLoop() {
 		if s != nil {
 			pause = l.cfg.RedialMin
 			select {
-			case <-s.Done():
+			case <-s.ended():
 			case <-l.ctx.Done():
 			}
 			continue

@@ -222,7 +222,7 @@ func TestSessionCarriesFramesInOrder(t *testing.T) {
 	if err := sa.Serve(func([]byte) error { return nil }); !errors.As(err, &end) || end.Reason != transport.ClosedByPeer && end.Reason != transport.ClosedReceive {
 		t.Errorf("a's end: %v", err)
 	}
-	if err := sa.Send(want[0]); !errors.Is(err, ErrSend) {
+	if err := sa.Send(want[0]); !errors.Is(err, errSend) {
 		t.Errorf("send after the end: %v", err)
 	}
 	// And both find each other again.
@@ -252,10 +252,10 @@ func TestRestartedPeerSupersedes(t *testing.T) {
 	if next.Peer.BootID != [16]byte{99} {
 		t.Errorf("session is with boot %v", next.Peer.BootID)
 	}
-	<-sa.Done()
+	<-sa.ended()
 	var end *transport.Error
-	if !errors.As(sa.Err(), &end) || end.Reason != transport.ClosedSuperseded {
-		t.Errorf("the old session ended by %v", sa.Err())
+	if !errors.As(sa.cause(), &end) || end.Reason != transport.ClosedSuperseded {
+		t.Errorf("the old session ended by %v", sa.cause())
 	}
 }
 
@@ -268,8 +268,8 @@ func TestSendToDeafPeerEndsSession(t *testing.T) {
 	for s.Send(big) == nil {
 	}
 	var end *transport.Error
-	if !errors.As(s.Err(), &end) || end.Reason != transport.ClosedSend {
-		t.Errorf("ended by %v", s.Err())
+	if !errors.As(s.cause(), &end) || end.Reason != transport.ClosedSend {
+		t.Errorf("ended by %v", s.cause())
 	}
 }
 
@@ -281,12 +281,12 @@ func TestCloseJoinsEverything(t *testing.T) {
 	go func() { served <- sb.Serve(func([]byte) error { return nil }) }()
 	la.Close()
 	la.Close() // twice does no harm
-	<-sa.Done()
+	<-sa.ended()
 	var end *transport.Error
 	if err := <-served; !errors.As(err, &end) || end.Reason != transport.ClosedByPeer {
 		t.Errorf("b's end: %v", err)
 	}
-	if _, err := la.Accept(context.Background()); !errors.Is(err, ErrClosed) {
+	if _, err := la.Accept(context.Background()); !errors.Is(err, errClosed) {
 		t.Errorf("accept after close: %v", err)
 	}
 	lb.Close()

@@ -35,8 +35,8 @@ type Session struct {
 	err     *transport.Error // written before done is closed
 }
 
-// ErrSend says that Send was called after the session had ended, or ended it.
-var ErrSend = errors.New("link: session has ended")
+// errSend says that Send was called after the session had ended, or ended it.
+var errSend = errors.New("link: session has ended")
 
 // Send writes one or more whole frames and returns when the kernel has them:
 // one syscall for all, no goroutine in between. It blocks while the peer's
@@ -47,12 +47,12 @@ func (s *Session) Send(frames []byte) error {
 	defer s.sendMu.Unlock()
 	select {
 	case <-s.done:
-		return ErrSend
+		return errSend
 	default:
 	}
 	if err := s.conn.Send(frames, s.writeTimeout); err != nil {
 		s.end(&transport.Error{Reason: transport.ClosedSend, Err: err})
-		return ErrSend
+		return errSend
 	}
 	s.sent.Add(uint64(len(frames)))
 	return nil
@@ -81,11 +81,11 @@ func (s *Session) Secret(purpose string) ([]byte, error) {
 // Close ends the session. Frames already sent still reach the peer if they can.
 func (s *Session) Close() { s.end(&transport.Error{Reason: transport.ClosedLocally}) }
 
-// Done is closed when the session has ended.
-func (s *Session) Done() <-chan struct{} { return s.done }
+// ended is closed when the session has ended.
+func (s *Session) ended() <-chan struct{} { return s.done }
 
-// Err says why the session ended; nil while it lives.
-func (s *Session) Err() error {
+// cause says why the session ended; nil while it lives.
+func (s *Session) cause() error {
 	select {
 	case <-s.done:
 		return s.err
@@ -94,7 +94,7 @@ func (s *Session) Err() error {
 	}
 }
 
-func (s *Session) live() bool { return s.Err() == nil }
+func (s *Session) live() bool { return s.cause() == nil }
 
 // end closes the connection for the first reason given.
 func (s *Session) end(reason *transport.Error) {

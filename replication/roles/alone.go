@@ -43,14 +43,14 @@ type AloneConfig struct {
 	Settle                    Nanos // how long a process that has just started looks for its peer at least
 }
 
-// DoubtTime is how long a silent active asks before it goes on alone.
-func (c *AloneConfig) DoubtTime() Nanos { return 10*c.Heartbeat + c.FailureTimeout + 200*millis }
+// doubtTime is how long a silent active asks before it goes on alone.
+func (c *AloneConfig) doubtTime() Nanos { return 10*c.Heartbeat + c.FailureTimeout + 200*millis }
 
 // takeTime is how long after a confirmed heartbeat a store may be continued. The active
-// goes on alone no earlier than DoubtTime after the end of its lease, which is no more
+// goes on alone no earlier than doubtTime after the end of its lease, which is no more
 // than a heartbeat and the link's delay shorter than the lease that the confirmed
-// heartbeat gives. What is left of DoubtTime is for our announcements to reach it.
-func (c *AloneConfig) takeTime() Nanos { return c.FailureTimeout + c.DoubtTime()*3/5 }
+// heartbeat gives. What is left of doubtTime is for our announcements to reach it.
+func (c *AloneConfig) takeTime() Nanos { return c.FailureTimeout + c.doubtTime()*3/5 }
 
 // ownLease is how long an active that nobody may replace speaks without looking at its
 // clock: one that was not running for longer wakes up mute. Nobody who holds nothing
@@ -340,8 +340,8 @@ func (r *Alone) doubt(now Nanos, why string, replaceable bool) {
 func (r *Alone) inDoubt(now Nanos, replaceable bool) {
 	heardOf := r.heardOf // an announcement may be read before the session's end is
 	r.enter(doubting, now)
-	r.at = now + r.cfg.DoubtTime()
-	r.late = replaceable && now > r.a.Lease()+r.cfg.DoubtTime()/2
+	r.at = now + r.cfg.doubtTime()
+	r.late = replaceable && now > r.a.Lease()+r.cfg.doubtTime()/2
 	r.told = false
 	if r.late && heardOf != Never && heardOf >= r.a.Lease() {
 		r.told, r.at = true, now+r.cfg.StartEmptyAfter
@@ -351,8 +351,8 @@ func (r *Alone) inDoubt(now Nanos, replaceable bool) {
 
 func (r *Alone) tickDoubt(now Nanos) {
 	if stopped := now > r.askAt+answerIn; stopped || r.a.CutOff() { // nobody could be heard
-		r.late = r.late || stopped && !r.standby.None()
-		r.at = max(r.at, now+r.cfg.DoubtTime())
+		r.late = r.late || stopped && !r.standby.none()
+		r.at = max(r.at, now+r.cfg.doubtTime())
 	}
 	if now >= r.askAt {
 		r.a.Ask()
@@ -463,7 +463,7 @@ func (r *Alone) Claimed(now Nanos, who string) {
 		if r.late && !r.told {
 			r.told, r.at = true, now+r.cfg.StartEmptyAfter
 		}
-		r.at = max(r.at, min(now+answerIn, r.begun+2*r.cfg.DoubtTime()))
+		r.at = max(r.at, min(now+answerIn, r.begun+2*r.cfg.doubtTime()))
 	case solitary:
 		// The claimant can be the peer only if that lives, and if neither could hear the
 		// other when we went on.

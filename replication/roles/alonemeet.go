@@ -57,7 +57,7 @@ func (r *Alone) meetAsActive(now Nanos, ours, theirs Said) Verdict {
 		return Stale // it holds what it has handed over, not to us, and takes that back
 	}
 	if r.stage == doubting {
-		switch another := !r.standby.None() && theirs.Boot != r.standby; {
+		switch another := !r.standby.none() && theirs.Boot != r.standby; {
 		case theirs.Epoch > ours.Epoch || another && r.told:
 			r.stepDown(now, "the peer had taken over, or the one before it, and is active no more")
 			return Stale
@@ -168,7 +168,7 @@ func (r *Alone) handedOver(now Nanos) {
 	}
 	r.a.CloseSession()
 	r.inDoubt(now, true)
-	r.at = max(r.at, r.a.Lease()+r.cfg.DoubtTime())
+	r.at = max(r.at, r.a.Lease()+r.cfg.doubtTime())
 	r.handed, r.late = true, true
 }
 

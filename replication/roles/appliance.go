@@ -5,8 +5,8 @@ import (
 	"lockstep/replication/arbiter"
 )
 
-// Appliance is what the rules act on. Each call has its effect before it returns.
-type Appliance interface {
+// appliance is what the rules act on. Each call has its effect before it returns.
+type appliance interface {
 	Role() replication.Role
 	Epoch() uint64   // of the role
 	InSync() bool    // see replication.Core.InSync
@@ -39,7 +39,7 @@ type Appliance interface {
 // VotedAppliance is one that has a witness. What it tells the voter happens in its order
 // some time later.
 type VotedAppliance interface {
-	Appliance
+	appliance
 
 	// Unpark lets go of a session that Session put off, so that both sides meet again
 	// and say what they are by then.
@@ -65,7 +65,7 @@ type VotedAppliance interface {
 
 // LoneAppliance is one of a pair without a witness.
 type LoneAppliance interface {
-	Appliance
+	appliance
 
 	// Replaceable reports, on an active, that the standby of this session was told that
 	// it holds everything: it may take over.

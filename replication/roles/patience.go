@@ -22,8 +22,8 @@ type Patience struct {
 const (
 	// patienceFactor: a delay that was seen will be exceeded some time.
 	patienceFactor = 4
-	// HoldDown is how long after a takeover the patience is the longest.
-	HoldDown = 10_000 * millis
+	// holdDown is how long after a takeover the patience is the longest.
+	holdDown = 10_000 * millis
 	// half of the time for which a delay is remembered, at least.
 	half = 30_000 * millis
 )
@@ -52,7 +52,7 @@ func (p *Patience) OwnDelay(now, late Nanos) { p.own.add(now, late) }
 func (p *Patience) PeerDelay(now, late Nanos) { p.peer.add(now, late) }
 
 // TookOver tells that one of the two has just taken over from the other.
-func (p *Patience) TookOver(now Nanos) { p.holdUntil = now + HoldDown }
+func (p *Patience) TookOver(now Nanos) { p.holdUntil = now + holdDown }
 
 // Holds reports whether a takeover was a moment ago.
 func (p *Patience) Holds(now Nanos) bool { return now < p.holdUntil }

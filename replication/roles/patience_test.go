@@ -42,7 +42,7 @@ func TestPatience(t *testing.T) {
 
 	p.TookOver(now)
 	want("after a takeover", 340*millis)
-	now += HoldDown - 1
+	now += holdDown - 1
 	want("still after a takeover", 340*millis)
 	now++
 	want("at the end of the hold-down", 100*millis)

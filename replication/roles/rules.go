@@ -71,8 +71,8 @@ var (
 // Boot tells one incarnation of an appliance from another.
 type Boot [16]byte
 
-// None reports that it is nobody.
-func (b Boot) None() bool { return b == Boot{} }
+// none reports that it is nobody.
+func (b Boot) none() bool { return b == Boot{} }
 
 // Said is what one side said of itself when a session was made.
 type Said struct {
@@ -88,8 +88,8 @@ type Said struct {
 	Holds uint64
 }
 
-// Member is how the voters call that incarnation.
-func (s *Said) Member() arbiter.Member { return MemberOf(s.Node, s.Boot) }
+// member is how the voters call that incarnation.
+func (s *Said) member() arbiter.Member { return MemberOf(s.Node, s.Boot) }
 
 // MemberOf is how the voters call an incarnation of a node.
 func MemberOf(node string, b Boot) arbiter.Member {

@@ -74,12 +74,12 @@ func (r *Voted) meet(ours, theirs Said) Verdict {
 	case ours.Role != role || ours.Epoch != epoch || ours.InSync != r.a.InSync():
 		return Stale // the peer decides on old news
 	case role == replication.RoleActive && theirs.Role != replication.RoleActive && !r.releasing:
-		r.peer, r.offered = theirs.Member(), false
+		r.peer, r.offered = theirs.member(), false
 		return Begin
 	case role == replication.RoleStandby && ours.InSync && theirs.InSync && theirs.Epoch == epoch:
 		return Park
 	case role != replication.RoleActive && theirs.Role == replication.RoleActive && theirs.Epoch >= max(epoch, r.state.Epoch):
-		r.peer = theirs.Member()
+		r.peer = theirs.member()
 		r.claim = nil                    // somebody has claimed after us
 		r.a.SetAble(theirs.Epoch, false) // the store is emptied now
 		r.a.Follow(theirs.Epoch)

@@ -75,14 +75,14 @@ func (v *voted) does(t *testing.T, want ...string) {
 
 var (
 	us, them = Said{Node: "a", Boot: Boot{1}}, Said{Node: "b", Boot: Boot{2}}
-	ours     = arbiter.State{Epoch: 2, Active: us.Member()}
+	ours     = arbiter.State{Epoch: 2, Active: us.member()}
 )
 
 // votedStandby is in sync in epoch 1.
 func votedStandby() (*voted, *Voted) {
 	v := &voted{role: replication.RoleStandby, epoch: 1, inSync: true}
-	r := NewVoted(us.Member(), v, 0)
-	r.Decided(0, Decision{State: arbiter.State{Epoch: 1, Active: them.Member(), Standby: us.Member()}})
+	r := NewVoted(us.member(), v, 0)
+	r.Decided(0, Decision{State: arbiter.State{Epoch: 1, Active: them.member(), Standby: us.member()}})
 	return v, r
 }
 
@@ -98,7 +98,7 @@ func votedActive(t *testing.T, now Nanos) (*voted, *Voted) {
 	v.session = true
 	r.SyncChanged()
 	with := ours
-	with.Standby = them.Member()
+	with.Standby = them.member()
 	r.Decided(now, Decision{State: with})
 	v.did = nil
 	return v, r
@@ -133,7 +133,7 @@ func TestClaimIsActedOnWithinItsLease(t *testing.T) {
 		v, r := votedStandby()
 		r.Decided(now, Decision{ours, claim, true})
 		v.does(t)
-		r.Decided(now, Decision{State: arbiter.State{Epoch: 3, Active: them.Member()}})
+		r.Decided(now, Decision{State: arbiter.State{Epoch: 3, Active: them.member()}})
 		v.leased = 2
 		r.Tick(now)
 		v.does(t)
@@ -151,7 +151,7 @@ func TestClaimIsActedOnWithinItsLease(t *testing.T) {
 	t.Run("an active of an older epoch", func(t *testing.T) {
 		v, r := votedStandby()
 		v.role = replication.RoleActive
-		r.Decided(now, Decision{arbiter.State{Epoch: 3, Active: us.Member()}, &arbiter.Claim{Epoch: 3}, true})
+		r.Decided(now, Decision{arbiter.State{Epoch: 3, Active: us.member()}, &arbiter.Claim{Epoch: 3}, true})
 		v.does(t, "mute", "step down 1") // at once: what it has is no longer its own
 		v.leased = 3
 		r.Tick(now)
@@ -182,7 +182,7 @@ func TestVotedInTime(t *testing.T) {
 		if r.HandOver(second) != nil || r.Drained(second) != nil {
 			t.Fatal("no hand-over")
 		}
-		r.Decided(second, Decision{State: arbiter.State{Epoch: 3, Active: them.Member()}})
+		r.Decided(second, Decision{State: arbiter.State{Epoch: 3, Active: them.member()}})
 		v.does(t, "mute", "mute", "release", "step down 2")
 		r.Tick(second + HandOverLimit)
 		v.does(t, "seek proof")

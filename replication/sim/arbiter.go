@@ -2,9 +2,9 @@ package sim
 
 import "lockstep/replication"
 
-// Arbiter decides who may serve. It is the seam for the witness and Raft: an
+// decider decides who may serve. It is the seam for the witness and Raft: an
 // implementation that exchanges messages would answer through the nodes' events.
-type Arbiter interface {
+type decider interface {
 	// First makes n the active of a pair that has never run.
 	First(n *node) (epoch uint64)
 	// InSync is the active's claim that its standby is in sync.

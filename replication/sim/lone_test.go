@@ -13,7 +13,7 @@ const defaultLoneSeeds = 500
 // fault strikes only when the pair is whole again: then no connection may be lost.
 func TestLoneSeeds(t *testing.T) {
 	if *oneSeed >= 0 {
-		r, err := playPair(Config{Seed: uint64(*oneSeed), Fault: *oneFault, Kind: FaultKind(*oneKind), Alone: true})
+		r, err := playPair(config{Seed: uint64(*oneSeed), Fault: *oneFault, Kind: FaultKind(*oneKind), Alone: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -21,7 +21,7 @@ func TestLoneSeeds(t *testing.T) {
 		return
 	}
 	n := numSeeds(t, defaultLoneSeeds)
-	steps, seen, pair, lone := playAll(t, n, func(i int) Config { return Config{Seed: uint64(i), Fault: -1, Kind: -1, Alone: true} })
+	steps, seen, pair, lone := playAll(t, n, func(i int) config { return config{Seed: uint64(i), Fault: -1, Kind: -1, Alone: true} })
 	t.Logf("%d seeds, %d steps: %+v %+v", n, steps, seen, lone)
 	if n < defaultLoneSeeds {
 		return // too few to demand everything
@@ -52,9 +52,9 @@ func TestLoneFaultAtEveryStep(t *testing.T) {
 		last = 440
 	}
 	n := 2 * (last - first)
-	_, seen, pair, lone := playAll(t, n, func(i int) Config {
+	_, seen, pair, lone := playAll(t, n, func(i int) config {
 		step := first + i/2
-		return Config{Seed: uint64(6004 + i%2), Fault: step, Kind: singleKinds[step%len(singleKinds)], Alone: true}
+		return config{Seed: uint64(6004 + i%2), Fault: step, Kind: singleKinds[step%len(singleKinds)], Alone: true}
 	})
 	t.Logf("%d faults: %+v %+v", n, seen, lone)
 	if lone.TookOver == 0 || pair.HandOver == 0 || lone.WentOn == 0 || seen.HeldRequest+seen.HeldResponse == 0 || lone.Lost > 0 {
@@ -74,9 +74,9 @@ func TestLoneHandOverInFault(t *testing.T) {
 	if testing.Short() {
 		n /= 4
 	}
-	_, _, pair, lone := playAll(t, n, func(i int) Config {
+	_, _, pair, lone := playAll(t, n, func(i int) config {
 		step := 400 + i
-		return Config{
+		return config{
 			Seed: uint64(7001 + i), Fault: step, Kind: kinds[i%len(kinds)],
 			Second: step + 1 + i/len(kinds)*3, SecondKind: SwitchOver, Alone: true,
 		}
@@ -94,7 +94,7 @@ func TestLoneWorlds(t *testing.T) {
 		"after a hand-over the successor dies in its first session":                    2409,
 		"two have gone on with one connection, the one that steps down has its server": 4778,
 	} {
-		if _, err := playPair(Config{Seed: seed, Fault: -1, Kind: -1, Alone: true}); err != nil {
+		if _, err := playPair(config{Seed: seed, Fault: -1, Kind: -1, Alone: true}); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

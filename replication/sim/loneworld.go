@@ -30,7 +30,7 @@ type LoneSometimes struct {
 }
 
 // chooseAlone draws what only a world without a witness has.
-func (w *world) chooseAlone(cfg Config) {
+func (w *world) chooseAlone(cfg config) {
 	w.duo = &duo{}
 	w.plan.snapshotFault = nil
 	w.startEmpty = w.between(1500*millis, 4000*millis)

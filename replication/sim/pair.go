@@ -58,7 +58,7 @@ const (
 
 // startPair makes a world of two appliances that decide with a witness or, if cfg.Alone,
 // without.
-func (w *world) startPair(cfg Config) {
+func (w *world) startPair(cfg config) {
 	w.driven, w.voting = &driven{}, &voting{left: -1}
 	p := &w.plan
 	w.faults = nil
@@ -117,7 +117,7 @@ func (w *world) startPair(cfg Config) {
 }
 
 // chooseVoters draws what only a world with voters has.
-func (w *world) chooseVoters(cfg Config) {
+func (w *world) chooseVoters(cfg config) {
 	p := &w.plan
 	if p.snapshotFault != nil {
 		p.snapshotFault.kind = []FaultKind{CrashActive, CrashStandby, HostOff, CutLink}[w.rng.IntN(4)]

@@ -14,7 +14,7 @@ const defaultPairSeeds = 1000
 
 // playPair plays a world with voters or without a witness, and again to see that nothing but the seed
 // decides. It says what is wrong, and how to see it again.
-func playPair(cfg Config) (Result, error) {
+func playPair(cfg config) (result, error) {
 	kind := "Pair"
 	if cfg.Alone {
 		kind = "Lone"
@@ -23,11 +23,11 @@ func playPair(cfg Config) (Result, error) {
 	if cfg.Second > 0 { // there are no flags for it
 		repeat = fmt.Sprintf("repeat: the same test, with only %#v", cfg)
 	}
-	r := Run(cfg)
+	r := run(cfg)
 	if r.Err != nil {
 		return r, fmt.Errorf("%w\nlast steps:\n%s\n%s", r.Err, strings.Join(r.Tail, "\n"), repeat)
 	}
-	if again := Run(cfg); again.Hash != r.Hash || again.Steps != r.Steps {
+	if again := run(cfg); again.Hash != r.Hash || again.Steps != r.Steps {
 		return r, fmt.Errorf("not reproducible: %d steps, then %d\n%s", r.Steps, again.Steps, repeat)
 	}
 	return r, nil
@@ -35,7 +35,7 @@ func playPair(cfg Config) (Result, error) {
 
 // playAll plays n worlds on all cores: each is a world of its own. The first one that
 // fails is reported.
-func playAll(t *testing.T, n int, config func(i int) Config) (steps int, seen Sometimes, pair PairSometimes, lone LoneSometimes) {
+func playAll(t *testing.T, n int, config func(i int) config) (steps int, seen Sometimes, pair PairSometimes, lone LoneSometimes) {
 	t.Helper()
 	var mu sync.Mutex // guards all of these
 	next, failed := 0, n
@@ -76,7 +76,7 @@ func playAll(t *testing.T, n int, config func(i int) Config) (steps int, seen So
 // Raft, over a network that fails.
 func TestPairSeeds(t *testing.T) {
 	if *oneSeed >= 0 {
-		r, err := playPair(Config{Seed: uint64(*oneSeed), Fault: *oneFault, Kind: FaultKind(*oneKind), Voters: true})
+		r, err := playPair(config{Seed: uint64(*oneSeed), Fault: *oneFault, Kind: FaultKind(*oneKind), Voters: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func TestPairSeeds(t *testing.T) {
 		return
 	}
 	n := numSeeds(t, defaultPairSeeds)
-	steps, seen, pair, _ := playAll(t, n, func(i int) Config { return Config{Seed: uint64(i), Fault: -1, Kind: -1, Voters: true} })
+	steps, seen, pair, _ := playAll(t, n, func(i int) config { return config{Seed: uint64(i), Fault: -1, Kind: -1, Voters: true} })
 	t.Logf("%d seeds, %d steps: %+v %+v", n, steps, seen, pair)
 	if n < defaultPairSeeds {
 		return // too few to demand everything
@@ -107,7 +107,7 @@ func TestPairSeeds(t *testing.T) {
 // has just come in sync, has told its own voter.
 func TestDeathInTheFirstMoment(t *testing.T) {
 	for _, seed := range []uint64{4877, 9286, 9588, 15443, 17551, 17860} {
-		if _, err := playPair(Config{Seed: seed, Fault: -1, Kind: -1, Voters: true}); err != nil {
+		if _, err := playPair(config{Seed: seed, Fault: -1, Kind: -1, Voters: true}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -126,9 +126,9 @@ func TestPairFaultAtEveryStep(t *testing.T) {
 		last = 340
 	}
 	n := 2 * (last - first)
-	_, seen, pair, _ := playAll(t, n, func(i int) Config {
+	_, seen, pair, _ := playAll(t, n, func(i int) config {
 		step := first + i/2
-		return Config{Seed: uint64(5001 + i%2), Fault: step, Kind: kinds[step%len(kinds)], Voters: true}
+		return config{Seed: uint64(5001 + i%2), Fault: step, Kind: kinds[step%len(kinds)], Voters: true}
 	})
 	t.Logf("%d faults: %+v %+v", n, seen, pair)
 	if pair.TakeoverWhole == 0 || pair.HandedOver == 0 || pair.LostProtected > 0 {

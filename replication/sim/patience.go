@@ -9,7 +9,7 @@ import (
 // In a quarter of the worlds an appliance bears silence for longer than failure_timeout, for
 // any time that roles.Patience may come to, and another one each time. What decides it is
 // drawn apart, so that the other worlds stay what they were.
-func (w *world) choosePatience(cfg Config) {
+func (w *world) choosePatience(cfg config) {
 	if cfg.Seed%4 == 3 && (cfg.Voters || cfg.Alone) {
 		w.patient = rand.New(rand.NewPCG(cfg.Seed, 1))
 	}

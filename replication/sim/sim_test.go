@@ -34,10 +34,10 @@ func numSeeds(t *testing.T, otherwise int) int {
 
 // runTwice plays a configuration, and again to see that nothing but the seed
 // decides.
-func runTwice(t *testing.T, cfg Config) Result {
+func runTwice(t *testing.T, cfg config) result {
 	t.Helper()
-	r := Run(cfg)
-	if again := Run(cfg); again.Hash != r.Hash || again.Steps != r.Steps {
+	r := run(cfg)
+	if again := run(cfg); again.Hash != r.Hash || again.Steps != r.Steps {
 		t.Fatalf("seed %d is not reproducible: %d steps, then %d", cfg.Seed, r.Steps, again.Steps)
 	}
 	if r.Err != nil {
@@ -50,7 +50,7 @@ func runTwice(t *testing.T, cfg Config) Result {
 // TestSeeds plays many worlds.
 func TestSeeds(t *testing.T) {
 	if *oneSeed >= 0 {
-		r := runTwice(t, Config{Seed: uint64(*oneSeed), Fault: *oneFault, Kind: FaultKind(*oneKind)})
+		r := runTwice(t, config{Seed: uint64(*oneSeed), Fault: *oneFault, Kind: FaultKind(*oneKind)})
 		t.Logf("%d steps\n%s\n%+v", r.Steps, strings.Join(r.Tail, "\n"), r.Seen)
 		return
 	}
@@ -58,7 +58,7 @@ func TestSeeds(t *testing.T) {
 	var total Sometimes
 	steps := 0
 	for seed := range n {
-		r := runTwice(t, Config{Seed: uint64(seed), Fault: -1, Kind: -1})
+		r := runTwice(t, config{Seed: uint64(seed), Fault: -1, Kind: -1})
 		total.add(&r.Seen)
 		steps += r.Steps
 	}
@@ -78,7 +78,7 @@ func TestSeeds(t *testing.T) {
 // noticed: the standby's next incarnation holds nothing, whatever the arbiter has heard of
 // the one before.
 func TestBothCrash(t *testing.T) {
-	if r := runTwice(t, Config{Seed: 7798, Fault: -1, Kind: -1}); r.Seen.StartedEmpty == 0 {
+	if r := runTwice(t, config{Seed: 7798, Fault: -1, Kind: -1}); r.Seen.StartedEmpty == 0 {
 		t.Errorf("nobody starts empty: %+v", r.Seen)
 	}
 }
@@ -96,7 +96,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 	for _, seed := range []uint64{1001, 1002} {
 		for step := range last {
 			for _, kind := range []FaultKind{CrashActive, CutLink} {
-				r := Run(Config{Seed: seed, Fault: step, Kind: kind})
+				r := run(config{Seed: seed, Fault: step, Kind: kind})
 				if r.Err != nil {
 					t.Fatalf("%v\nlast steps:\n%s\nrepeat: go test ./replication/sim -run 'Test(Seeds|Crash)' -seed=%d -fault=%d -kind=%d",
 						r.Err, strings.Join(r.Tail, "\n"), seed, step, kind)
@@ -116,7 +116,7 @@ func TestFaultAtEveryStepOfSnapshot(t *testing.T) {
 	var total Sometimes
 	worlds := 0
 	for seed := uint64(2001); worlds < 4; seed++ {
-		first := Config{Seed: seed, Fault: 150, Kind: CrashActive, Second: maxSteps}
+		first := config{Seed: seed, Fault: 150, Kind: CrashActive, Second: maxSteps}
 		plain := runTwice(t, first)
 		var at [2]int
 		for _, s := range plain.Snapshots {
@@ -131,7 +131,7 @@ func TestFaultAtEveryStepOfSnapshot(t *testing.T) {
 		for step := at[0]; step <= at[1]+5; step++ {
 			for kind := range numFaults {
 				first.Second, first.SecondKind = step, kind
-				r := Run(first)
+				r := run(first)
 				total.add(&r.Seen)
 				if r.Err != nil {
 					t.Fatalf("%+v: %v\nlast steps:\n%s", first, r.Err, strings.Join(r.Tail, "\n"))

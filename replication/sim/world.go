@@ -18,8 +18,8 @@ const (
 	millis       = 1000 * micros
 )
 
-// Config is one run.
-type Config struct {
+// config is one run.
+type config struct {
 	Seed uint64
 	// Fault is the step before which the first fault strikes; negative: the seed decides.
 	Fault int
@@ -44,8 +44,8 @@ const (
 	numFaults
 )
 
-// Result is what became of a run.
-type Result struct {
+// result is what became of a run.
+type result struct {
 	Err   error
 	Hash  uint64 // of the trace
 	Steps int
@@ -98,7 +98,7 @@ type worldLog struct {
 
 // worldPair is the two appliances, and what goes through them.
 type worldPair struct {
-	arbiter  Arbiter // nil if three voters decide
+	arbiter  decider // nil if three voters decide
 	nodes    [2]*node
 	vip      *node // who answers for the virtual address
 	session  *session
@@ -159,8 +159,8 @@ const (
 	tailLines = 80
 )
 
-// Run plays one run.
-func Run(cfg Config) Result {
+// run plays one run.
+func run(cfg config) result {
 	h := fnv.New64a()
 	w := &world{
 		worldTime: worldTime{rng: rand.New(rand.NewPCG(cfg.Seed, 0))},
@@ -176,7 +176,7 @@ func Run(cfg Config) Result {
 		w.start()
 		w.run()
 	}
-	r := Result{Err: w.err, Hash: w.hash.Sum64(), Steps: w.steps, Tail: w.tail, Seen: w.seen, Pair: w.pairSeen, Snapshots: w.snapshots}
+	r := result{Err: w.err, Hash: w.hash.Sum64(), Steps: w.steps, Tail: w.tail, Seen: w.seen, Pair: w.pairSeen, Snapshots: w.snapshots}
 	if w.duo != nil {
 		r.Lone = w.loneSeen
 	}
@@ -185,7 +185,7 @@ func Run(cfg Config) Result {
 
 // choose draws the plan. Half of the choices are "ordinary", so that extremes
 // combine with a working rest.
-func (w *world) choose(cfg Config) {
+func (w *world) choose(cfg config) {
 	pick := func(ds ...nanos) nanos { return ds[w.rng.IntN(len(ds))] }
 	p := &w.plan
 	p.hostDelay = pick(100*micros, 300*micros, 2*millis)

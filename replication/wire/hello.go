@@ -2,8 +2,8 @@ package wire
 
 import "encoding/binary"
 
-// MaxName is the longest pair or node name, bytes.
-const MaxName = 63
+// maxName is the longest pair or node name, bytes.
+const maxName = 63
 
 // RoleState is what a node says of itself when a session begins.
 type RoleState uint8
@@ -17,7 +17,7 @@ const (
 // Hello is the first frame of both sides of a session.
 type Hello struct {
 	MinVersion, MaxVersion uint8  // versions of frames that the sender reads and writes
-	Pair, Node             string // at most MaxName bytes each
+	Pair, Node             string // at most maxName bytes each
 	Role                   RoleState
 	InSync                 bool     // standby: its store is whole; active: its standby was in sync and is not released; none: has handed over
 	Epoch                  uint64   // the newest epoch that the sender has seen
@@ -29,7 +29,7 @@ const helloInSync = 1 << 0
 
 // AppendHello appends a Hello frame.
 func AppendHello(dst []byte, h *Hello) ([]byte, error) {
-	if len(h.Pair) > MaxName || len(h.Node) > MaxName {
+	if len(h.Pair) > maxName || len(h.Node) > maxName {
 		return dst, ErrName
 	}
 	if h.MinVersion > h.MaxVersion {
@@ -74,10 +74,10 @@ func DecodeHello(payload []byte) (Hello, error) {
 	h.Holds = binary.BigEndian.Uint64(payload[28:])
 	rest := payload[fixed:]
 	var err error
-	if h.Pair, rest, err = readString(rest, MaxName); err != nil {
+	if h.Pair, rest, err = readString(rest, maxName); err != nil {
 		return h, err
 	}
-	if h.Node, rest, err = readString(rest, MaxName); err != nil {
+	if h.Node, rest, err = readString(rest, maxName); err != nil {
 		return h, err
 	}
 	if len(rest) != 0 && !newer {
@@ -112,14 +112,14 @@ type Reject struct {
 	Text string // for the peer's operator; at most 255 bytes
 }
 
-// MaxRejectText is the longest Reject.Text, bytes.
-const MaxRejectText = 255
+// maxRejectText is the longest Reject.Text, bytes.
+const maxRejectText = 255
 
 // AppendReject appends a Reject frame; a longer text is cut.
 func AppendReject(dst []byte, r Reject) []byte {
 	start := len(dst)
 	dst = append(Begin(dst), byte(r.Code))
-	dst = appendString(dst, r.Text[:min(len(r.Text), MaxRejectText)])
+	dst = appendString(dst, r.Text[:min(len(r.Text), maxRejectText)])
 	Finish(dst, start, Header{Version: MinVersion, Type: TypeReject})
 	return dst
 }
@@ -131,7 +131,7 @@ func DecodeReject(payload []byte) (Reject, error) {
 	}
 	r := Reject{Code: RejectCode(payload[0])}
 	var err error
-	r.Text, _, err = readString(payload[1:], MaxRejectText)
+	r.Text, _, err = readString(payload[1:], maxRejectText)
 	return r, err
 }
 

@@ -92,8 +92,8 @@ func (r *Record) Fits(version uint8) bool {
 	return (version >= LogVersion || r.Start == [2]uint64{}) && (version >= SpliceVersion || !r.Spliced)
 }
 
-// MaxWindowScale is the largest shift of RFC 7323, 2.3.
-const MaxWindowScale = 14
+// maxWindowScale is the largest shift of RFC 7323, 2.3.
+const maxWindowScale = 14
 
 // Validate reports whether r can be encoded.
 func (r *Record) Validate() error {
@@ -114,7 +114,7 @@ func (l *LegRecord) Validate() error {
 	if l.Local.Addr().Zone() != "" || l.Remote.Addr().Zone() != "" {
 		return ErrZone
 	}
-	if l.PeerWS < -1 || l.PeerWS > MaxWindowScale || l.OurWS < -1 || l.OurWS > MaxWindowScale {
+	if l.PeerWS < -1 || l.PeerWS > maxWindowScale || l.OurWS < -1 || l.OurWS > maxWindowScale {
 		return ErrWindowScale
 	}
 	return nil

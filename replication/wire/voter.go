@@ -15,7 +15,7 @@ const MaxVoterMessage = 64 << 10
 // VoterHello is the first frame of both sides of a connection between voters.
 type VoterHello struct {
 	MinVersion, MaxVersion uint8  // versions of the voters' protocol that the sender speaks
-	Pair, Node             string // at most MaxName bytes each
+	Pair, Node             string // at most maxName bytes each
 	Boot                   uint64 // differs after each start of the process
 	// FailureTimeout is how long the sender, having heard an active, keeps from
 	// helping another one into its place, nanoseconds. Leases count on it.
@@ -24,7 +24,7 @@ type VoterHello struct {
 
 // AppendVoterHello appends a VoterHello frame.
 func AppendVoterHello(dst []byte, h *VoterHello) ([]byte, error) {
-	if len(h.Pair) > MaxName || len(h.Node) > MaxName {
+	if len(h.Pair) > maxName || len(h.Node) > maxName {
 		return dst, ErrName
 	}
 	if h.MinVersion > h.MaxVersion {
@@ -56,10 +56,10 @@ func DecodeVoterHello(payload []byte) (VoterHello, error) {
 	h.FailureTimeout = binary.BigEndian.Uint64(payload[10:])
 	rest := payload[fixed:]
 	var err error
-	if h.Pair, rest, err = readString(rest, MaxName); err != nil {
+	if h.Pair, rest, err = readString(rest, maxName); err != nil {
 		return h, err
 	}
-	if h.Node, rest, err = readString(rest, MaxName); err != nil {
+	if h.Node, rest, err = readString(rest, maxName); err != nil {
 		return h, err
 	}
 	if len(rest) != 0 && h.MaxVersion <= VoterVersion {

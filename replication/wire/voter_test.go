@@ -24,7 +24,7 @@ func TestVoterHelloFromTheFuture(t *testing.T) {
 }
 
 func TestVoterFramesRefused(t *testing.T) {
-	long := strings.Repeat("x", MaxName+1)
+	long := strings.Repeat("x", maxName+1)
 	for _, h := range []VoterHello{{Pair: long}, {Node: long}, {MinVersion: 2, MaxVersion: 1}} {
 		if _, err := AppendVoterHello(nil, &h); err == nil {
 			t.Errorf("%+v was encoded", h)

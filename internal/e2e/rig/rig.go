@@ -25,8 +25,8 @@ import (
 // Generous times of a pair: a busy test machine must not look like a dead appliance. Most tests
 // kill the process, which closes the session at once.
 const (
-	GenerousHeartbeat = 50 * time.Millisecond
-	GenerousTimeout   = time.Second
+	generousHeartbeat = 50 * time.Millisecond
+	generousTimeout   = time.Second
 )
 
 // answerIn is how long an appliance may take to answer on a busy machine; one that is dead refuses
@@ -47,7 +47,7 @@ type Options struct {
 
 func (o *Options) config() *config.Config {
 	c := pair.Config("e2e", o.Services...)
-	c.Pair.Heartbeat, c.Pair.FailureTimeout = GenerousHeartbeat, GenerousTimeout
+	c.Pair.Heartbeat, c.Pair.FailureTimeout = generousHeartbeat, generousTimeout
 	c.Log.Level = "debug"
 	pair.Reach(c, "10.20.0.11")
 	if o.Tune != nil {
