@@ -37,10 +37,6 @@ func (k *Kept) AddTo(g *Gauge) {
 	}
 }
 
-// orphan reports whether it has no server, and needs one. It may be called from any
-// goroutine.
-func (k *Kept) orphan() bool { return k.gauge.orphan.Load() }
-
 // Draining reports whether one end has gone, and what it has sent is still delivered. It
 // may be called from any goroutine.
 func (k *Kept) Draining() bool { return k.drain.On.Load() }

@@ -205,9 +205,6 @@ func (n *Network) close() error {
 // Host at the other end of the cable.
 func (p *Port) Host() *Host { return p.host }
 
-// nic is the name of the host's interface.
-func (p *Port) nic() string { return p.ifname }
-
 // MAC is the hardware address of the host's interface.
 func (p *Port) MAC() (string, error) {
 	link, err := p.host.space.nl.LinkByName(p.ifname)

@@ -180,14 +180,6 @@ func (p *Proc) Terminate(grace time.Duration) error {
 	return fmt.Errorf("%q did not end within %v of SIGTERM", p.name, grace)
 }
 
-// cpu is the processor time (user and system) of a process that has ended.
-func (p *Proc) cpu() time.Duration {
-	if p.Running() || p.cmd.ProcessState == nil {
-		return 0
-	}
-	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
-}
-
 // Output is the end of what the process wrote to both outputs, up to 256 KiB.
 func (p *Proc) Output() string { return p.ring.String() }
 

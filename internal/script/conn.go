@@ -91,13 +91,6 @@ func (p *Peer) Forged(flags uint8, seq, ack int64, win uint16, opts Opts, payloa
 	}
 }
 
-// hasMoved reports whether the standby has taken over.
-func (r *Rig) hasMoved() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.moved
-}
-
 // MayReset says that RSTs to both ends are expected from now on.
 func (p *Peer) MayReset() {
 	p.rig.mu.Lock()

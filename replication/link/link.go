@@ -147,9 +147,6 @@ func (l *Link) closePort() {
 	}
 }
 
-// addr is the address that the link listens on.
-func (l *Link) addr() netip.AddrPort { return l.port.Addr() }
-
 // Accept waits for the next session. A session that has ended meanwhile is
 // passed over.
 func (l *Link) Accept(ctx context.Context) (*Session, error) {
