@@ -8,21 +8,21 @@ import (
 	"pgregory.net/rapid"
 )
 
-// taken is a connection right after a takeover.
-type taken struct {
+// succession is a connection right after a takeover.
+type succession struct {
 	*rig
 	h Hurry
 }
 
 // takeOver restores a connection with timestamps and SACK, of which only the record is known.
-func takeOver(t tb, a Addrs) *taken {
+func takeOver(t tb, a Addrs) *succession {
 	r := newRig(t, a)
 	r.Restore(a, Params{ISN: [2]uint32{cISN, sISN}, MSS: [2]uint16{1460, 1460}, WS: [2]int8{7, 7}, TS: true, SACK: true}, 0)
-	return &taken{rig: r}
+	return &succession{rig: r}
 }
 
 // questions are how many leave to each side now.
-func (k *taken) questions() (n [2]int) {
+func (k *succession) questions() (n [2]int) {
 	k.t.Helper()
 	var buf [MaxMade]byte
 	for {
@@ -35,7 +35,7 @@ func (k *taken) questions() (n [2]int) {
 	}
 }
 
-func (k *taken) toWhom(b []byte) Side {
+func (k *succession) toWhom(b []byte) Side {
 	k.t.Helper()
 	switch _, dst := addressesOf(b); dst {
 	case k.a.Client:
@@ -48,7 +48,7 @@ func (k *taken) toWhom(b []byte) Side {
 }
 
 // pass gives a segment to both, and returns what is made behind it.
-func (k *taken) pass(from Side, s tcp, val, ecr uint32) (to Side, opts []byte, h header.TCP) {
+func (k *succession) pass(from Side, s tcp, val, ecr uint32) (to Side, opts []byte, h header.TCP) {
 	k.t.Helper()
 	s.flags |= flagACK
 	s.opts = append([]byte{1, 1, 8, 10}, byte(val>>24), byte(val>>16), byte(val>>8), byte(val), byte(ecr>>24), byte(ecr>>16), byte(ecr>>8), byte(ecr))
