@@ -34,6 +34,7 @@ type fitness struct {
 	peer        chan struct{}        // cap 1: the peer has said something
 	logged      []string             // of the peer; of watchFitness's goroutine
 	staying     string               // why there is no hand-over, as logged; of the role loop
+	comeback    comeback             // of watchFitness's goroutine
 
 	telling sync.Mutex // outside mu: what is told last is what was found last
 
@@ -86,10 +87,13 @@ func (n *Node) watchFitness(ctx context.Context, end func(error)) {
 	n.wg.Add(1)
 	go func() {
 		defer n.wg.Done()
+		defer n.fitness.comeback.stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
+			case <-n.fitness.comeback.due():
+				n.askNeighbours()
 			case <-n.routes.Gone():
 				end(errDeviceGone)
 				return
@@ -204,21 +208,6 @@ func (n *Node) found(source string, faults []string) {
 	}
 	n.tellFitness()
 	nudge(f.changed)
-}
-
-// networkBack makes the connections move again, if the fault that is no more was a
-// network's, and we have stayed active: what was sent meanwhile is lost.
-func (n *Node) networkBack(source string, away time.Duration) {
-	switch source {
-	case faultsOfFront, faultsOfBack:
-	case faultsOfHosts + n.cfg.Networks.Front.Interface, faultsOfHosts + n.cfg.Networks.Back.Interface:
-		away += reachPeriods * n.cfg.Pair.FailureTimeout // so long nobody had answered by then
-	default:
-		return
-	}
-	if n.getRole() == replication.RoleActive {
-		n.engine.Resume(away)
-	}
 }
 
 // tellFitness tells the peer what this appliance could do.
