@@ -200,7 +200,7 @@ func (c *Conn) synAck(s *segment, tcp []byte, partial bool) Verdict {
 	if drop != DropNone {
 		return Verdict{Drop: drop}
 	}
-	before, first := c.Params(), !c.located || c.state != Opening
+	before := c.Params()
 	if !current || c.state != Opening {
 		c.begin() // the server has restarted and does not know the connection that stood
 		c.state = Opening
@@ -216,7 +216,7 @@ func (c *Conn) synAck(s *segment, tcp []byte, partial bool) Verdict {
 	client.ack, client.edge = o.isn+1, o.isn+1+uint32(client.window)
 	client.tsRecent = client.tsVal
 	c.located, c.proven, c.odd = true, true, [2]uint8{}
-	if first || c.Params() != before {
+	if c.Params() != before {
 		return Verdict{Event: EventSYNACK}
 	}
 	return Verdict{}

@@ -200,6 +200,20 @@ func TestHandshake(t *testing.T) {
 	r.want(EventOpened, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq})
 }
 
+// A server that has answered the SYN may be left as well, as long as the client knows nothing of it.
+func TestRetargetAfterAnswer(t *testing.T) {
+	r := newRig(t, addrs4)
+	r.want(EventSYN, Client, tcp{flags: flagSYN, seq: cISN, window: 64240})
+	answer := tcp{flags: flagSYN | flagACK, seq: sISN, ack: cSeq, window: 65160}
+	r.want(EventSYNACK, Server, answer)
+	r.a.Server = ap("10.1.2.4:8080")
+	r.Retarget(r.a.Local, r.a.Server)
+	r.want(0, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq}) // of nobody's SYN-ACK
+	r.state(Opening)
+	r.want(EventSYNACK, Server, answer)
+	r.want(EventOpened, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq})
+}
+
 // A SYN made again says what the client's did.
 func TestMakeSYN(t *testing.T) {
 	ts := []byte{8, 10, 0, 0, 0, 9, 0, 0, 0, 0}
