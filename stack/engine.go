@@ -197,7 +197,7 @@ func (e *Engine) openStack(o Options, rcvBuf int) error {
 	e.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
-		Clock:              e.clock,
+		Clock:              &e.clock,
 	})
 	if err := e.setOptions(o, rcvBuf); err != nil {
 		return err
