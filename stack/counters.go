@@ -48,18 +48,19 @@ func (d Drop) String() string { return dropNames[d] }
 
 // Counters counts what the wrap did. All fields only grow.
 type Counters struct {
-	drops      [numDrops]atomic.Uint64
-	PacketsIn  atomic.Uint64
-	PacketsOut atomic.Uint64
-	BytesIn    atomic.Uint64 // IP bytes
-	BytesOut   atomic.Uint64
-	AcksHeld   atomic.Uint64 // pure ACKs kept back by the gate
-	AcksOwed   atomic.Uint64 // ACKs made by the wrap when the gate opened
-	AcksLower  atomic.Uint64 // segments that left with a lowered ACK
-	Clamped    atomic.Uint64 // inbound ACKs beyond SND.NXT of a rebuilt leg
-	Known      atomic.Uint64 // segments not sent because the peer of a rebuilt leg has them
-	Bypassed   atomic.Uint64 // segments of no protected flow handed back to the kernel
-	Rebuilt    atomic.Uint64 // private handshakes completed
+	drops       [numDrops]atomic.Uint64
+	PacketsIn   atomic.Uint64
+	PacketsOut  atomic.Uint64
+	BytesIn     atomic.Uint64 // IP bytes
+	BytesOut    atomic.Uint64
+	AcksHeld    atomic.Uint64 // pure ACKs kept back by the gate
+	AcksOwed    atomic.Uint64 // ACKs made by the wrap when the gate opened
+	AcksDelayed atomic.Uint64 // ACKs that waited for an answer of ours to carry them
+	AcksLower   atomic.Uint64 // segments that left with a lowered ACK
+	Clamped     atomic.Uint64 // inbound ACKs beyond SND.NXT of a rebuilt leg
+	Known       atomic.Uint64 // segments not sent because the peer of a rebuilt leg has them
+	Bypassed    atomic.Uint64 // segments of no protected flow handed back to the kernel
+	Rebuilt     atomic.Uint64 // private handshakes completed
 	// SYN cookies: SYN-ACKs of which nothing was remembered, and clients that answered.
 	CookiesSent, CookiesAccepted atomic.Uint64
 	Probes                       atomic.Uint64 // repeated questions where a rebuilt leg's peer is

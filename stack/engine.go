@@ -95,6 +95,7 @@ type Engine struct {
 	cookies  cookies
 	ports    ports
 	probes   prober
+	delays   delayer
 	lost     lostFlows
 	tick     atomic.Int64 // the janitor's now: good enough for how long a peer is silent
 
@@ -181,7 +182,7 @@ func New(o Options) (*Engine, error) {
 	e.cookies.init(e.secret[:], &o)
 	e.SetLease(Forever)
 	e.ports.of = make(map[portKey]*portPool)
-	e.probes.kick = make(chan struct{}, 1)
+	e.probes.kick, e.delays.kick = make(chan struct{}, 1), make(chan struct{}, 1)
 	// netstack announces half of the receive buffer (the rest is for its own
 	// overhead), and takes the scale from the whole.
 	rcvBuf := 2 * (o.Window + windowSlack)
@@ -259,8 +260,9 @@ func (e *Engine) setOptions(o Options, rcvBuf int) error {
 
 // Run reads the device until Close.
 func (e *Engine) Run() {
-	e.wg.Add(3)
+	e.wg.Add(4)
 	go e.readLoop()
+	go e.delayLoop()
 	go e.probeLoop()
 	go e.janitor()
 }

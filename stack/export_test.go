@@ -34,3 +34,6 @@ func (e *Engine) Endpoints() int {
 
 // TakeAllPorts leaves no port for a leg from one of our addresses to a server.
 func (e *Engine) TakeAllPorts(local netip.Addr, server netip.AddrPort) { e.takeAll(local, server) }
+
+// DelayMax is how long an acknowledgement may wait for an answer.
+const DelayMax = delayMax

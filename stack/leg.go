@@ -86,6 +86,7 @@ type Leg struct {
 
 	legNumbers
 	legReceiving
+	delay legDelay
 	legSending
 	legHandshake
 	legContinued

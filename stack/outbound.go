@@ -132,6 +132,9 @@ func (l *Leg) translateOut(tcp header.TCP, payload int) (emit, changed bool, kno
 			end++
 		}
 		if off, ok := l.txOffset(tcp.SequenceNumber() + end); ok {
+			if payload > 0 && off > l.txNxt {
+				l.answers()
+			}
 			l.txNxt = max(l.txNxt, off)
 			if flags&header.TCPFlagFin != 0 {
 				l.txFin = off
@@ -193,8 +196,8 @@ func (l *Leg) stampOut(o []byte) (changed bool) {
 	if l.restored && ecr == l.staleTS {
 		put32(o[6:], l.echo())
 		changed = true
-	} else if late := l.lateEcho(ecr); late != ecr {
-		put32(o[6:], late)
+	} else if e := l.lateEcho(l.stampOfFirst(ecr)); e != ecr {
+		put32(o[6:], e)
 		changed = true
 	}
 	return changed
@@ -210,6 +213,8 @@ func (l *Leg) gateOut(tcp header.TCP, opts []byte, ts, sack, payload int) (emit,
 	if !ok {
 		return true, false
 	}
+	pure := payload == 0 && flags&(header.TCPFlagFin|header.TCPFlagSyn|header.TCPFlagRst) == 0
+	l.hears(l.rxNxt, ack, pure)
 	l.received(ack)
 	wants := ack + uint64(tcp.WindowSize())<<l.stackWS
 	l.rxWants = max(l.rxWants, wants)
@@ -220,6 +225,11 @@ func (l *Leg) gateOut(tcp header.TCP, opts []byte, ts, sack, payload int) (emit,
 	}
 	edge := l.edge(ack, wants)
 	if ack <= max(l.gate(), l.rxAcked) {
+		if pure && l.mayDelay(ack, sack >= 0) {
+			l.owe(ack, wants, opts, ts, sack)
+			l.holdBack()
+			return false, changed
+		}
 		if flags&header.TCPFlagRst == 0 {
 			l.owed.set = false
 			if w := l.windowTo(ack, edge); w != tcp.WindowSize() {
@@ -237,7 +247,6 @@ func (l *Leg) gateOut(tcp header.TCP, opts []byte, ts, sack, payload int) (emit,
 	low := max(l.gate(), l.rxAcked)
 	if flags&header.TCPFlagRst == 0 {
 		l.owe(ack, wants, opts, ts, sack)
-		pure := payload == 0 && flags&(header.TCPFlagFin|header.TCPFlagSyn) == 0
 		if pure && low <= l.rxAcked && min(edge, low+0xffff<<l.ws) <= l.rxEdge {
 			// It would tell the peer nothing but look like a duplicate ACK,
 			// which a sender counts as a sign of loss (RFC 5681, 3.2).
@@ -372,12 +381,14 @@ func (l *Leg) windowTo(ack, edge uint64) uint16 {
 
 // left notes an acknowledgement and a window that go on the wire now.
 func (l *Leg) left(ack, edge uint64) {
-	l.rxAcked = max(l.rxAcked, ack)
+	if ack > l.rxAcked {
+		l.rxAcked, l.delay.stamped = ack, false
+	}
 	l.rxEdge = max(l.rxEdge, ack+uint64(l.windowTo(ack, edge))<<l.ws)
 }
 
 // Permit moves the gate: ACKs may cover everything below off. If one is owed it
-// leaves now.
+// leaves now, unless an answer is expected to carry it.
 func (l *Leg) Permit(off uint64) {
 	l.outMu.Lock()
 	defer l.outMu.Unlock()
@@ -387,7 +398,12 @@ func (l *Leg) Permit(off uint64) {
 		return
 	}
 	l.permit = off
-	b := l.payOwed()
+	var b []byte
+	if l.owed.set && l.mayDelay(l.owed.ack, l.owed.sackN > 0) {
+		l.holdBack()
+	} else {
+		b = l.payOwed()
+	}
 	l.mu.Unlock()
 	if b != nil {
 		l.engine.emitMade(b)
@@ -402,6 +418,7 @@ func (l *Leg) Permit(off uint64) {
 func (l *Leg) CloseGate() (acked uint64, fin bool) {
 	l.outMu.Lock() // what netstack is about to acknowledge has left, or meets the gate
 	defer l.outMu.Unlock()
+	l.endDelayNow()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.gateOpen {
