@@ -26,6 +26,7 @@ var facts = []fact{
 	{"docs/limits.md", "| 262 144 of each family", []string{"tun: pressureTried == 262144"}},
 	{"docs/limits.md", "| a SYN cookie is good for | 65 to 131 s |", []string{"stack: cookiePeriod == 65536*time.Millisecond"}},
 	{"docs/limits.md", "while cookies are good | 4096, each 3 s", []string{"stack: earlyMax == 4096 && earlyWait == 3*time.Second"}},
+	{"docs/limits.md", "| an acknowledgement that waits for an answer | 40 ms,", []string{"stack: delayMax == 40*time.Millisecond"}},
 	{"docs/limits.md", "| SYN waits for a server | 130 s |", []string{"appliance/relay: dialMax == 130*time.Second"}},
 	{"docs/limits.md", "(`source: gateway`) | 64 512 |", []string{"stack: PortsPerServer == 64512"}},
 	{"docs/limits.md", "| SYN-ACK | 4 attempts, from 1 s doubling | given up, 15 s after the first |", []string{"stack: synAckMax == 4 && synAckFirst == time.Second && (1+2+4+8)*synAckFirst == 15*time.Second"}},

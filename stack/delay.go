@@ -15,6 +15,9 @@ import (
 //
 //   - of more than one full segment: a sender of many has every second acknowledged (RFC 5681, 4.2),
 //     at once, by which BBR and others measure their path;
+//   - of what has come at two times: a sender with two segments in flight expects no delay, and
+//     sends the second again after two round trips (RFC 8985, 7.2);
+//   - if the answer has left already, with what the gate permitted then;
 //   - if it is no news (a duplicate, SACK blocks, a window update), covers a FIN, or if
 //     the peer has less than half of a window left;
 //   - while it is not known where a continued leg's peer is, or something of it is missing.
@@ -46,6 +49,8 @@ type legDelay struct {
 	pingPong  bool
 	listed    bool   // the delayer has it
 	stamped   bool   // firstTS is valid
+	many      bool   // more has come since what is not acknowledged
+	answered  bool   // ours has left since its newest data came
 	heardAt   uint32 // when its newest data came
 	unackedAt uint32 // when the first came that is not acknowledged
 	firstTS   uint32 // the stamp of that (RFC 7323, 4.3: a delay is part of the round trip)
@@ -123,8 +128,8 @@ func (l *Leg) fullSegment() uint64 {
 // before, and ends ping-pong mode if that shows that the peer needs to hear of it. mu is held.
 func (l *Leg) hears(before, ack uint64, pure bool) {
 	if ack > before {
-		l.delay.heardAt = l.engine.ClockMillis()
-		if l.rxAcked >= before {
+		l.delay.heardAt, l.delay.answered = l.engine.ClockMillis(), !pure
+		if l.delay.many = l.rxAcked < before; !l.delay.many {
 			l.delay.unackedAt = l.delay.heardAt
 		}
 	}
@@ -133,9 +138,13 @@ func (l *Leg) hears(before, ack uint64, pure bool) {
 	}
 }
 
-// answers notes that new data of ours leaves. mu is held.
-func (l *Leg) answers() {
-	if l.rxNxt > 0 && !l.delay.pingPong && l.engine.ClockMillis()-l.delay.heardAt < uint32(delayMax/time.Millisecond) {
+// leaves notes that a segment of ours that ends at off leaves: new data may be an answer. mu is held.
+func (l *Leg) leaves(off uint64, payload int) {
+	if off <= l.txNxt {
+		return
+	}
+	l.txNxt, l.delay.answered = off, true
+	if payload > 0 && l.rxNxt > 0 && !l.delay.pingPong && l.engine.ClockMillis()-l.delay.heardAt < uint32(delayMax/time.Millisecond) {
 		l.delay.pingPong = true
 	}
 }
@@ -143,7 +152,7 @@ func (l *Leg) answers() {
 // mayDelay reports whether the acknowledgement of what is below ack may wait for an answer. mu is held.
 func (l *Leg) mayDelay(ack uint64, sack bool) bool {
 	switch {
-	case !l.delay.pingPong || sack || ack <= l.rxAcked || ack > l.rxAcked+l.fullSegment():
+	case !l.delay.pingPong || l.delay.many || l.delay.answered || sack || ack <= l.rxAcked:
 		return false
 	case l.rxFin > 0 && ack >= l.rxFin || l.finHeld:
 		return false

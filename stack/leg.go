@@ -86,7 +86,6 @@ type Leg struct {
 
 	legNumbers
 	legReceiving
-	delay legDelay
 	legSending
 	legHandshake
 	legContinued

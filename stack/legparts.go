@@ -60,6 +60,7 @@ type legReceiving struct {
 	permit   uint64 // the gate: no ACK above it leaves
 	gateOpen bool   // no gate at all (alone, or not protected)
 	owed     owedAck
+	delay    legDelay
 }
 
 // legSending is the send direction, and the path: offsets in our stream.

@@ -132,10 +132,7 @@ func (l *Leg) translateOut(tcp header.TCP, payload int) (emit, changed bool, kno
 			end++
 		}
 		if off, ok := l.txOffset(tcp.SequenceNumber() + end); ok {
-			if payload > 0 && off > l.txNxt {
-				l.answers()
-			}
-			l.txNxt = max(l.txNxt, off)
+			l.leaves(off, payload)
 			if flags&header.TCPFlagFin != 0 {
 				l.txFin = off
 			}
