@@ -75,6 +75,9 @@ type Conn struct {
 	doubt moment // by may have believed a RST
 	ended moment // by sent what ended it
 	asked moment // by was asked, see Ask
+	// cookie is the initial sequence number of the server's SYN-ACK before its newest.
+	cookie    uint32
+	hasCookie bool
 	// askedAck is the number by which the answer of one that is closed is known.
 	askedAck uint32
 }

@@ -177,6 +177,7 @@ func (c *Conn) begin() {
 		isn: o.isn, next: o.isn + 1, mss: o.mss, ws: o.ws, tsVal: o.tsVal, hasTS: o.ts, window: o.window,
 		heard: e.heard, segments: e.segments, bytes: e.bytes, delivered: e.delivered,
 	}
+	c.hasCookie = false
 	c.ends[Server].ack = o.isn + 1 // where a server that has the SYN is
 }
 
@@ -204,6 +205,8 @@ func (c *Conn) synAck(s *segment, tcp []byte, partial bool) Verdict {
 	if !current || c.state != Opening {
 		c.begin() // the server has restarted and does not know the connection that stood
 		c.state = Opening
+	} else if c.located && o.isn != server.isn {
+		c.cookie, c.hasCookie = server.isn, true
 	}
 	client.ws, server.ws = -1, -1
 	if c.offer.ws >= 0 && o.ws >= 0 {

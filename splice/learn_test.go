@@ -157,6 +157,10 @@ func TestOtherCookieAnswered(t *testing.T) {
 	r.want(EventSYN, Client, tcp{flags: flagSYN, seq: cISN, window: 64240})
 	r.want(0, Server, tcp{flags: flagSYN | flagACK, seq: sISN, ack: cSeq, window: 65160}) // the same again
 	r.want(EventSYNACK, Server, tcp{flags: flagSYN | flagACK, seq: sISN + 99, ack: cSeq, window: 65160})
+	for _, ack := range []uint32{0, sSeq + 98, sSeq + 100, sSeq - 1, sSeq + 1} { // whoever has forged the SYN knows no number
+		r.want(0, Client, tcp{flags: flagACK, seq: cSeq, ack: ack, n: 10, window: 64240})
+		r.state(Opening)
+	}
 	r.want(EventOpened, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq, n: 10, window: 64240})
 	r.state(Open)
 	r.want(0, Server, tcp{flags: flagACK, seq: sSeq, ack: cSeq + 10, n: 10, window: 65160})
@@ -196,6 +200,8 @@ func TestHandshake(t *testing.T) {
 	r.want(EventSYNACK, Server, tcp{flags: flagSYN | flagACK, seq: sISN, ack: cSeq, window: 65160})
 	r.want(EventSYN, Client, tcp{flags: flagSYN, seq: cISN, window: 64240})
 	r.want(0, Client, tcp{flags: flagACK, seq: cSeq + 1<<30, ack: sSeq}) // forged
+	r.state(Opening)
+	r.want(0, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq + 5}) // of one who knows his own number only
 	r.state(Opening)
 	r.want(EventOpened, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq})
 }

@@ -36,13 +36,11 @@ func (c *Conn) opening(s *segment) Event {
 		c.track(s)
 		return EventNone
 	}
-	switch {
-	case !after(c.ends[Server].isn+1, s.ack) && c.track(s):
-	case s.seq == c.ends[Client].isn+1:
-		// It answers another SYN-ACK than the newest: SYN cookies of one server differ.
-		c.unlocate()
-		c.learn(s)
-	default:
+	if c.hasCookie && s.ack == c.cookie+1 {
+		c.answersEarlier()
+	}
+	// Only who has got the SYN-ACK knows the number: that proves that the client is there.
+	if after(c.ends[Server].isn+1, s.ack) || !c.track(s) {
 		return EventNone
 	}
 	c.state = Open
@@ -50,6 +48,16 @@ func (c *Conn) opening(s *segment) Event {
 		return EventEnded
 	}
 	return EventOpened
+}
+
+// answersEarlier goes back to the server's SYN-ACK before its newest: a server that sends SYN cookies answers
+// a repeated SYN by another number, and believes an answer to either.
+func (c *Conn) answersEarlier() {
+	client, server := &c.ends[Client], &c.ends[Server]
+	d := c.cookie - server.isn
+	server.isn, server.next = c.cookie, c.cookie+1
+	client.ack, client.edge = client.ack+d, client.edge+d
+	c.hasCookie = false
 }
 
 // span is how many bytes e's window field stands for.
