@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -42,7 +43,7 @@ func TestCapture(t *testing.T) {
 		defer conns[h].Close()
 	}
 	buf := make([]byte, 2000)
-	for range rounds {
+	round := func() {
 		for _, turn := range [][2]*lab.Host{{x, y}, {y, x}} {
 			if _, err := conns[turn[0]].WriteTo(make([]byte, 1000), conns[turn[1]].LocalAddr()); err != nil {
 				t.Fatal(err)
@@ -55,18 +56,23 @@ func TestCapture(t *testing.T) {
 			}
 		}
 	}
-	count := func() (there, back int) {
+	// The kernel turns stamping on by a worker, which a busy machine keeps waiting: until then a frame's time is
+	// that of the look at it.
+	for n, end := 0, time.Now().Add(time.Minute); ; {
+		for range rounds {
+			round()
+		}
+		n += rounds
+		awaitFrames(t, n, &mu, sent)
 		mu.Lock()
-		defer mu.Unlock()
-		return len(sent[5001]), len(sent[5002])
-	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) { // between polls of a condition with a deadline
-		there, back := count()
-		if there == rounds && back == rounds {
+		wrong := outOfOrder(sent[5001][n-rounds:], sent[5002][n-rounds:])
+		mu.Unlock()
+		if wrong == "" {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%d of %d frames seen there, %d back", there, rounds, back)
+			t.Error(wrong)
+			break
 		}
 	}
 	for _, c := range captures {
@@ -74,9 +80,30 @@ func TestCapture(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for i := range rounds {
-		if !sent[5001][i].Before(sent[5002][i]) || i > 0 && !sent[5002][i-1].Before(sent[5001][i]) {
-			t.Errorf("round %d out of order: %v, %v", i, sent[5001][i], sent[5002][i])
+}
+
+// awaitFrames waits until that many frames were seen of each host.
+func awaitFrames(t *testing.T, n int, mu *sync.Mutex, sent map[uint16][]time.Time) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) { // between polls of a condition with a deadline
+		mu.Lock()
+		there, back := len(sent[5001]), len(sent[5002])
+		mu.Unlock()
+		if there == n && back == n {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d frames seen there, %d back", there, n, back)
 		}
 	}
+}
+
+// outOfOrder says which question was not sent before its answer, or not after the one before.
+func outOfOrder(there, back []time.Time) string {
+	for i := range there {
+		if !there[i].Before(back[i]) || i > 0 && !back[i-1].Before(there[i]) {
+			return fmt.Sprintf("round %d out of order: %v, %v", i, there[i], back[i])
+		}
+	}
+	return ""
 }
