@@ -20,12 +20,13 @@ import (
 func TestLostConnectionsAreTold(t *testing.T) {
 	o := options{alone: true, extra: []config.Service{service("raw", []string{"203.0.113.10:81"}, []string{"10.20.0.11:81", "10.20.0.12:81"})}}
 	p := start(t, o)
-	speak, told := make(chan struct{}), make(chan error, 3)
+	speak, told, began := make(chan struct{}), make(chan error, 3), make(chan struct{}, 3)
 	serve := func(c net.Conn) {
 		kind := make([]byte, 1)
 		if io.ReadFull(c, kind); kind[0] == 0 {
 			return // a probe
 		}
+		began <- struct{}{}
 		if kind[0] != 'r' {
 			<-speak
 			c.Write([]byte("!"))
@@ -60,7 +61,7 @@ func TestLostConnectionsAreTold(t *testing.T) {
 		return c
 	}
 	receives, sends, direct := open(lab.VIP4+":81", "s"), open(lab.VIP4+":81", "r"), open("10.20.0.12:81", "d")
-	p.await("both are connections", func() bool { return p.status("a").Connections.Open == 2 })
+	p.await("both are connections, and the servers know", func() bool { return p.status("a").Connections.Open == 2 && len(began) == 3 })
 	p.Kill(p.a)
 	p.a = p.appliance(p.A, "a", o)
 	p.await("a is active", func() bool { return p.status("a").Role == control.RoleActive })
