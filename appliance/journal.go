@@ -278,6 +278,9 @@ func (j *journal) Close(id replication.ConnID, k replication.CloseKind) {
 // Congested implements relay.Journal.
 func (j *journal) Congested() bool { return j.shell.Congested() }
 
+// MaySplice implements relay.Journal.
+func (j *journal) MaySplice() bool { return ask(j, (*replication.Core).MaySplice) }
+
 // Released implements relay.Journal.
 func (j *journal) Released(id replication.ConnID, r replication.Released) {
 	_ = j.shell.Released(j.now(), id, r)

@@ -47,6 +47,7 @@ func (n *Node) makeServices() []*relay.Service {
 			MaxConns: c.Limits.Connections, MaxHalfOpen: c.Limits.HalfOpen, MaxSource: c.Limits.HalfOpenSource,
 			Keepalive: carry.Keepalive(c.Keepalive),
 			Idle:      c.Limits.Idle,
+			Pass:      c.Path == config.PathAuto,
 		}
 		s.OnNoPort = func(server netip.AddrPort) {
 			n.log.Warn("no port is left for one more connection with a server: clients are turned away (another address in networks.back.gateway gives as many again)",

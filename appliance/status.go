@@ -50,7 +50,11 @@ func (n *Node) Status() control.Status {
 	n.statusTakeovers(&s)
 	n.statusLoss(&s)
 	for i, svc := range n.services {
-		c := control.Service{Name: svc.Name, Protection: string(n.cfg.Services[i].Protection), Connections: svc.Conns()}
+		c := control.Service{
+			Name: svc.Name, Protection: string(n.cfg.Services[i].Protection), Path: string(n.cfg.Services[i].Path),
+			Connections: svc.Conns(), Spliced: svc.Passed(),
+		}
+		c.Terminated = max(c.Connections-c.Spliced, 0)
 		for _, l := range svc.Listen {
 			c.Listen = append(c.Listen, l.String())
 		}

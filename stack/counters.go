@@ -59,6 +59,7 @@ type Counters struct {
 	AcksLower   atomic.Uint64 // segments that left with a lowered ACK
 	Clamped     atomic.Uint64 // inbound ACKs beyond SND.NXT of a rebuilt leg
 	Known       atomic.Uint64 // segments not sent because the peer of a rebuilt leg has them
+	Waited      atomic.Uint64 // answers of servers to a SYN kept back until the standby has the record
 	Bypassed    atomic.Uint64 // segments of no protected flow handed back to the kernel
 	Rebuilt     atomic.Uint64 // private handshakes completed
 	// SYN cookies: SYN-ACKs of which nothing was remembered, and clients that answered.

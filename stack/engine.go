@@ -114,6 +114,7 @@ type Engine struct {
 type engineIO struct {
 	dev     tun.Device
 	handler Handler
+	passer  Passer // the same; nil: it takes no connections to be passed on
 	stack   *stack.Stack
 	clock   netClock
 	link    *link
@@ -151,6 +152,8 @@ type engineLegs struct {
 	mu         sync.Mutex // leaf; guards what follows
 	listeners  map[netip.AddrPort]*listener
 	tombstones []*Leg // oldest first
+	// passedBy are tombstones of connections that were passed on; they end at no fixed time.
+	passedBy map[*Spliced]struct{}
 }
 
 // New makes an engine. It is muted until SetActive(true) and deaf until Run.
@@ -171,8 +174,9 @@ func New(o Options) (*Engine, error) {
 		onNotice: o.Notice, neighbours: neighbours{onLink: o.OnLink, tokens: strangersBurst}, done: make(chan struct{}),
 		engineIO:    engineIO{dev: o.Device, handler: o.Handler, clock: newNetClock(o.Clock)},
 		engineSizes: engineSizes{window: uint64(o.Window), sendBuffer: o.SendBuffer, memory: o.Memory},
-		engineLegs:  engineLegs{table: newTable(), owned: make(map[[16]byte]bool), listeners: make(map[netip.AddrPort]*listener)},
+		engineLegs:  engineLegs{table: newTable(), owned: make(map[[16]byte]bool), listeners: make(map[netip.AddrPort]*listener), passedBy: make(map[*Spliced]struct{})},
 	}
+	e.passer, _ = o.Handler.(Passer)
 	if _, err := rand.Read(e.loopMark[:]); err != nil {
 		return nil, fmt.Errorf("draw a mark: %w", err)
 	}
@@ -319,10 +323,10 @@ func (e *Engine) Buffered() int64 { return e.buffered.Load() }
 func (e *Engine) Tombstones() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.tombstones)
+	return len(e.tombstones) + len(e.passedBy)
 }
 
-// Legs counts all legs, half-open ones and tombstones included.
+// Legs counts the flows of all legs, those of connections that are passed on and half-open ones and tombstones included.
 func (e *Engine) Legs() int { return e.table.count() }
 
 // isn is an initial sequence number after RFC 6528.
@@ -413,6 +417,7 @@ func (e *Engine) janitor() {
 		case <-t.C:
 			e.tick.Store(int64(e.now()))
 			e.sweep(e.now())
+			e.sweepSpliced(e.now())
 			e.sweepLost(e.now())
 			if now := e.now(); now-looked >= floodLook {
 				looked = now

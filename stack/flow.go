@@ -3,6 +3,7 @@ package stack
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 )
 
 // flow names one leg by its addresses as seen from this appliance. IPv4
@@ -30,14 +31,17 @@ const shardCount = 64
 type table struct {
 	shards [shardCount]struct {
 		sync.RWMutex
-		legs map[flow]*Leg
+		legs   map[flow]*Leg
+		passed map[flow]splicedSide
 	}
+	nPassed atomic.Int64 // flows in passed
 }
 
 func newTable() *table {
 	t := &table{}
 	for i := range t.shards {
 		t.shards[i].legs = make(map[flow]*Leg)
+		t.shards[i].passed = make(map[flow]splicedSide)
 	}
 	return t
 }
@@ -65,6 +69,9 @@ func (t *table) add(l *Leg) bool {
 	if _, taken := s.legs[l.flow]; taken {
 		return false
 	}
+	if _, taken := s.passed[l.flow]; taken {
+		return false
+	}
 	s.legs[l.flow] = l
 	return true
 }
@@ -79,12 +86,55 @@ func (t *table) remove(l *Leg) {
 	s.Unlock()
 }
 
+// spliced returns the connection that is passed on and has the flow.
+func (t *table) spliced(f *flow) splicedSide {
+	if t.nPassed.Load() == 0 {
+		return splicedSide{}
+	}
+	s := &t.shards[f.shard()]
+	s.RLock()
+	p := s.passed[*f]
+	s.RUnlock()
+	return p
+}
+
+// addSpliced gives a flow to a connection that is passed on, unless it is taken.
+func (t *table) addSpliced(f *flow, p splicedSide) bool {
+	s := &t.shards[f.shard()]
+	s.Lock()
+	defer s.Unlock()
+	if _, taken := s.legs[*f]; taken {
+		return false
+	}
+	if _, taken := s.passed[*f]; taken {
+		return false
+	}
+	s.passed[*f] = p
+	t.nPassed.Add(1)
+	return true
+}
+
+// removeSpliced takes the flow from p; another one that has it meanwhile keeps it.
+func (t *table) removeSpliced(f *flow, p *Spliced) {
+	s := &t.shards[f.shard()]
+	s.Lock()
+	if s.passed[*f].Spliced == p {
+		delete(s.passed, *f)
+		t.nPassed.Add(-1)
+	}
+	s.Unlock()
+}
+
+// taken reports whether anybody has the flow.
+func (t *table) taken(f *flow) bool { return t.get(f) != nil || t.spliced(f).Spliced != nil }
+
+// count counts flows.
 func (t *table) count() int {
 	n := 0
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.RLock()
-		n += len(s.legs)
+		n += len(s.legs) + len(s.passed)
 		s.RUnlock()
 	}
 	return n

@@ -86,6 +86,7 @@ func (e *Engine) receiveOther(b, hdr []byte, pkt *stack.PacketBuffer) {
 	v6, owned := b[0]>>4 == 6, e.owned[destination(b)]
 	q, isError := parseICMPError(b)
 	switch {
+	case isError && e.splicedError(&q.flow, b):
 	case isError && (owned || e.table.get(&q.flow) != nil):
 		if !icmpChecksumOK(b) {
 			e.C.drop(DropChecksum)
@@ -106,6 +107,10 @@ func (e *Engine) ReceiveError(b []byte) {
 		return
 	}
 	q, ok := parseICMPError(b)
+	if ok && e.table.spliced(&q.flow).Spliced != nil {
+		e.splicedError(&q.flow, bytes.Clone(b))
+		return
+	}
 	if !ok || e.table.get(&q.flow) == nil {
 		return // about somebody else's segment
 	}

@@ -278,7 +278,7 @@ func (l *Leg) end(st legState, err error) {
 		p.DecRef()
 	}
 	if l.ownPort {
-		l.engine.ports.give(l)
+		l.engine.ports.give(&l.p)
 	}
 	if st != stClosed {
 		l.engine.bury(l)

@@ -199,6 +199,9 @@ func (e *Engine) readLoop() {
 		}
 		e.C.PacketsIn.Add(1)
 		e.C.BytesIn.Add(uint64(n))
+		if e.pass(bufs, n) {
+			continue
+		}
 		var payload buffer.Buffer
 		if n <= tinyMax {
 			_ = payload.Append(buffer.NewViewWithData(small.AsSlice()[:n]))
@@ -300,6 +303,9 @@ func (e *Engine) receiveWhole(b []byte) {
 	var s segment
 	if s.parse(b, len(b)) != parsedTCP {
 		e.C.drop(DropMalformed)
+		return
+	}
+	if e.passWhole(&s, b) {
 		return
 	}
 	var hdr [tun.VnetHeaderLen]byte // nobody has verified its checksum

@@ -17,6 +17,10 @@ type listener struct {
 	// cookiesUntil: until then a client may answer a cookie that was sent to it.
 	cookiesUntil time.Duration
 	unanswered   int // cookies, less answers to cookies, since the last look of flooded
+	// passes reports whether a client's new connection is passed on; nil: none is. splicing are those
+	// of them that are in their handshake, which count as halfOpen do.
+	passes   func(client netip.AddrPort) bool
+	splicing map[*Spliced]struct{}
 }
 
 // floodRate is how many cookies that nobody answers, within floodLook, are a flood. Less
@@ -45,6 +49,9 @@ func (e *Engine) flooded() (addrs []netip.AddrPort) {
 	return addrs
 }
 
+// inHandshake counts clients.
+func (ln *listener) inHandshake() int { return len(ln.halfOpen) + len(ln.splicing) }
+
 // Networks that count as one source: what one attacker commonly has at hand.
 const (
 	sourceBits4 = 24
@@ -67,7 +74,7 @@ func (e *Engine) Listen(addr netip.AddrPort, maxHalfOpen, maxSource int) {
 	e.mu.Lock()
 	e.listeners[addr] = &listener{
 		max: maxHalfOpen, maxSource: maxSource,
-		halfOpen: make(map[*Leg]struct{}), sources: make(map[netip.Prefix]int),
+		halfOpen: make(map[*Leg]struct{}), splicing: make(map[*Spliced]struct{}), sources: make(map[netip.Prefix]int),
 	}
 	e.mu.Unlock()
 }
@@ -78,7 +85,7 @@ func (e *Engine) HalfOpen() int {
 	defer e.mu.Unlock()
 	n := 0
 	for _, ln := range e.listeners {
-		n += len(ln.halfOpen)
+		n += ln.inHandshake()
 	}
 	return n
 }
@@ -93,7 +100,7 @@ func (e *Engine) incoming(s *segment) {
 	addr := addrPort(s.flow.local, s.flow.localPort)
 	e.mu.Lock()
 	ln := e.listeners[addr]
-	full := len(ln.halfOpen) >= ln.max || ln.sources[sourceOf(remote.Addr())] >= ln.maxSource
+	full := ln.inHandshake() >= ln.max || ln.sources[sourceOf(remote.Addr())] >= ln.maxSource
 	first := false
 	if full {
 		now := e.now()
@@ -104,6 +111,10 @@ func (e *Engine) incoming(s *segment) {
 	e.mu.Unlock()
 	if full {
 		e.sendCookie(s, first)
+		return
+	}
+	if ln.passes != nil && ln.passes(remote) {
+		e.incomingSpliced(s)
 		return
 	}
 	l, ok := e.newHalfOpen(s)
@@ -183,7 +194,12 @@ func (e *Engine) halfOpenDone(l *Leg) {
 		return
 	}
 	delete(ln.halfOpen, l)
-	src := sourceOf(l.p.Remote.Addr())
+	ln.sourceDone(l.p.Remote.Addr())
+}
+
+// sourceDone counts a client of a handshake less.
+func (ln *listener) sourceDone(client netip.Addr) {
+	src := sourceOf(client)
 	if ln.sources[src]--; ln.sources[src] == 0 {
 		delete(ln.sources, src)
 	}

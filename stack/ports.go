@@ -45,21 +45,21 @@ type portPool struct {
 func (p *portPool) taken(port uint16) bool { return p.used[port/64]&(1<<(port%64)) != 0 }
 
 // pool finds or makes the pool for a leg. mu is held.
-func (k *ports) pool(l *Leg) *portPool {
-	key := portKey{l.p.Local.Addr(), l.p.Remote}
-	p := k.of[key]
-	if p == nil {
-		p = &portPool{fresh: PortsPerServer, next: uint16(firstPort + rand.IntN(PortsPerServer))}
-		k.of[key] = p
+func (k *ports) pool(p *Params) *portPool {
+	key := portKey{p.Local.Addr(), p.Remote}
+	pool := k.of[key]
+	if pool == nil {
+		pool = &portPool{fresh: PortsPerServer, next: uint16(firstPort + rand.IntN(PortsPerServer))}
+		k.of[key] = pool
 	}
-	return p
+	return pool
 }
 
 // take returns a port that no leg has; ok is false if there is none.
-func (k *ports) take(l *Leg) (port uint16, ok bool) {
+func (k *ports) take(of *Params) (port uint16, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	p := k.pool(l)
+	p := k.pool(of)
 	for p.fresh > 0 {
 		port = p.next
 		p.fresh--
@@ -90,60 +90,63 @@ func (k *ports) take(l *Leg) (port uint16, ok bool) {
 func (p *portPool) mark(port uint16) { p.used[port/64] |= 1 << (port % 64) }
 
 // claim marks the port of a leg that another appliance has dialled.
-func (k *ports) claim(l *Leg) {
+func (k *ports) claim(of *Params) {
 	k.mu.Lock()
-	k.pool(l).mark(l.p.Local.Port())
+	k.pool(of).mark(of.Local.Port())
 	k.mu.Unlock()
 }
 
 // give takes back the port of a leg that has ended.
-func (k *ports) give(l *Leg) {
+func (k *ports) give(of *Params) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	p := k.pool(l)
-	if port := l.p.Local.Port(); p.taken(port) {
+	p := k.pool(of)
+	if port := of.Local.Port(); p.taken(port) {
 		p.used[port/64] &^= 1 << (port % 64)
 		p.ended = append(p.ended, port)
 	}
 }
 
-// ownPort reports whether a leg to a server has an address of ours.
-func (e *Engine) ownPort(l *Leg) bool {
-	if !e.owned[l.flow.local] || l.p.Local.Port() < firstPort {
+// ownPort reports whether a server is talked to from an address of ours.
+func (e *Engine) ownPort(local netip.AddrPort) bool {
+	if !e.owned[local.Addr().As16()] || local.Port() < firstPort {
 		return false
 	}
 	e.mu.Lock()
-	_, client := e.listeners[l.p.Local]
+	_, client := e.listeners[local]
 	e.mu.Unlock()
 	return !client
 }
 
-// pickPort gives l a free local port and puts it into the table.
-func (e *Engine) pickPort(l *Leg) bool {
-	local := l.p.Local.Addr()
-	at := func(port uint16) bool {
-		l.p.Local = netip.AddrPortFrom(local, port)
-		l.flow.localPort = port
-		return e.table.add(l) || e.replaceTombstone(l)
+// takePort finds a port for p.Local, unless that has one, for which put can take the flow. own: it is one of
+// ours, to be given back.
+func (e *Engine) takePort(p *Params, put func() bool) (own bool, err error) {
+	if p.Local.Port() != 0 {
+		if !put() {
+			return false, ErrAddrInUse
+		}
+		return false, nil
 	}
-	if !e.owned[l.flow.local] {
+	local := p.Local.Addr()
+	if !e.owned[local.As16()] {
 		for range portTries {
-			if at(uint16(firstPort + rand.IntN(PortsPerServer))) {
-				return true
+			p.Local = netip.AddrPortFrom(local, uint16(firstPort+rand.IntN(PortsPerServer)))
+			if put() {
+				return false, nil
 			}
 		}
-		return false
+		return false, ErrNoPort
 	}
 	for range portTries { // once, unless somebody has the port of whom the pool does not know
-		port, ok := e.ports.take(l)
+		port, ok := e.ports.take(p)
 		if !ok {
-			return false
+			return false, ErrNoPort
 		}
-		if at(port) {
-			l.ownPort = true
-			return true
+		p.Local = netip.AddrPortFrom(local, port)
+		if put() {
+			return true, nil
 		}
-		e.ports.give(l)
+		e.ports.give(p)
 	}
-	return false
+	return false, ErrNoPort
 }

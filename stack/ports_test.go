@@ -13,8 +13,8 @@ var (
 	portsOther  = netip.MustParseAddrPort("10.20.0.12:8080")
 )
 
-func portsLeg(local netip.Addr, port uint16, remote netip.AddrPort) *Leg {
-	return &Leg{p: Params{Local: netip.AddrPortFrom(local, port), Remote: remote}}
+func portsLeg(local netip.Addr, port uint16, remote netip.AddrPort) *Params {
+	return &Params{Local: netip.AddrPortFrom(local, port), Remote: remote}
 }
 
 // Every port from 1024 on serves once for each of our addresses and each server; then
@@ -33,7 +33,7 @@ func TestPortsRunOut(t *testing.T) {
 	if p, ok := k.take(portsLeg(local, 0, portsServer)); ok {
 		t.Fatalf("port %d is given twice", p)
 	}
-	for _, l := range []*Leg{portsLeg(local, 0, portsOther), portsLeg(testClient, 0, portsServer)} {
+	for _, l := range []*Params{portsLeg(local, 0, portsOther), portsLeg(testClient, 0, portsServer)} {
 		if _, ok := k.take(l); !ok {
 			t.Error("another server, or another address of ours, has no port")
 		}

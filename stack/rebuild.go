@@ -63,11 +63,11 @@ func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 	}
 	// A tombstone in its place is of an earlier connection between the same ports, which
 	// this appliance has seen end when it was active before, or which it has been told of.
-	if !e.table.add(l) && !e.replaceTombstone(l) {
+	if !e.put(l) {
 		return nil, ErrAddrInUse
 	}
-	if l.ownPort = e.ownPort(l); l.ownPort {
-		e.ports.claim(l)
+	if l.ownPort = e.ownPort(l.p.Local); l.ownPort {
+		e.ports.claim(&l.p)
 	}
 	if !l.confirmed {
 		e.halfOpenBegins(l) // nobody knows that its client was ever there
@@ -118,13 +118,13 @@ func (e *Engine) Dial(p Params, halfWay bool, ev Events) (*Leg, error) {
 	l := &Leg{engine: e, events: ev, state: stDialing, p: p}
 	l.halfWay = halfWay
 	l.v6 = p.Remote.Addr().Is6()
-	l.flow = flowOf(p.Local, p.Remote)
-	if p.Local.Port() != 0 {
-		if !e.table.add(l) && !e.replaceTombstone(l) {
-			return nil, ErrAddrInUse
-		}
-	} else if !e.pickPort(l) {
-		return nil, ErrNoPort
+	var err error
+	l.ownPort, err = e.takePort(&l.p, func() bool {
+		l.flow = flowOf(l.p.Local, l.p.Remote)
+		return e.put(l)
+	})
+	if err != nil {
+		return nil, err
 	}
 	if err := l.connect(); err != nil {
 		l.end(stClosed, err)
@@ -133,21 +133,32 @@ func (e *Engine) Dial(p Params, halfWay bool, ev Events) (*Leg, error) {
 	return l, nil
 }
 
-// replaceTombstone puts l in the place of a leg that has ended: a client that
-// comes again from the same port begins a new connection with the server, too.
-func (e *Engine) replaceTombstone(l *Leg) bool {
-	old := e.table.get(&l.flow)
+// put puts l into the table, if need be in the place of a connection that has ended: a client
+// that comes again from the same port begins a new one with the server, too.
+func (e *Engine) put(l *Leg) bool {
+	return e.table.add(l) || e.vacate(&l.flow) && e.table.add(l)
+}
+
+// vacate takes a tombstone out of the table and reports whether the flow is free.
+func (e *Engine) vacate(f *flow) bool {
+	if side := e.table.spliced(f); side.Spliced != nil {
+		if side.Ended() == NotEnded {
+			return false
+		}
+		side.Drop()
+		return true
+	}
+	old := e.table.get(f)
 	if old == nil {
-		return e.table.add(l)
+		return true
 	}
 	old.mu.Lock()
 	ended := old.state >= stTombstone
 	old.mu.Unlock()
-	if !ended {
-		return false
+	if ended {
+		e.table.remove(old)
 	}
-	e.table.remove(old)
-	return e.table.add(l)
+	return ended
 }
 
 func (l *Leg) connect() error {

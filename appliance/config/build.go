@@ -140,6 +140,7 @@ func (d *draft) decodeService(s *section, name string) Service {
 	choice(s, "protocol", &svc.Protocol, ProtocolRaw, ProtocolHTTP)
 	choice(s, "release", &svc.Release, ReleasePrimary, ReleaseFirst)
 	choice(s, "source", &svc.Source, SourceClient, SourceGateway)
+	choice(s, "path", &svc.Path, PathAuto, PathNetstack)
 	s.count("ttl", &svc.TTL)
 	s.count("min_ttl", &svc.MinTTL)
 	s.duration("patience", &svc.Patience)

@@ -73,6 +73,7 @@ type Service struct {
 	Protocol   Protocol         `yaml:"protocol"`
 	Release    Release          `yaml:"release"`
 	Source     Source           `yaml:"source"`
+	Path       Path             `yaml:"path"`
 	TTL        int              `yaml:"ttl,omitempty"`     // of what leaves, on the wire; 0: 64 less the hop that this is
 	MinTTL     int              `yaml:"min_ttl,omitempty"` // of clients' packets (RFC 5082); 0: any
 	Patience   time.Duration    `yaml:"patience"`          // how long a connection waits for a server that continues it
@@ -177,6 +178,15 @@ const (
 	SourceGateway Source = "gateway"
 )
 
+// Path says whether a service's connections are ended in netstack.
+type Path string
+
+// Values of services[].path.
+const (
+	PathAuto     Path = "auto" // passed on, where nothing of them has to be kept
+	PathNetstack Path = "netstack"
+)
+
 // Defaults of the keys that may be left out; lockstep.example.yaml documents
 // them and a test compares the two.
 const (
@@ -226,7 +236,7 @@ func Default() *Config {
 // DefaultService is the same of a service.
 func DefaultService(name string) Service {
 	return Service{
-		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Patience: DefaultPatience,
+		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Path: PathNetstack, Patience: DefaultPatience,
 		Health:    Health{Interval: DefaultHealthInterval, Timeout: DefaultHealthTimeout, TCP: true, Canary: true},
 		Keepalive: Keepalive{Idle: DefaultKeepaliveIdle, Interval: DefaultKeepaliveInterval, Count: DefaultKeepaliveCount},
 		Limits:    ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen, HalfOpenSource: DefaultHalfOpenSource},

@@ -136,7 +136,10 @@ type Service struct {
 	Name        string    `json:"name"`
 	Listen      []string  `json:"listen"`
 	Protection  string    `json:"protection"`
+	Path        string    `json:"path"`
 	Connections int       `json:"connections"`
+	Spliced     int       `json:"spliced"`    // of them, on the active: passed on between their two ends
+	Terminated  int       `json:"terminated"` // and those that are ended in netstack, on both sides
 	Servers     []Backend `json:"servers"`
 	Kept        *Kept     `json:"kept,omitempty"` // protection log and hot, on the active
 }

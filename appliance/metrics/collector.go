@@ -58,6 +58,7 @@ func Families() []Family {
 		{"lockstep_memory_limit_bytes", "Limit of lockstep_memory_buffered_bytes.", false, nil},
 
 		{"lockstep_service_connections", "Open connections of a service.", false, []string{"service"}},
+		{"lockstep_service_path_connections", "The same by path: spliced, terminated.", false, []string{"service", "path"}},
 		{"lockstep_server_healthy", "0 if the server fails its health check, or has refused a connection lately.", false, []string{"service", "server"}},
 		{"lockstep_server_checked", "1 if the server was asked, by a health check or by clients' connections in its place.", false, []string{"service", "server"}},
 		{"lockstep_kept", "Of connections that outlive their server: connections, replicas, in_step, orphans, log_bytes, lag_bytes.", false, []string{"service", "what"}},
@@ -129,6 +130,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	emit("lockstep_memory_limit_bytes", float64(s.Memory.Limit))
 	for _, svc := range s.Services {
 		emit("lockstep_service_connections", float64(svc.Connections), svc.Name)
+		emit("lockstep_service_path_connections", float64(svc.Spliced), svc.Name, "spliced")
+		emit("lockstep_service_path_connections", float64(svc.Terminated), svc.Name, "terminated")
 		for _, server := range svc.Servers {
 			emit("lockstep_server_healthy", Truth(server.Healthy), svc.Name, server.Addr)
 			emit("lockstep_server_checked", Truth(server.Checked), svc.Name, server.Addr)

@@ -24,6 +24,10 @@ func (c *Conn) adopt() {
 	if !c.recorded() || c.flags.Protected.Load() {
 		return
 	}
+	if c.passed != nil {
+		c.adoptPassed()
+		return
+	}
 	if !c.carrier.Adoptable() {
 		c.wanted.Store(true) // a later step asks again
 		return

@@ -11,6 +11,9 @@ import (
 type alive struct {
 	due    atomic.Int64 // when to look again, a Duration; the janitor runs it then
 	client carry.Asked
+	// Of a connection that is passed on, the janitor's: questions without an answer, and when the last was.
+	asked   int
+	askedAt time.Duration
 }
 
 // passAsks makes the peers' questions ours.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -31,16 +32,16 @@ type Conn struct {
 	svc *Service
 	r   *Relay
 
+	passage
 	client *stack.Leg
 	// carrier is nil until a server is dialled, and stays the same once begun is set; before
 	// that only the worker may look at it.
-	carrier   carrier
-	phase     phase
-	tried     []int // servers that have refused it, or not answered
-	serverIdx int   // the one that is dialled
-	born      time.Duration
-	stepAt    atomic.Int64 // Duration of the last step: activity
-	unproven  bool         // the client has not shown yet that it is there, see prove
+	carrier carrier
+	phase   phase
+	choosing
+	born     time.Duration
+	stepAt   atomic.Int64 // Duration of the last step: activity
+	unproven bool         // the client has not shown yet that it is there, see prove
 
 	stuck bool // it waited for nothing when it was last looked at
 	alive alive
@@ -52,6 +53,12 @@ type Conn struct {
 	killed   atomic.Uint32
 	rebuild  atomic.Pointer[rebuilding] // set while a takeover's endpoints are due
 	wanted   atomic.Bool                // the journal has asked for it, see adopt.go
+}
+
+// choosing is which servers a connection has tried.
+type choosing struct {
+	tried     []int // that have refused it, or not answered
+	serverIdx int   // the one that is dialled
 }
 
 // Wake implements stack.Events.
@@ -99,6 +106,9 @@ func (c *Conn) Opened() {
 // elsewhere: nothing is waited for any more.
 func (c *Conn) Unprotect() {
 	c.flags.Protected.Store(false)
+	if c.passed != nil {
+		return
+	}
 	c.client.Open()
 	if c.begun.Load() {
 		c.carrier.OpenGates()
@@ -135,6 +145,10 @@ func (c *Conn) LegHeld() {
 
 // step does whatever there is to do. again asks for another turn.
 func (c *Conn) step() (again bool) {
+	if c.passed != nil {
+		c.stepPassed()
+		return false
+	}
 	if k := c.killed.Load(); k != killNot && c.phase != phaseDone {
 		if k == killSilent {
 			c.client.Drop()
@@ -225,9 +239,8 @@ func (c *Conn) giveUp(err error) {
 
 // dial asks the next server; err is what the client is told if there is none.
 func (c *Conn) dial(err error) {
-	tried := func(i int) bool { return slices.Contains(c.tried, i) }
 	for {
-		i, ok := c.svc.Pool.Next(pool.Want{Client: c.client.Params().Remote, After: c.serverIdx, Not: tried, Any: true})
+		i, ok := c.nextServer()
 		if !ok {
 			c.giveUp(err)
 			return
@@ -240,6 +253,25 @@ func (c *Conn) dial(err error) {
 		}
 		c.tried = append(c.tried, i)
 	}
+}
+
+// nextServer is the next one that has not been tried.
+func (c *Conn) nextServer() (i int, ok bool) {
+	_, client := c.ends()
+	tried := func(i int) bool {
+		return slices.Contains(c.tried, i) || c.passed != nil && !c.svc.sameFamily(i, client)
+	}
+	return c.svc.Pool.Next(pool.Want{Client: client, After: c.serverIdx, Not: tried, Any: true})
+}
+
+// ends are the client and the address that it talks to.
+func (c *Conn) ends() (vip, client netip.AddrPort) {
+	if c.passed != nil {
+		a := c.passed.Addrs()
+		return a.VIP, a.Client
+	}
+	p := c.client.Params()
+	return p.Local, p.Remote
 }
 
 // open hands the record to the journal.

@@ -5,7 +5,7 @@ import "lockstep/appliance/kept"
 // Gauge returns what the connections of s have that outlive their servers.
 func (r *Relay) Gauge(s *Service) (g kept.Gauge) {
 	r.Each(func(c *Conn) {
-		if c.svc == s && c.flags.Opened.Load() {
+		if c.svc == s && c.passed == nil && c.flags.Opened.Load() {
 			c.carrier.AddTo(&g)
 		}
 	})

@@ -24,6 +24,8 @@ type Journal interface {
 	// Data and Received: see package carry. Of the response only what is asked for by
 	// Need comes as Data.
 	kept.Journal
+	// MaySplice reports whether a connection that is passed on would be protected as another is.
+	MaySplice() bool
 	// Adopt announces a connection that has run without the journal, in answer to
 	// c.Adopt: its gates are closed and it is to be kept from where pos says. An error
 	// means that it is not. The slices are valid during the call only.
@@ -83,6 +85,7 @@ func (r *Relay) SetEngine(e *stack.Engine) {
 		if !s.SourceGateway {
 			e.Behind(a, s.Pool.Servers())
 		}
+		e.Pass(a, func(client netip.AddrPort) bool { return r.passes(s, client) })
 	}
 }
 
@@ -100,25 +103,33 @@ func (r *Relay) SetEpoch(epoch uint64) {
 func (r *Relay) Incoming(l *stack.Leg) {
 	c := &Conn{r: r, client: l, born: r.now(), unproven: !l.Confirmed()}
 	l.SetEvents(c)
-	r.mu.Lock()
-	if r.over != nil {
-		r.mu.Unlock()
+	switch ok, over := r.admit(c, l.Params().Local); {
+	case ok:
+		r.sched.add(c, false)
+	case over:
 		l.Refuse()
-		return
-	}
-	c.svc = r.services[l.Params().Local]
-	if c.svc == nil || c.svc.conns.Load() >= int64(c.svc.MaxConns) {
-		r.mu.Unlock()
-		r.engine.C.CountConnLimit()
+	default:
 		l.Drop()
-		return
+	}
+}
+
+// admit makes c a connection of the service at vip. over: nobody is let in any more.
+func (r *Relay) admit(c *Conn, vip netip.AddrPort) (ok, over bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over != nil {
+		return false, true
+	}
+	c.svc = r.services[vip]
+	if c.svc == nil || c.svc.conns.Load() >= int64(c.svc.MaxConns) {
+		r.engine.C.CountConnLimit()
+		return false, false
 	}
 	r.seq++
 	c.ID = replication.ConnID(r.epoch<<32 | r.seq&0xffffffff)
 	r.conns[c.ID] = c
 	c.svc.conns.Add(1)
-	r.mu.Unlock()
-	r.sched.add(c, false)
+	return true, false
 }
 
 // Protect is called by the journal within Open: the gates close for c.
@@ -140,6 +151,9 @@ func (r *Relay) ended(c *Conn, aborted bool) {
 	}
 	r.mu.Unlock()
 	c.svc.conns.Add(-1)
+	if c.passed != nil {
+		c.svc.passed.Add(-1)
+	}
 }
 
 // Lookup finds a connection for the journal.
@@ -204,6 +218,10 @@ func (r *Relay) janitor() {
 		r.Each(func(c *Conn) {
 			if (turn+uint64(c.ID))%inspectEvery == 0 {
 				c.inspect()
+			}
+			if c.passed != nil {
+				c.tendPassed(now)
+				return
 			}
 			due := time.Duration(c.alive.due.Load())
 			if c.flags.Paused.Load() && !r.journal.Congested() {

@@ -26,6 +26,9 @@ type Service struct {
 	// was sent before it. 0: ten seconds.
 	Drain time.Duration
 
+	// Pass: connections are passed on, as far as the standby knows of such, instead of being ended.
+	Pass bool
+
 	// Kept: a connection outlives its server (protection log or hot), by these options.
 	Kept bool
 	kept.Options
@@ -33,8 +36,11 @@ type Service struct {
 	// server; it must not block.
 	OnNoPort func(server netip.AddrPort)
 
-	conns atomic.Int64
+	conns, passed atomic.Int64
 }
+
+// Passed counts those of the service's connections that are passed on.
+func (s *Service) Passed() int { return int(s.passed.Load()) }
 
 // Conns counts the service's connections.
 func (s *Service) Conns() int { return int(s.conns.Load()) }

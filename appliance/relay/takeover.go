@@ -69,6 +69,9 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 	if svc == nil {
 		return nil, fmt.Errorf("continue connection of service %q: not in this appliance's configuration", k.Record.Service)
 	}
+	if k.Record.Spliced {
+		return r.restorePassed(svc, k)
+	}
 	cp, sp := carry.LegParams(k.Record.Client), carry.LegParams(k.Record.Server)
 	cp.TSOffset += shift
 	sp.TSOffset += shift
@@ -101,15 +104,10 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 	var err error
 	c.client, err = r.engine.Restore(cp, cr, c)
 	if errors.Is(err, stack.ErrAddrInUse) {
-		switch other := r.sameClient(cp); {
-		case other == nil:
-		case other.ID > c.ID:
-			r.journal.Close(c.ID, replication.Aborted) // its client has begun anew since
+		if newer := r.supersede(c, cp); newer {
 			return nil, nil
-		default:
-			other.supersede()
-			c.client, err = r.engine.Restore(cp, cr, c)
 		}
+		c.client, err = r.engine.Restore(cp, cr, c)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("continue %s: client leg: %w", cp.Remote, err)
@@ -126,11 +124,30 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 	}
 	c.begun.Store(true)
 	c.passAsks()
+	r.keep(c)
+	return c, nil
+}
+
+// keep puts a connection that is continued into the table.
+func (r *Relay) keep(c *Conn) {
 	r.mu.Lock()
 	r.conns[c.ID] = c
 	r.mu.Unlock()
-	svc.conns.Add(1)
-	return c, nil
+	c.svc.conns.Add(1)
+}
+
+// supersede ends the one of two connections that are restored whose client has begun anew since. newer: that
+// is c itself, whose client's leg would be p.
+func (r *Relay) supersede(c *Conn, p stack.Params) (newer bool) {
+	switch other := r.sameClient(p); {
+	case other == nil:
+	case other.ID > c.ID:
+		r.journal.Close(c.ID, replication.Aborted)
+		return true
+	default:
+		other.supersede()
+	}
+	return false
 }
 
 // sameClient finds the connection whose client has this address, port and destination. Two may
@@ -140,7 +157,7 @@ func (r *Relay) sameClient(p stack.Params) *Conn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range r.conns {
-		if q := c.client.Params(); q.Remote == p.Remote && q.Local == p.Local {
+		if vip, client := c.ends(); client == p.Remote && vip == p.Local {
 			return c
 		}
 	}
@@ -150,8 +167,12 @@ func (r *Relay) sameClient(p stack.Params) *Conn {
 // supersede ends a connection that is being restored and whose client has begun anew. Its server
 // is told when it speaks (stack/lost.go).
 func (c *Conn) supersede() {
-	c.client.Drop()
-	c.carrier.Drop()
+	if c.passed != nil {
+		c.passed.Drop()
+	} else {
+		c.client.Drop()
+		c.carrier.Drop()
+	}
 	c.kill(true)
 }
 
@@ -184,6 +205,7 @@ func (s *stream) restore(k *replication.StreamState) {
 // Rebuild attaches endpoints to restored connections; done is called when the
 // last has its two. Those whose peers speak meanwhile go first.
 func (r *Relay) Rebuild(conns []*Conn, done func()) {
+	conns = slices.DeleteFunc(conns, func(c *Conn) bool { return c.passed != nil }) // has none
 	if len(conns) == 0 {
 		done()
 		return

@@ -65,6 +65,9 @@ func (c *Conn) waitsFor() string {
 	if c.rebuild.Load() != nil && c.bulk.Load() {
 		return "its turn to be rebuilt"
 	}
+	if c.passed != nil {
+		return c.passedWaitsFor()
+	}
 	switch c.phase {
 	case phaseDialing:
 		if c.carrier == nil || c.client.Err() != nil {

@@ -53,6 +53,9 @@ func renderService(s *control.Status, svc *control.Service, c palette) string {
 	}
 	text := fmt.Sprintf("%s  %s -> %s  %s, %s", c.strong(svc.Name), endpoints(svc.Listen), endpoints(addrs), svc.Protection,
 		plural(svc.Connections, "connection"))
+	if svc.Spliced > 0 {
+		text += fmt.Sprintf(" (%d passed on)", svc.Spliced)
+	}
 	if s.Role != control.RoleActive {
 		return text // only the active asks the servers
 	}

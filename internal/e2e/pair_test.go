@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 type options struct {
 	lab.PairOptions
 	source  config.Source        // client (default) or gateway
+	path    config.Path          // default: the product's
 	extra   []config.Service     // further services
 	servers []string             // default: s1 on both families
 	listen  []string             // default: port4 and port6
@@ -125,6 +126,7 @@ func (o options) rig() rig.Options {
 	o.PairOptions.Witness = o.witness
 	web := service("web", o.listen, o.servers)
 	web.Source = cmp.Or(o.source, config.SourceClient)
+	web.Path = cmp.Or(o.path, web.Path)
 	return rig.Options{PairOptions: o.PairOptions, Tune: o.tune, Clocks: o.clocks, Services: append([]config.Service{web}, o.extra...)}
 }
 

@@ -2,6 +2,7 @@ package pair
 
 import (
 	"net/netip"
+	"os"
 
 	"lockstep/appliance/config"
 	"lockstep/internal/lab"
@@ -20,11 +21,18 @@ func Config(name string, services ...config.Service) *config.Config {
 	return c
 }
 
+// pathEnv is the variable of the environment that sets every service's path: whatever is tried with the one
+// can be tried with the other.
+const pathEnv = "LOCKSTEP_TEST_PATH"
+
 // Service is one with the product's defaults. The addresses are constants of the caller's: a wrong one
 // panics.
 func Service(name string, listen, servers []string) config.Service {
 	s := config.DefaultService(name)
 	s.Listen, s.Servers = addresses(listen), addresses(servers)
+	if p := os.Getenv(pathEnv); p != "" {
+		s.Path = config.Path(p)
+	}
 	return s
 }
 

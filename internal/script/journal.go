@@ -121,6 +121,12 @@ func (j *Journal) begin(standby *replication.Core) error {
 	return errors.Join(j.active.Begin(j.now(), wire.Version, &j.toStandby), s.Begin(j.now(), wire.Version, &j.toActive))
 }
 
+// MaySplice implements relay.Journal.
+func (j *Journal) MaySplice() (may bool) {
+	j.active.Look(func(c *replication.Core) { may = c.MaySplice() })
+	return may
+}
+
 func (j *Journal) now() replication.Nanos { return replication.Nanos(j.clock.Load()) }
 
 func (j *Journal) start() {

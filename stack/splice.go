@@ -1,0 +1,412 @@
+package stack
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lockstep/splice"
+	"lockstep/tun"
+)
+
+// A spliced connection is passed on between its two peers, not ended: from TUN to TUN a segment
+// changes its addresses and checksums, no more. Package splice knows how, and where the two ends
+// are; here is what lies around it: the table, the handshake that waits for the standby, the
+// end, and what is said in the peers' names when the gateway ends a connection itself.
+
+// Spliced is one connection of that kind.
+type Spliced struct {
+	engine *Engine
+
+	opened   atomic.Bool   // the client has answered the server's SYN-ACK, or was known to be past it
+	asked    atomic.Uint32 // SYNs of the client since the present server was dialled
+	refused  atomic.Bool   // by the present server, or nobody can reach it
+	answered atomic.Bool   // by the present server: the SYN-ACK is held until Accept
+	ended    atomic.Uint32 // see SplicedEnd
+	ownPort  atomic.Bool   // Local's port is one of ours
+	half     bool          // counted among the handshakes; engine.mu
+	buried   time.Duration // engine.mu
+
+	mu       sync.Mutex // guards what follows; a leaf
+	events   SplicedEvents
+	conn     splice.Conn
+	dialled  bool   // the server's flow is in the table
+	accepted bool   // the SYN-ACK may pass
+	gone     bool   // out of the table
+	held     []byte // the server's last answer to the SYN, as the client is to get it, with its virtio-net header
+	owes     [2]bool
+	owedAt   time.Duration // when those that owe an answer were asked
+}
+
+// SplicedEvents is told of a spliced connection, on the packet path: it must not block, and lets a
+// worker act.
+type SplicedEvents interface {
+	// Turned: the server has answered or refused the SYN, the client has asked again or has
+	// completed its handshake, or the connection has ended: look at it.
+	Turned()
+	// Revived: what had ended goes on, since the peer did not believe the RST that ended it.
+	Revived()
+}
+
+// Passer is a Handler that can take clients whose connections are passed on.
+type Passer interface {
+	// Passing is Incoming for a connection that is to be passed on. It must call p.SetEvents
+	// before it returns; later it calls p.Dial, or p.Drop.
+	Passing(p *Spliced)
+}
+
+// SplicedEnd says how a spliced connection has ended.
+type SplicedEnd uint32
+
+// Values of SplicedEnd.
+const (
+	NotEnded      SplicedEnd = iota
+	EndedInOrder             // both FINs are acknowledged
+	EndedByReset             // by one of the peers
+	EndedUnproven            // the client has not completed its handshake in time
+	EndedReplaced            // the client begins another connection from the same port
+)
+
+// splicedHalfOpen is how long a client whose connection is passed on may be silent in its
+// handshake: longer than the pauses between its first SYNs. Should it come again, it begins anew.
+const splicedHalfOpen = 16 * time.Second
+
+// splicedSide is what the table has of a flow: the connection, and who sends on that flow.
+type splicedSide struct {
+	*Spliced
+	from splice.Side
+}
+
+// Pass makes new connections with a listening address be passed on as far as may says so of their clients;
+// it must not block. The handler is a Passer then.
+func (e *Engine) Pass(addr netip.AddrPort, may func(client netip.AddrPort) bool) {
+	e.mu.Lock()
+	e.listeners[addr].passes = may
+	e.mu.Unlock()
+}
+
+// SetEvents: see Passer.
+func (p *Spliced) SetEvents(ev SplicedEvents) {
+	p.mu.Lock()
+	p.events = ev
+	p.mu.Unlock()
+}
+
+// listener is whom to tell.
+func (p *Spliced) listener() SplicedEvents {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.events
+}
+
+// Addrs are the addresses; Local and Server are those of the newest Dial.
+func (p *Spliced) Addrs() splice.Addrs {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.conn.Addrs()
+}
+
+// Opened reports whether the client has completed its handshake.
+func (p *Spliced) Opened() bool { return p.opened.Load() }
+
+// Answered reports whether the server has answered the SYN; Refused that it has refused it, or that
+// there is no way to it; Asked how often the client has sent its SYN again meanwhile.
+func (p *Spliced) Answered() bool { return p.answered.Load() }
+
+// Refused: see Answered.
+func (p *Spliced) Refused() bool { return p.refused.Load() }
+
+// Asked: see Answered.
+func (p *Spliced) Asked() int { return int(p.asked.Load()) }
+
+// Ended says whether and how it has ended.
+func (p *Spliced) Ended() SplicedEnd { return SplicedEnd(p.ended.Load()) }
+
+// Silent is how long nothing has come from either side, and from that one which was silent longer.
+func (p *Spliced) Silent() (both, either time.Duration) {
+	now := p.engine.now()
+	p.mu.Lock()
+	c, s := p.conn.HeardFrom(splice.Client), p.conn.HeardFrom(splice.Server)
+	p.mu.Unlock()
+	return now - max(c, s), now - min(c, s)
+}
+
+// Doubt asks an end for what should be known of it and is not. It is to be called about once a second.
+func (p *Spliced) Doubt() {
+	var buf [splice.MaxMade]byte
+	var b []byte
+	p.mu.Lock()
+	if to, ask := p.conn.Ask(p.engine.now()); ask && !p.gone {
+		b = p.conn.Probe(to, buf[:])
+	}
+	p.mu.Unlock()
+	if b != nil {
+		p.engine.emitMade(b)
+	}
+}
+
+// Owed reports whether an end has not been heard of since Ask has asked it.
+func (p *Spliced) Owed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s := range splice.Side(2) {
+		if p.owes[s] && p.conn.HeardFrom(s) < p.owedAt {
+			return true
+		}
+	}
+	return false
+}
+
+// Ask makes those of the two that were silent for so long say that they are there.
+func (p *Spliced) Ask(silent time.Duration) {
+	now := p.engine.now()
+	var buf [2][splice.MaxMade]byte
+	var made [2][]byte
+	p.mu.Lock()
+	for s := range splice.Side(2) {
+		if p.owes[s] = now-p.conn.HeardFrom(s) >= silent && !p.gone; p.owes[s] {
+			p.owedAt = now
+			made[s] = p.conn.Probe(s, buf[s][:])
+		}
+	}
+	p.mu.Unlock()
+	for _, b := range made {
+		if b != nil {
+			p.engine.emitMade(b)
+		}
+	}
+}
+
+// Params says of the two legs what a record does: as if each had been ended here, with the
+// other peer's numbers for ours.
+func (p *Spliced) Params() (client, server Params) {
+	p.mu.Lock()
+	a, k := p.conn.Addrs(), p.conn.Params()
+	ts := [2]uint32{p.conn.Position(splice.Client).TSVal, p.conn.Position(splice.Server).TSVal}
+	p.mu.Unlock()
+	of := func(local, remote netip.AddrPort, peer splice.Side) Params {
+		o := peer.Other()
+		return Params{
+			Local: local, Remote: remote, ISS: k.ISN[o], IRS: k.ISN[peer], MSS: k.MSS[peer], OurMSS: k.MSS[o],
+			PeerWS: k.WS[peer], OurWS: k.WS[o], SACK: k.SACK, TS: k.TS, PeerTS: ts[peer],
+		}
+	}
+	return of(a.VIP, a.Client, splice.Client), of(a.Local, a.Server, splice.Server)
+}
+
+// incomingSpliced takes a client's SYN.
+func (e *Engine) incomingSpliced(s *segment) {
+	p := &Spliced{engine: e}
+	client, vip := addrPort(s.flow.remote, s.flow.remotePort), addrPort(s.flow.local, s.flow.localPort)
+	p.conn.Init(splice.Addrs{Client: client, VIP: vip}, e.mss(s.v6))
+	// Nobody is dialled yet: the packet is read, not passed on.
+	b := append(append(make([]byte, 0, 128), s.ip...), s.tcp...)
+	var hdr [tun.VnetHeaderLen]byte
+	if v := p.conn.Forward(splice.Client, hdr[:], b, s.ipLen, len(b), e.now()); v.Drop != splice.DropNone {
+		e.C.drop(dropOf(v.Drop))
+		return
+	}
+	if !e.table.addSpliced(&s.flow, splicedSide{p, splice.Client}) {
+		e.C.drop(DropStaleSegment)
+		return
+	}
+	e.splicedHalfOpenBegins(p, vip, client)
+	e.passer.Passing(p)
+}
+
+// Dial passes the client's SYN on to a server, from an address of which the port may be 0: the
+// engine picks one then. A server that was dialled before is told that nobody comes.
+func (p *Spliced) Dial(local, server netip.AddrPort) error {
+	p.hangUp()
+	e, at := p.engine, Params{Local: local, Remote: server}
+	var f flow
+	own, err := e.takePort(&at, func() bool {
+		f = flowOf(at.Local, at.Remote)
+		side := splicedSide{p, splice.Server}
+		return e.table.addSpliced(&f, side) || e.vacate(&f) && e.table.addSpliced(&f, side)
+	})
+	if err != nil {
+		return err
+	}
+	p.ownPort.Store(own)
+	p.refused.Store(false)
+	p.asked.Store(0)
+	var buf [splice.MaxMade]byte
+	p.mu.Lock()
+	if p.gone { // its client has begun anew meanwhile
+		p.mu.Unlock()
+		p.leaveServer(splice.Addrs{Local: at.Local, Server: server})
+		return ErrReset
+	}
+	p.conn.Retarget(at.Local, server)
+	p.dialled = true
+	b := p.conn.MakeSYN(buf[:])
+	p.mu.Unlock()
+	e.emitMade(b)
+	return nil
+}
+
+// hangUp ends what was begun with a server.
+func (p *Spliced) hangUp() {
+	var buf [splice.MaxMade]byte
+	p.mu.Lock()
+	if !p.dialled {
+		p.mu.Unlock()
+		return
+	}
+	p.dialled, p.held = false, nil
+	a := p.conn.Addrs()
+	b, sure := p.conn.Reset(splice.Server, buf[:])
+	p.mu.Unlock()
+	if sure && !p.refused.Load() {
+		p.engine.emitMade(b)
+	}
+	p.leaveServer(a)
+}
+
+// HangUp ends a connection whose client is not there: the server is told, the client not.
+func (p *Spliced) HangUp() {
+	p.hangUp()
+	p.Drop()
+}
+
+// leaveServer takes the server's flow out of the table.
+func (p *Spliced) leaveServer(a splice.Addrs) {
+	f := flowOf(a.Local, a.Server)
+	p.engine.table.removeSpliced(&f, p)
+	p.givePort(a)
+}
+
+// givePort gives back a port of ours. A tombstone may keep the flow: whoever gets the port next takes that, too.
+func (p *Spliced) givePort(a splice.Addrs) {
+	if p.ownPort.Swap(false) {
+		p.engine.ports.give(&Params{Local: a.Local, Remote: a.Server})
+	}
+}
+
+// Accept lets the server's SYN-ACK pass. The record must be safe by now (invariant 1).
+func (p *Spliced) Accept() {
+	p.mu.Lock()
+	b := p.held
+	p.held, p.accepted = nil, true
+	p.mu.Unlock()
+	p.engine.emitHeld(b)
+}
+
+// Refuse passes on the RST by which the last server has refused, if there is one, and ends the connection.
+func (p *Spliced) Refuse() {
+	p.mu.Lock()
+	b := p.held
+	p.held = nil
+	p.mu.Unlock()
+	if p.refused.Load() {
+		p.engine.emitHeld(b)
+	}
+	p.Drop()
+}
+
+// Revive makes a tombstone a connection again: see SplicedEvents.
+func (p *Spliced) Revive() {
+	p.engine.mu.Lock()
+	delete(p.engine.passedBy, p)
+	p.engine.mu.Unlock()
+}
+
+// String describes it.
+func (p *Spliced) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.conn.Addrs()
+	return fmt.Sprintf("%v > %v | %v > %v %v", a.Client, a.VIP, a.Local, a.Server, p.conn.State())
+}
+
+// Finish leaves a tombstone, which passes on what is repeated, of a connection that has ended.
+func (p *Spliced) Finish() {
+	p.engine.splicedHalfOpenDone(p)
+	p.mu.Lock()
+	gone, a := p.gone, p.conn.Addrs()
+	p.mu.Unlock()
+	if gone {
+		return
+	}
+	p.givePort(a)
+	p.engine.burySpliced(p)
+}
+
+// Abort resets both peers. What they say then is answered with another RST.
+func (p *Spliced) Abort() {
+	var buf [2][splice.MaxMade]byte
+	var made [2][]byte
+	p.ended.CompareAndSwap(uint32(NotEnded), uint32(EndedByReset))
+	p.mu.Lock()
+	if !p.gone {
+		for s := range splice.Side(2) {
+			if s == splice.Server && !p.dialled || s == splice.Client && !p.accepted {
+				continue
+			}
+			made[s], _ = p.conn.Reset(s, buf[s][:])
+		}
+		p.conn.Kill(p.engine.now())
+	}
+	p.mu.Unlock()
+	for _, b := range made {
+		if b != nil {
+			p.engine.emitMade(b)
+		}
+	}
+	p.Finish()
+}
+
+// Drop ends the connection without a word.
+func (p *Spliced) Drop() {
+	p.engine.splicedHalfOpenDone(p)
+	p.mu.Lock()
+	gone, dialled, a := p.gone, p.dialled, p.conn.Addrs()
+	p.gone, p.held = true, nil
+	p.mu.Unlock()
+	if gone {
+		return
+	}
+	f := flowOf(a.VIP, a.Client)
+	p.engine.table.removeSpliced(&f, p)
+	if dialled {
+		p.leaveServer(a)
+	}
+}
+
+// RestoreSpliced puts a connection of another appliance into the table, with the parameters of its
+// legs. ended: it is a tombstone.
+func (e *Engine) RestoreSpliced(client, server Params, ended bool, ev SplicedEvents) (*Spliced, error) {
+	p := &Spliced{engine: e, events: ev, dialled: true, accepted: true}
+	p.opened.Store(true)
+	p.answered.Store(true)
+	v6 := client.Remote.Addr().Is6() && !client.Remote.Addr().Is4In6()
+	k := splice.Params{TS: client.TS, SACK: client.SACK}
+	k.ISN = [2]uint32{client.IRS, server.IRS}
+	k.MSS = [2]uint16{client.MSS, server.MSS}
+	k.WS = [2]int8{client.PeerWS, server.PeerWS}
+	p.conn.Restore(splice.Addrs{Client: client.Remote, VIP: client.Local, Local: server.Local, Server: server.Remote}, k, e.mss(v6))
+	cf, sf := flowOf(client.Local, client.Remote), flowOf(server.Local, server.Remote)
+	for _, f := range [2]*flow{&cf, &sf} {
+		e.vacate(f)
+	}
+	if !e.table.addSpliced(&cf, splicedSide{p, splice.Client}) {
+		return nil, ErrAddrInUse
+	}
+	if !e.table.addSpliced(&sf, splicedSide{p, splice.Server}) {
+		e.table.removeSpliced(&cf, p)
+		return nil, ErrAddrInUse
+	}
+	if !ended && e.ownPort(server.Local) {
+		p.ownPort.Store(true)
+		e.ports.claim(&server)
+	}
+	e.Heard(client.Remote.Addr())
+	if ended {
+		p.ended.Store(uint32(EndedInOrder))
+		p.Finish()
+	}
+	return p, nil
+}

@@ -1,0 +1,331 @@
+package stack
+
+import (
+	"net/netip"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"lockstep/splice"
+	"lockstep/tun"
+)
+
+// The way of a packet that is passed on, on the reader's goroutine: nothing is allocated, and the packet
+// leaves in the buffers that it came in.
+
+// dropOf is how package splice's reasons are counted.
+func dropOf(r splice.Reason) Drop {
+	switch r {
+	case splice.DropOptions:
+		return DropOptions
+	case splice.DropSigned:
+		return DropSigned
+	case splice.DropStale:
+		return DropStaleSegment
+	case splice.DropICMP:
+		return DropICMP
+	}
+	return DropMalformed
+}
+
+// pass takes a packet of n bytes in bufs (virtio-net header, headers and first bytes, the rest) if it belongs
+// to a connection that is passed on.
+func (e *Engine) pass(bufs [][]byte, n int) bool {
+	if e.table.nPassed.Load() == 0 || !e.Active() {
+		return false
+	}
+	var s segment
+	first := bufs[1][:min(n, len(bufs[1]))]
+	if s.parse(first, n) != parsedTCP {
+		return false
+	}
+	side := e.table.spliced(&s.flow)
+	if side.Spliced == nil {
+		return false
+	}
+	hdr := bufs[0]
+	rest := bufs[2][:n-len(first)]
+	var vh tun.VnetHeader
+	if vh.Decode(hdr) != nil {
+		e.C.drop(DropMalformed)
+		return true
+	}
+	if vh.Flags&(tun.FlagNeedsCsum|tun.FlagDataValid) == 0 && !s.sumOK(first, rest) {
+		e.C.drop(DropChecksum)
+		return true
+	}
+	return side.take(&s, hdr, first, rest)
+}
+
+// sumOK is checksumOK of a packet in two parts.
+func (s *segment) sumOK(first, rest []byte) bool {
+	x := checksum.Checksum(s.ip[12:20], 0)
+	if s.v6 {
+		x = checksum.Checksum(s.ip[8:40], 0)
+	}
+	x = checksum.Combine(x, uint16(header.TCPProtocolNumber))
+	x = checksum.Combine(x, uint16(len(s.tcp)+s.payload))
+	odd := (len(first)-s.ipLen)%2 == 1
+	x = checksum.Combine(x, checksum.Checksum(first[s.ipLen:], 0))
+	y := checksum.Checksum(rest, 0)
+	if odd {
+		y = y>>8 | y<<8
+	}
+	return checksum.Combine(x, y) == 0xffff
+}
+
+// take passes a segment on. It returns false if it is one that begins another connection.
+func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
+	e := p.engine
+	n := len(first) + len(rest)
+	p.mu.Lock()
+	if p.gone {
+		p.mu.Unlock()
+		return false
+	}
+	flags := s.tcp.Flags()
+	v := p.conn.Forward(p.from, hdr, first, s.ipLen, n, e.now())
+	if v.Answer {
+		var buf [splice.MaxMade]byte
+		b := p.conn.Answer(p.from, first, s.ipLen, n, buf[:])
+		p.mu.Unlock()
+		if b != nil {
+			e.emitMade(b)
+		}
+		return true
+	}
+	if v.Drop != splice.DropNone {
+		p.mu.Unlock()
+		e.C.drop(dropOf(v.Drop))
+		return true
+	}
+	if v.Event == splice.EventReused {
+		p.mu.Unlock()
+		p.replaced()
+		return false
+	}
+	lastHop(first)
+	write := p.accepted || p.from == splice.Client && p.dialled
+	const handshake = header.TCPFlagSyn | header.TCPFlagRst
+	if !p.accepted && p.from == splice.Server && flags&handshake != 0 {
+		// The answer to the SYN. The worker decides whether the client gets it.
+		write = false
+		p.held = append(append(p.held[:0], hdr...), first...)
+	}
+	p.mu.Unlock()
+	if v.Event != splice.EventNone {
+		p.turn(v.Event)
+	}
+	if !write {
+		e.C.Waited.Add(1)
+		return true
+	}
+	vec := vectors.Get().(*vector)
+	vec.bufs = append(vec.bufs[:0], hdr, first)
+	if len(rest) > 0 {
+		vec.bufs = append(vec.bufs, rest)
+	}
+	e.write(vec, n)
+	return true
+}
+
+// emitHeld writes what was held, if there is anything.
+func (e *Engine) emitHeld(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	v := vectors.Get().(*vector)
+	copy(v.hdr[:], b)
+	v.bufs = append(v.bufs[:0], v.hdr[:], b[tun.VnetHeaderLen:])
+	e.write(v, len(b)-tun.VnetHeaderLen)
+}
+
+// lastHop lets a packet leave that could go no further: its sender, who lets it take one hop as BGP speakers
+// do, takes the appliance for the peer. It gets what a packet of netstack's has.
+func lastHop(b []byte) {
+	if b[0]>>4 == 6 {
+		if ip := header.IPv6(b); ip.HopLimit() <= 1 {
+			ip.SetHopLimit(64)
+		}
+		return
+	}
+	if ip := header.IPv4(b); ip.TTL() <= 1 {
+		ip.SetTTL(64)
+		ip.SetChecksum(0)
+		ip.SetChecksum(^ip.CalculateChecksum())
+	}
+}
+
+// turn notes what has happened, for the worker.
+func (p *Spliced) turn(ev splice.Event) {
+	switch ev {
+	case splice.EventSYN:
+		p.asked.Add(1)
+	case splice.EventSYNACK:
+		p.answered.Store(true)
+	case splice.EventRefused:
+		p.refused.Store(true)
+	case splice.EventOpened:
+		p.opened.Store(true)
+		p.engine.splicedHalfOpenDone(p)
+		p.engine.Heard(p.Addrs().Client.Addr())
+	case splice.EventEnded:
+		p.mu.Lock()
+		how := EndedInOrder
+		if p.conn.State() == splice.Reset {
+			how = EndedByReset
+		}
+		p.mu.Unlock()
+		p.ended.Store(uint32(how))
+	case splice.EventRevived:
+		p.ended.Store(uint32(NotEnded))
+		p.listener().Revived()
+		return
+	}
+	p.listener().Turned()
+}
+
+// replaced makes room for a client's new connection from the same port.
+func (p *Spliced) replaced() {
+	p.mu.Lock()
+	opening := p.conn.State() == splice.Opening
+	p.mu.Unlock()
+	if opening {
+		p.hangUp()
+	}
+	p.ended.CompareAndSwap(uint32(NotEnded), uint32(EndedReplaced))
+	p.Drop()
+	p.listener().Turned()
+}
+
+// passWhole is pass for a packet that was put together. The kernel fragments it again where it must.
+func (e *Engine) passWhole(s *segment, b []byte) bool {
+	side := e.table.spliced(&s.flow)
+	if side.Spliced == nil {
+		return false
+	}
+	if !s.sumOK(b, nil) {
+		e.C.drop(DropChecksum)
+		return true
+	}
+	var hdr [tun.VnetHeaderLen]byte
+	return side.take(s, hdr[:], b, nil)
+}
+
+// splicedError takes an ICMP error about a segment that was passed on, and reports whether it is one.
+func (e *Engine) splicedError(f *flow, b []byte) bool {
+	side := e.table.spliced(f)
+	if side.Spliced == nil {
+		return false
+	}
+	if !icmpChecksumOK(b) {
+		e.C.drop(DropChecksum)
+		return true
+	}
+	side.mu.Lock()
+	v := side.conn.ForwardError(side.from.Other(), b)
+	side.mu.Unlock()
+	switch {
+	case v.Drop != splice.DropNone:
+		e.C.drop(dropOf(v.Drop))
+	case v.Event == splice.EventRefused:
+		side.turn(v.Event) // another server is tried; the client hears of none
+	default:
+		e.emitMade(b)
+	}
+	return true
+}
+
+func (e *Engine) splicedHalfOpenBegins(p *Spliced, vip, client netip.AddrPort) {
+	e.mu.Lock()
+	if ln := e.listeners[vip]; ln != nil {
+		p.half = true
+		ln.splicing[p] = struct{}{}
+		ln.sources[sourceOf(client.Addr())]++
+	}
+	e.mu.Unlock()
+}
+
+func (e *Engine) splicedHalfOpenDone(p *Spliced) {
+	a := p.Addrs()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !p.half {
+		return
+	}
+	p.half = false
+	if ln := e.listeners[a.VIP]; ln != nil {
+		delete(ln.splicing, p)
+		ln.sourceDone(a.Client.Addr())
+	}
+}
+
+// burySpliced keeps a connection that has ended for a while. At the limit one of the others gives way.
+func (e *Engine) burySpliced(p *Spliced) {
+	var old *Spliced
+	e.mu.Lock()
+	if len(e.passedBy) >= tombstoneMax {
+		for old = range e.passedBy {
+			delete(e.passedBy, old)
+			break
+		}
+	}
+	e.passedBy[p] = struct{}{}
+	p.buried = e.now()
+	e.mu.Unlock()
+	if old != nil {
+		old.Drop()
+	}
+}
+
+// buriedPass is a tombstone and since when it is one.
+type buriedPass struct {
+	*Spliced
+	at time.Duration
+}
+
+// sweepSpliced gives up handshakes and forgets tombstones.
+func (e *Engine) sweepSpliced(now time.Duration) {
+	var half []*Spliced
+	var dead []buriedPass
+	e.mu.Lock()
+	for _, ln := range e.listeners {
+		for p := range ln.splicing {
+			half = append(half, p)
+		}
+	}
+	for p := range e.passedBy {
+		dead = append(dead, buriedPass{p, p.buried})
+	}
+	e.mu.Unlock()
+	for _, p := range half {
+		p.mu.Lock()
+		late := now-p.conn.HeardFrom(splice.Client) >= splicedHalfOpen
+		p.mu.Unlock()
+		if late && p.ended.CompareAndSwap(uint32(NotEnded), uint32(EndedUnproven)) {
+			p.listener().Turned()
+		}
+	}
+	for _, d := range dead {
+		p := d.Spliced
+		p.mu.Lock()
+		// One that another appliance has seen end is open for all that is known here.
+		over := p.gone || p.conn.Over(now) || p.conn.State() < splice.Closed && now-max(d.at, p.conn.Heard()) >= tombstoneLife
+		to, ask := p.conn.Ask(now)
+		var buf [splice.MaxMade]byte
+		var b []byte
+		if ask && !over {
+			b = p.conn.Probe(to, buf[:])
+		}
+		p.mu.Unlock()
+		if over {
+			e.mu.Lock()
+			delete(e.passedBy, p)
+			e.mu.Unlock()
+			p.Drop()
+		} else if b != nil {
+			e.emitMade(b)
+		}
+	}
+}
