@@ -354,7 +354,7 @@ func (c *chain) pair(vip netip.AddrPort, ln *net.TCPListener, d *net.Dialer) (cl
 }
 
 // deadline bounds every wait; nothing is measured against it.
-const deadline = 20 * time.Second
+const deadline = 60 * time.Second
 
 // ended waits until the newest connection is in a state.
 func (c *chain) ended(want splice.State) {
