@@ -142,7 +142,11 @@ func (w *world) tell(Side) {
 		return
 	}
 	point, at := w.sw.point, w.sw.acked
-	w.say(func() { w.ended, w.point, w.safe = true, point, at })
+	w.say(func() {
+		if !w.ended { // told twice it is told once: a record does not take back what came behind it
+			w.ended, w.point, w.safe = true, point, at
+		}
+	})
 	w.say(func() { w.sw.Told() })
 }
 
