@@ -23,7 +23,8 @@
 //	 8  epoch    8  the active's epoch; 0 in Hello, Reject and the voters' frames
 //	16  index    8  Batch, Ack: batch index from 1; Heartbeat, HeartbeatAck: sequence
 //	24  length   4  bytes of payload, at most MaxPayload
-//	28  crc32c   4  over bytes 0..27 and the payload
+//	28  crc32c   4  over bytes 0..27 and the payload; of a Batch from version 5 on over
+//	                bytes 0..27 only
 //	32  payload
 //
 // The first 32 bytes and the Hello, VoterHello and Reject payloads keep this layout in every

@@ -271,6 +271,34 @@ func reencode(frame []byte) error {
 	return nil
 }
 
+// From version 5 on the bytes of a batch are the TLS record's to protect; its header stays covered, and
+// so is the version, which says what the sum covers.
+func TestBatchSum(t *testing.T) {
+	for version := uint8(MinVersion); version <= Version; version++ {
+		good := goldenFrames(version)["batch"]
+		for _, at := range []int{4, 5, 15, 23, 27, 31} {
+			f := bytes.Clone(good)
+			f[at] ^= 1
+			if _, _, err := Decode(f); err == nil {
+				t.Errorf("version %d: byte %d of the header may be wrong", version, at)
+			}
+		}
+		for at := HeaderLen; at < len(good); at++ {
+			f := bytes.Clone(good)
+			f[at] ^= 1
+			if _, _, err := Decode(f); errors.Is(err, ErrChecksum) != (version < 5) {
+				t.Errorf("version %d: byte %d of the payload is wrong: %v", version, at, err)
+			}
+		}
+		other := bytes.Clone(good)
+		for other[4] = MinVersion; other[4] <= Version; other[4]++ {
+			if _, _, err := Decode(other); other[4] != version && !errors.Is(err, ErrChecksum) {
+				t.Errorf("version %d for %d: %v", other[4], version, err)
+			}
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	good := AppendHeartbeat(nil, Version, 1, 2, Heartbeat{ClockMillis: 3})
 	change := func(at int, to byte) []byte {
