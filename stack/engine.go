@@ -154,6 +154,7 @@ type engineLegs struct {
 	tombstones []*Leg // oldest first
 	// passedBy are tombstones of connections that were passed on; they end at no fixed time.
 	passedBy map[*Spliced]struct{}
+	passedAt time.Duration // when they were looked at
 }
 
 // New makes an engine. It is muted until SetActive(true) and deaf until Run.

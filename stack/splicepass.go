@@ -279,6 +279,9 @@ func (e *Engine) burySpliced(p *Spliced) {
 	}
 }
 
+// passedSweep is how often tombstones are looked at: there may be very many.
+const passedSweep = time.Second
+
 // buriedPass is a tombstone and since when it is one.
 type buriedPass struct {
 	*Spliced
@@ -295,8 +298,11 @@ func (e *Engine) sweepSpliced(now time.Duration) {
 			half = append(half, p)
 		}
 	}
-	for p := range e.passedBy {
-		dead = append(dead, buriedPass{p, p.buried})
+	if now-e.passedAt >= passedSweep {
+		e.passedAt = now
+		for p := range e.passedBy {
+			dead = append(dead, buriedPass{p, p.buried})
+		}
 	}
 	e.mu.Unlock()
 	for _, p := range half {
