@@ -61,7 +61,7 @@ func TestAnything(t *testing.T) {
 				default:
 					t.Fatalf("%v: %+v of side %d: %+v", state, s, side, v)
 				}
-				if v.Answer != (state == Killed && v.Drop == DropNone && v.Event == EventNone) {
+				if v.Answer != (state == Killed && v.Drop == DropNone && v.Event == EventNone) || v.Event == EventEnded && r.State() < Closed {
 					t.Fatalf("%v: %+v", state, v)
 				}
 			}

@@ -39,9 +39,9 @@ const (
 	EventOpened
 	// EventReused: a client's SYN that begins another connection from the same port. Neither packet
 	// nor tracker was changed. A connection that stands sees none: there the server is asked
-	// by passing the SYN on, and answers that it knows the connection, or with a SYN-ACK.
+	// by passing the SYN on, and answers that it knows the connection; if not, that is an end.
 	EventReused
-	// EventEnded: State is Closed or Reset from now on.
+	// EventEnded: State is Closed or Reset from now on. (The packet may be one to be dropped.)
 	EventEnded
 	// EventRevived: the tombstone was none, State is what it was before.
 	EventRevived
@@ -188,6 +188,13 @@ func (c *Conn) synAck(s *segment, tcp []byte, partial bool) Verdict {
 	switch {
 	case !c.offer.valid || s.ack != c.offer.isn+1 || c.state == Closed || c.state == Reset:
 		return Verdict{Drop: DropStale}
+	case c.state != Opening && !current:
+		// The server has restarted, it seems, and knows nothing of the connection that stood. Its client's
+		// SYN begins another when it comes again. Whoever has forged the SYN can forge this as well, so
+		// the client is asked first whether it lives.
+		c.proven = false
+		c.state, c.ended = Reset, moment{s.now, Server, true}
+		return Verdict{Drop: DropStale, Event: EventEnded}
 	case c.state != Opening && current && s.seq == server.isn:
 		// Repeated, because the client's ACK was lost. The options were agreed on then.
 		if _, drop := c.readSYN(tcp, partial); drop != DropNone {
@@ -202,8 +209,8 @@ func (c *Conn) synAck(s *segment, tcp []byte, partial bool) Verdict {
 		return Verdict{Drop: drop}
 	}
 	before := c.Params()
-	if !current || c.state != Opening {
-		c.begin() // the server has restarted and does not know the connection that stood
+	if c.state != Opening {
+		c.begin() // continued in its handshake
 		c.state = Opening
 	} else if c.located && o.isn != server.isn {
 		c.cookie, c.hasCookie = server.isn, true

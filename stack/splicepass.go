@@ -98,6 +98,9 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 	if v.Drop != splice.DropNone {
 		p.mu.Unlock()
 		e.C.drop(dropOf(v.Drop))
+		if v.Event != splice.EventNone {
+			p.turn(v.Event)
+		}
 		return true
 	}
 	if v.Event == splice.EventReused {
