@@ -39,7 +39,7 @@ func TestKeysInDocuments(t *testing.T) {
 		}
 		collectKeys(&root, nil, keys, tops)
 	}
-	dotted := regexp.MustCompile("^([a-z_]{2,})((?:\\[\\])?\\.[a-z_*.\\[\\]]+)$")
+	dotted := regexp.MustCompile(`^([a-z_]{2,})((?:\[\])?\.[a-z_*.\[\]]+)$`)
 	found := 0
 	for name, page := range pagesForUsers(t) {
 		for _, m := range code.FindAllStringSubmatch(fence.ReplaceAllString(page, ""), -1) {
