@@ -146,6 +146,31 @@ func TestSplicedWaitsForItsRecord(t *testing.T) {
 	}
 }
 
+// A server that still has a connection from the same address and port, which everybody else has lost,
+// answers the SYN by a challenge ACK. The client resets that connection, and its next SYN begins its own.
+func TestSplicedOldConnection(t *testing.T) {
+	p := newPassing(t, 10)
+	p.client(40000, made{flags: synFlag, seq: 1000, window: 65535})
+	s := p.all[0]
+	if err := s.Dial(netip.AddrPortFrom(testClient, 40000), spliceServer); err != nil {
+		t.Fatal(err)
+	}
+	p.leaves(t, "SYN", 40000, 8080, synFlag, 1000, 0)
+	p.server(40000, spliceServer, made{flags: ackFlag, seq: 777, ack: 333, window: 65535})
+	p.leaves(t, "challenge ACK", 80, 40000, ackFlag, 777, 333)
+	p.client(40000, made{flags: rstFlag, seq: 333})
+	p.leaves(t, "RST", 40000, 8080, rstFlag, 333, 0)
+	if s.Ended() != NotEnded || s.Answered() || s.Refused() {
+		t.Fatalf("ended %v, answered %v, refused %v", s.Ended(), s.Answered(), s.Refused())
+	}
+	p.client(40000, made{flags: synFlag, seq: 1000, window: 65535})
+	p.leaves(t, "SYN again", 40000, 8080, synFlag, 1000, 0)
+	p.server(40000, spliceServer, made{flags: synFlag | ackFlag, seq: 5000, ack: 1001, window: 65535})
+	p.none(t) // it is held
+	s.Accept()
+	p.leaves(t, "SYN-ACK", 80, 40000, synFlag|ackFlag, 5000, 1001)
+}
+
 // A server that refuses is not heard by the client as long as another one may be tried.
 func TestSplicedNextServer(t *testing.T) {
 	p := newPassing(t, 10)

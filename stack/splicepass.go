@@ -109,10 +109,12 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 		return false
 	}
 	lastHop(first)
-	write := p.accepted || p.from == splice.Client && p.dialled
+	write := p.accepted || p.dialled
 	const handshake = header.TCPFlagSyn | header.TCPFlagRst
 	if !p.accepted && p.from == splice.Server && flags&handshake != 0 {
-		// The answer to the SYN. The worker decides whether the client gets it.
+		// The answer to the SYN. The worker decides whether the client gets it. Anything else is of a
+		// connection before this one, which the server still has: a challenge ACK (RFC 5961, 4), which the
+		// client answers by the RST that ends it (RFC 9293, 3.10.7.3), or data, to the same effect.
 		write = false
 		p.held = append(append(p.held[:0], hdr...), first...)
 	}
