@@ -190,6 +190,11 @@ func (c *Conn) Addrs() Addrs {
 	}
 }
 
+// Serves reports whether that is the flow with the present server; IPv4 addresses are in their 4-in-6 form.
+func (c *Conn) Serves(local, remote [16]byte, localPort, remotePort uint16) bool {
+	return c.server == flow{local, remote, localPort, remotePort}
+}
+
 // Params returns what the handshake has settled, complete once the server's SYN-ACK was forwarded.
 func (c *Conn) Params() Params {
 	p := Params{TS: c.ts, SACK: c.sack}

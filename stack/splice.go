@@ -231,8 +231,6 @@ func (p *Spliced) Dial(local, server netip.AddrPort) error {
 		return err
 	}
 	p.ownPort.Store(own)
-	p.refused.Store(false)
-	p.asked.Store(0)
 	var buf [splice.MaxMade]byte
 	p.mu.Lock()
 	if p.gone { // its client has begun anew meanwhile
@@ -241,6 +239,11 @@ func (p *Spliced) Dial(local, server netip.AddrPort) error {
 		return ErrReset
 	}
 	p.conn.Retarget(at.Local, server)
+	// Whatever the former server has said since the worker looked.
+	p.refused.Store(false)
+	p.answered.Store(false)
+	p.asked.Store(0)
+	p.held = nil
 	p.dialled = true
 	b := p.conn.MakeSYN(buf[:])
 	p.mu.Unlock()
@@ -259,8 +262,9 @@ func (p *Spliced) hangUp() {
 	p.dialled, p.held = false, nil
 	a := p.conn.Addrs()
 	b, sure := p.conn.Reset(splice.Server, buf[:])
+	sure = sure && !p.refused.Load()
 	p.mu.Unlock()
-	if sure && !p.refused.Load() {
+	if sure {
 		p.engine.emitMade(b)
 	}
 	p.leaveServer(a)
@@ -299,11 +303,12 @@ func (p *Spliced) Accept() {
 func (p *Spliced) Refuse() {
 	p.mu.Lock()
 	b := p.held
+	if !p.refused.Load() {
+		b = nil // a SYN-ACK, after all, of which there is no record
+	}
 	p.held = nil
 	p.mu.Unlock()
-	if p.refused.Load() {
-		p.engine.emitHeld(b)
-	}
+	p.engine.emitHeld(b)
 	p.Drop()
 }
 

@@ -221,6 +221,81 @@ func TestSplicedSilentServer(t *testing.T) {
 	p.leaves(t, "SYN", 40000, 8081, synFlag, 1000, 0)
 }
 
+// A server that answers while the worker gives it up is not taken for the next one, whether its SYN-ACK came before the next
+// was dialled or was in the reader's hands then.
+func TestSplicedLateAnswer(t *testing.T) {
+	synAck := made{flags: synFlag | ackFlag, seq: 5000, ack: 1001, window: 65535}
+	for _, early := range []bool{true, false} {
+		p := newPassing(t, 10)
+		p.client(40000, made{flags: synFlag, seq: 1000, window: 65535})
+		s, at := p.all[0], netip.AddrPortFrom(testClient, 40000)
+		if err := s.Dial(at, spliceServer); err != nil {
+			t.Fatal(err)
+		}
+		p.leaves(t, "SYN", 40000, 8080, synFlag, 1000, 0)
+		f := flowOf(at, spliceServer)
+		found := p.table.spliced(&f)
+		if early {
+			p.server(40000, spliceServer, synAck)
+		}
+		if err := s.Dial(at, spliceSpare); err != nil {
+			t.Fatal(err)
+		}
+		if r := p.next(t); r.Flags()&rstFlag == 0 || r.DestinationPort() != 8080 {
+			t.Fatalf("the first server is told %v", r.Flags())
+		}
+		p.leaves(t, "SYN to the next", 40000, 8081, synFlag, 1000, 0)
+		if !early {
+			b := f.build(make([]byte, maxMade), false, true, synAck)
+			var seg segment
+			if seg.parse(b, len(b)) != parsedTCP || !found.take(&seg, make([]byte, tun.VnetHeaderLen), b, nil) {
+				t.Fatal("not taken")
+			}
+			if n := p.C.drops[DropStaleSegment].Load(); n != 1 {
+				t.Errorf("%d dropped", n)
+			}
+		}
+		if s.Answered() || s.Refused() {
+			t.Fatalf("early %v: the next server has not said a word: answered %v, refused %v", early, s.Answered(), s.Refused())
+		}
+		p.server(40000, spliceSpare, made{flags: synFlag | ackFlag, seq: 9000, ack: 1001, window: 65535})
+		if _, server := s.Params(); !s.Answered() || server.IRS != 9000 {
+			t.Fatalf("answered %v, the record says %d", s.Answered(), server.IRS)
+		}
+		s.Accept()
+		p.leaves(t, "SYN-ACK", 80, 40000, synFlag|ackFlag, 9000, 1001)
+	}
+}
+
+// A RST that is no answer to this SYN, forged or an old connection's, does not take the held SYN-ACK's place.
+func TestSplicedOddRST(t *testing.T) {
+	p := newPassing(t, 10)
+	s := p.open(t, 40000)
+	p.server(40000, spliceServer, made{flags: rstFlag, seq: 12345})
+	p.none(t)
+	s.Accept()
+	p.leaves(t, "SYN-ACK", 80, 40000, synFlag|ackFlag, 5000, 1001)
+}
+
+// A server that refuses, and answers the next SYN while the worker ends the connection: its SYN-ACK does not leave
+// in the refusal's place, since the standby has no record (invariant 1).
+func TestSplicedRefusedThenAnswered(t *testing.T) {
+	p := newPassing(t, 10)
+	p.client(40000, made{flags: synFlag, seq: 1000, window: 65535})
+	s := p.all[0]
+	if err := s.Dial(netip.AddrPortFrom(testClient, 40000), spliceServer); err != nil {
+		t.Fatal(err)
+	}
+	p.leaves(t, "SYN", 40000, 8080, synFlag, 1000, 0)
+	p.server(40000, spliceServer, made{flags: rstFlag | ackFlag, ack: 1001})
+	if !s.Refused() {
+		t.Fatal("the refusal is not told")
+	}
+	p.server(40000, spliceServer, made{flags: synFlag | ackFlag, seq: 5000, ack: 1001, window: 65535})
+	s.Refuse()
+	p.none(t)
+}
+
 // Forged SYNs are half-open connections at the server at most, no more of them than the limit, and not for
 // longer than a client may be silent. The others get a cookie.
 func TestSplicedFlood(t *testing.T) {

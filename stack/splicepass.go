@@ -84,6 +84,13 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 		p.mu.Unlock()
 		return false
 	}
+	if !p.accepted && p.from == splice.Server &&
+		!(p.dialled && p.conn.Serves(s.flow.local, s.flow.remote, s.flow.localPort, s.flow.remotePort)) {
+		// Found in the table while the worker was leaving that server: what it says is no word of the next one's.
+		p.mu.Unlock()
+		e.C.drop(DropStaleSegment)
+		return true
+	}
 	flags := s.tcp.Flags()
 	v := p.conn.Forward(p.from, hdr, first, s.ipLen, n, e.now())
 	if v.Answer {
@@ -95,6 +102,7 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 		}
 		return true
 	}
+	p.note(v.Event)
 	if v.Drop != splice.DropNone {
 		p.mu.Unlock()
 		e.C.drop(dropOf(v.Drop))
@@ -116,7 +124,9 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 		// connection before this one, which the server still has: a challenge ACK (RFC 5961, 4), which the
 		// client answers by the RST that ends it (RFC 9293, 3.10.7.3), or data, to the same effect.
 		write = false
-		p.held = append(append(p.held[:0], hdr...), first...)
+		if flags&header.TCPFlagSyn != 0 || v.Event == splice.EventRefused { // a RST that is none of this SYN's takes no SYN-ACK's place
+			p.held = append(append(p.held[:0], hdr...), first...)
+		}
 	}
 	p.mu.Unlock()
 	if v.Event != splice.EventNone {
@@ -162,29 +172,36 @@ func lastHop(b []byte) {
 	}
 }
 
-// turn notes what has happened, for the worker.
-func (p *Spliced) turn(ev splice.Event) {
+// note takes down what a packet means. mu is held: a server that is dialled next inherits nothing.
+func (p *Spliced) note(ev splice.Event) {
 	switch ev {
 	case splice.EventSYN:
 		p.asked.Add(1)
 	case splice.EventSYNACK:
 		p.answered.Store(true)
+		p.refused.Store(false) // it has thought better of it
 	case splice.EventRefused:
 		p.refused.Store(true)
 	case splice.EventOpened:
 		p.opened.Store(true)
-		p.engine.splicedHalfOpenDone(p)
-		p.engine.Heard(p.Addrs().Client.Addr())
 	case splice.EventEnded:
-		p.mu.Lock()
 		how := EndedInOrder
 		if p.conn.State() == splice.Reset {
 			how = EndedByReset
 		}
-		p.mu.Unlock()
 		p.ended.Store(uint32(how))
 	case splice.EventRevived:
 		p.ended.Store(uint32(NotEnded))
+	}
+}
+
+// turn tells the worker what was noted.
+func (p *Spliced) turn(ev splice.Event) {
+	switch ev {
+	case splice.EventOpened:
+		p.engine.splicedHalfOpenDone(p)
+		p.engine.Heard(p.Addrs().Client.Addr())
+	case splice.EventRevived:
 		p.listener().Revived()
 		return
 	}
@@ -230,6 +247,7 @@ func (e *Engine) splicedError(f *flow, b []byte) bool {
 	}
 	side.mu.Lock()
 	v := side.conn.ForwardError(side.from.Other(), b)
+	side.note(v.Event)
 	side.mu.Unlock()
 	switch {
 	case v.Drop != splice.DropNone:
