@@ -59,9 +59,9 @@ type Conn struct {
 	client, server flow // the client's leg (local: VIP) and the server's (remote: Server)
 	// Differences in the one's complement sum of what a packet from the client becomes;
 	// of one from the server they are the complement.
-	addrDiff, portDiff uint16
-	maxMSS             uint16
-	v6                 bool
+	diff   struct{ addr, port uint16 }
+	maxMSS uint16
+	v6     bool
 
 	state State
 	// located: the positions in ends are known. proven: they follow from a handshake that
@@ -72,11 +72,12 @@ type Conn struct {
 
 	ends  [2]end // indexed by Side
 	offer offer  // the client's newest SYN
-	doubt moment // by may have believed a RST
-	ended moment // by sent what ended it
-	asked moment // by was asked, see Ask
-	// cookie is the initial sequence number of the server's SYN-ACK before its newest.
+	// cookie, if hasCookie, is the initial sequence number of the server's SYN-ACK before its newest.
 	cookie    uint32
+	moved     time.Duration // when one of them has sent or acknowledged a byte, or a SYN or FIN
+	doubt     moment        // by may have believed a RST
+	ended     moment        // by sent what ended it
+	asked     moment        // by was asked, see Ask
 	hasCookie bool
 	// askedAck is the number by which the answer of one that is closed is known.
 	askedAck uint32
@@ -164,8 +165,8 @@ func (c *Conn) setAddrs(a Addrs) {
 		return x
 	}
 	was, is := sum(&c.client.remote, &c.client.local), sum(&c.server.local, &c.server.remote)
-	c.addrDiff = add16(is, ^was)
-	c.portDiff = add16(add16(c.server.localPort, c.server.remotePort), ^add16(c.client.remotePort, c.client.localPort))
+	c.diff.addr = add16(is, ^was)
+	c.diff.port = add16(add16(c.server.localPort, c.server.remotePort), ^add16(c.client.remotePort, c.client.localPort))
 }
 
 // as4in6 is a with the prefix of an IPv4 address in IPv6's form.
@@ -216,6 +217,10 @@ func (c *Conn) HeardFrom(s Side) time.Duration { return c.ends[s].heard }
 
 // Heard is when the newest packet of either side came.
 func (c *Conn) Heard() time.Duration { return max(c.ends[Client].heard, c.ends[Server].heard) }
+
+// Moved is when the newest byte, SYN or FIN was sent or acknowledged: neither keepalives and their
+// answers count, nor what is not believed.
+func (c *Conn) Moved() time.Duration { return c.moved }
 
 // Position is what is known of one end.
 type Position struct {

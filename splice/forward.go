@@ -160,6 +160,7 @@ func (c *Conn) syn(s *segment, tcp []byte, partial bool) Verdict {
 		c.offer = o
 		if !c.located {
 			c.begin()
+			c.moved = s.now
 		}
 		return Verdict{Event: EventSYN}
 	}
@@ -225,7 +226,7 @@ func (c *Conn) synAck(s *segment, tcp []byte, partial bool) Verdict {
 	server.tsVal, server.tsRecent, server.hasTS, server.hasFIN = o.tsVal, o.tsVal, o.ts, false
 	client.ack, client.edge = o.isn+1, o.isn+1+uint32(client.window)
 	client.tsRecent = client.tsVal
-	c.located, c.proven, c.odd = true, true, [2]uint8{}
+	c.located, c.proven, c.odd, c.moved = true, true, [2]uint8{}, s.now
 	if c.Params() != before {
 		return Verdict{Event: EventSYNACK}
 	}

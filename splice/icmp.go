@@ -128,7 +128,7 @@ func (c *Conn) inFlight(sender Side, seq uint32) bool {
 
 // requote makes the quoted packet one that sender has sent.
 func (c *Conn) requote(sender Side, b []byte, q *Quote, to *flow) {
-	addr, port := c.addrDiff, c.portDiff // what translating has added
+	addr, port := c.diff.addr, c.diff.port // what translating has added
 	if sender == Client {
 		addr, port = ^addr, ^port
 	}

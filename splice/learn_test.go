@@ -336,3 +336,62 @@ func TestIdle(t *testing.T) {
 		t.Fatal(r.Heard(), r.HeardFrom(Server))
 	}
 }
+
+// What moves a connection is a byte, SYN or FIN that is sent or acknowledged: not a keepalive, its answer, a zero window's
+// probe that comes again, or what is forged; nor a question of the gateway's and its answer.
+func TestMoved(t *testing.T) {
+	still := func(r *rig, seq, ack uint32) {
+		t.Helper()
+		was := r.Moved()
+		for range 3 {
+			r.now += time.Minute
+			r.want(0, Client, tcp{flags: flagACK, seq: seq - 1, ack: ack, window: 512})
+			r.want(0, Server, tcp{flags: flagACK, seq: ack, ack: seq, window: 512})
+			r.want(0, Client, tcp{flags: flagACK, seq: seq - 1, ack: ack, n: 1, window: 512}) // one with a byte
+			r.want(0, Server, tcp{flags: flagACK, seq: ack, ack: seq, window: 512})
+		}
+		if r.Moved() != was {
+			t.Fatalf("moved by keepalives, %v later", r.Moved()-was)
+		}
+	}
+	moves := func(r *rig, from Side, s tcp) {
+		t.Helper()
+		r.now += time.Minute
+		r.want(0, from, s)
+		if r.Moved() != r.now {
+			t.Fatalf("%v %+v moves nothing", from, s)
+		}
+	}
+	r := newRig(t, own4)
+	r.open()
+	if r.Moved() != r.now {
+		t.Fatal("not moved by a handshake")
+	}
+	still(r, cSeq, sSeq)
+	moves(r, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq, n: 100, window: 512})
+	moves(r, Server, tcp{flags: flagACK, seq: sSeq, ack: cSeq + 100, window: 0})
+	moves(r, Client, tcp{flags: flagACK, seq: cSeq + 100, ack: sSeq, n: 1, window: 512})
+	still(r, cSeq+100, sSeq)
+	was := r.Moved()
+	r.now += time.Minute
+	r.want(0, Client, tcp{flags: flagACK, seq: cSeq + 1<<30, ack: sSeq, n: 10, window: 512}) // forged
+	r.want(0, Client, tcp{flags: flagACK, seq: cSeq + 101, ack: sSeq + 1<<30, window: 512})
+	r.want(0, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq, n: 100, window: 512}) // comes again
+	if r.Moved() != was {
+		t.Fatal("moved by what is forged or comes again")
+	}
+	moves(r, Server, tcp{flags: flagACK | flagFIN, seq: sSeq, ack: cSeq + 101, window: 512})
+
+	r = taken(t)
+	r.now += time.Minute
+	probe := r.Probe(Client, make([]byte, MaxMade))
+	r.want(0, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq, window: 512})
+	still(r, cSeq, sSeq)
+	if r.Moved() != 0 || len(probe) == 0 || !r.Located() {
+		t.Fatal("moved by the answer to a question")
+	}
+	moves(r, Server, tcp{flags: flagACK, seq: sSeq, ack: cSeq, n: 5, window: 512})
+	r = taken(t)
+	moves(r, Server, tcp{flags: flagACK, seq: sSeq, ack: cSeq, n: 5, window: 512})
+	moves(r, Server, tcp{flags: flagACK, seq: sSeq + 5, ack: cSeq, n: 5, window: 512})
+}

@@ -16,7 +16,7 @@ func add16(a, b uint16) uint16 {
 // The checksums change by the difference (RFC 1624, equation 3): the payload is not looked at,
 // and an error that was in the packet stays in it for its receiver to find.
 func (c *Conn) rewrite(from Side, partial bool, ip, tcp []byte) {
-	f, addr, port := &c.server, c.addrDiff, c.portDiff
+	f, addr, port := &c.server, c.diff.addr, c.diff.port
 	if from == Server {
 		f, addr, port = &c.client, ^addr, ^port
 	}

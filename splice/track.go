@@ -76,9 +76,13 @@ func (c *Conn) track(s *segment) bool {
 	}
 	c.odd[s.from] = 0
 	c.lives(s)
+	next, ack := e.next, e.ack
 	c.advance(e, r, s)
 	if after(s.ack, e.ack) {
 		c.acknowledge(e, r, s.ack)
+	}
+	if e.next != next || e.ack != ack {
+		c.moved = s.now
 	}
 	if s.ack == e.ack {
 		e.window = s.window
@@ -163,7 +167,8 @@ func (c *Conn) unlocate() {
 }
 
 // learn takes a segment while it is not known where the two are. The newest of one side and
-// the newest of the other must agree: each acknowledges about what the other has sent.
+// the newest of the other must agree: each acknowledges about what the other has sent. Until then a forged
+// one may pass for news: to end a connection that lives would be worse than to keep an idle one.
 func (c *Conn) learn(s *segment) {
 	e, r := &c.ends[s.from], &c.ends[s.from.Other()]
 	if grown := s.end - e.next; e.heardIt && grown <= maxWindow && s.payload > 0 && grown > 0 {
@@ -173,6 +178,9 @@ func (c *Conn) learn(s *segment) {
 	}
 	if n := s.ack - e.ack; e.heardIt && n <= maxWindow {
 		r.delivered += uint64(n)
+	}
+	if e.heardIt && (after(s.end, e.next) || after(s.ack, e.ack)) || !e.heardIt && s.payload > 1 { // a keepalive may have one
+		c.moved = s.now
 	}
 	e.next, e.ack, e.window, e.edge = s.end, s.ack, s.window, s.ack+e.span(s.window)
 	e.heardIt = true

@@ -124,13 +124,13 @@ func (p *Spliced) Asked() int { return int(p.asked.Load()) }
 // Ended says whether and how it has ended.
 func (p *Spliced) Ended() SplicedEnd { return SplicedEnd(p.ended.Load()) }
 
-// Silent is how long nothing has come from either side, and from that one which was silent longer.
-func (p *Spliced) Silent() (both, either time.Duration) {
+// Silent is for how long no byte has been sent or acknowledged, whatever else is said, and for how long nothing at
+// all has come from that side which was silent longer.
+func (p *Spliced) Silent() (idle, silent time.Duration) {
 	now := p.engine.now()
 	p.mu.Lock()
-	c, s := p.conn.HeardFrom(splice.Client), p.conn.HeardFrom(splice.Server)
-	p.mu.Unlock()
-	return now - max(c, s), now - min(c, s)
+	defer p.mu.Unlock()
+	return now - p.conn.Moved(), now - min(p.conn.HeardFrom(splice.Client), p.conn.HeardFrom(splice.Server))
 }
 
 // Doubt asks an end for what should be known of it and is not. It is to be called about once a second.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
@@ -397,6 +398,26 @@ type noSpliced struct{}
 
 func (noSpliced) Turned()  {}
 func (noSpliced) Revived() {}
+
+// A connection without a byte is idle, though its ends assure each other that they are there.
+func TestSplicedIdle(t *testing.T) {
+	p := newPassing(t, 10)
+	s := p.opened(t, 40000)
+	later := p.now() + time.Hour // as the engine's clock will be then: what comes at that time is "ahead"
+	f := flowOf(testVIP, netip.AddrPortFrom(testClient, 40000))
+	idle := func(m made) time.Duration {
+		b := f.build(make([]byte, maxMade), false, true, m)
+		s.conn.Forward(splice.Client, make([]byte, tun.VnetHeaderLen), b, header.IPv4MinimumSize, len(b), later)
+		idle, _ := s.Silent()
+		return idle
+	}
+	if d := idle(made{flags: ackFlag, seq: 1000, ack: 5001, window: 65535}); d < 0 {
+		t.Errorf("a keepalive ends idleness: %v", d)
+	}
+	if d := idle(made{flags: ackFlag | finFlag, seq: 1001, ack: 5001, window: 65535}); d > 0 {
+		t.Errorf("a FIN does not: %v", d)
+	}
+}
 
 // A packet that could take no further hop leaves all the same, with its header's checksum right.
 func TestSplicedLastHop(t *testing.T) {
