@@ -45,6 +45,16 @@ func (c *Conn) Reset(to Side, buf []byte) (pkt []byte, sure bool) {
 	return c.to(to, buf, Made{Flags: header.TCPFlagRst | header.TCPFlagAck, Seq: e.ack, Ack: e.next}), true
 }
 
+// ResetAhead is Reset from where that side is once it has what is on its way to it: with bytes in
+// flight it does not believe a RST from before them. ok is false if Reset has said that already.
+func (c *Conn) ResetAhead(to Side, buf []byte) (pkt []byte, ok bool) {
+	e, r := &c.ends[to], &c.ends[to.Other()]
+	if !c.located || r.next == e.ack {
+		return nil, false
+	}
+	return c.to(to, buf, Made{Flags: header.TCPFlagRst | header.TCPFlagAck, Seq: r.next, Ack: e.next}), true
+}
+
 // Probe makes a question, in buf of MaxMade bytes, that a living end answers by saying where it is, and a
 // dead one by a RST: a segment from before its window, as keepalives are (RFC 9293, 3.8.4). The
 // answer is passed on as any other segment is; to the other end it is a duplicate.

@@ -124,6 +124,13 @@ func (p *Spliced) Asked() int { return int(p.asked.Load()) }
 // Ended says whether and how it has ended.
 func (p *Spliced) Ended() SplicedEnd { return SplicedEnd(p.ended.Load()) }
 
+// Gone reports whether it is out of the table: nothing is passed on any more, and nothing told.
+func (p *Spliced) Gone() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gone
+}
+
 // Silent is for how long no byte has been sent or acknowledged, whatever else is said, and for how long nothing at
 // all has come from that side which was silent longer.
 func (p *Spliced) Silent() (idle, silent time.Duration) {
@@ -312,6 +319,18 @@ func (p *Spliced) Refuse() {
 	p.Drop()
 }
 
+// Deny tells a client that nobody listens, before anything else was done.
+func (p *Spliced) Deny() {
+	var buf [splice.MaxMade]byte
+	p.mu.Lock()
+	b, sure := p.conn.Reset(splice.Client, buf[:])
+	p.mu.Unlock()
+	if sure {
+		p.engine.emitMade(b)
+	}
+	p.Drop()
+}
+
 // Revive makes a tombstone a connection again: see SplicedEvents.
 func (p *Spliced) Revive() {
 	p.engine.mu.Lock()
@@ -342,8 +361,8 @@ func (p *Spliced) Finish() {
 
 // Abort resets both peers. What they say then is answered with another RST.
 func (p *Spliced) Abort() {
-	var buf [2][splice.MaxMade]byte
-	var made [2][]byte
+	var buf [2][2][splice.MaxMade]byte
+	var made [2][2][]byte
 	p.ended.CompareAndSwap(uint32(NotEnded), uint32(EndedByReset))
 	p.mu.Lock()
 	if !p.gone {
@@ -351,14 +370,17 @@ func (p *Spliced) Abort() {
 			if s == splice.Server && !p.dialled || s == splice.Client && !p.accepted {
 				continue
 			}
-			made[s], _ = p.conn.Reset(s, buf[s][:])
+			made[s][0], _ = p.conn.Reset(s, buf[s][0][:])
+			made[s][1], _ = p.conn.ResetAhead(s, buf[s][1][:])
 		}
 		p.conn.Kill(p.engine.now())
 	}
 	p.mu.Unlock()
-	for _, b := range made {
-		if b != nil {
-			p.engine.emitMade(b)
+	for s := range made {
+		for _, b := range made[s] {
+			if b != nil {
+				p.engine.emitMade(b)
+			}
 		}
 	}
 	p.Finish()

@@ -92,6 +92,11 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 		return true
 	}
 	flags := s.tcp.Flags()
+	if p.begunAnew(s) {
+		p.mu.Unlock()
+		p.replaced()
+		return false
+	}
 	v := p.conn.Forward(p.from, hdr, first, s.ipLen, n, e.now())
 	if v.Answer {
 		var buf [splice.MaxMade]byte
@@ -143,6 +148,14 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 	}
 	e.write(vec, n)
 	return true
+}
+
+// begunAnew reports whether a segment is a client's that begins another connection in place of one that has ended.
+// Package splice sees that, but for a tombstone that another appliance has seen end. mu is held.
+func (p splicedSide) begunAnew(s *segment) bool {
+	const kind = header.TCPFlagSyn | header.TCPFlagAck | header.TCPFlagRst
+	return p.from == splice.Client && p.Ended() != NotEnded && p.conn.State() < splice.Closed && s.tcp.Flags()&kind == header.TCPFlagSyn &&
+		s.tcp.SequenceNumber() != p.conn.Params().ISN[splice.Client]
 }
 
 // emitHeld writes what was held, if there is anything.

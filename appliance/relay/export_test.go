@@ -1,5 +1,7 @@
 package relay
 
+import "lockstep/stack"
+
 // Strand puts a connection into a phase that there is not, from which no step leads on.
 func Strand(c *Conn) {
 	for !c.schedule.CompareAndSwap(schedIdle, schedRunning) {
@@ -10,3 +12,6 @@ func Strand(c *Conn) {
 
 // Inspect is what the janitor does from time to time.
 func Inspect(c *Conn) { c.inspect() }
+
+// Passed is what has a connection's packets that is passed on.
+func Passed(c *Conn) *stack.Spliced { return c.passed }

@@ -20,10 +20,16 @@ import (
 // askedMax is how often a client may repeat its SYN, after 1, 3 and 7 s, before another server is tried.
 const askedMax = 2
 
+// silentLeast is how long a server is waited for however often the client repeats its SYN: who has it come in
+// one burst says nothing of the server.
+const silentLeast = time.Second
+
 // passage is what a connection has if it is passed on.
 type passage struct {
 	passed *stack.Spliced // nil: it is ended here. Otherwise it has no client's leg and no carrier
 	over   atomic.Bool    // passed has ended by itself
+	// dialledAt is when the present server got the client's SYN.
+	dialledAt time.Duration
 }
 
 var (
@@ -49,12 +55,15 @@ func (s *Service) sameFamily(i int, client netip.AddrPort) bool {
 func (r *Relay) Passing(p *stack.Spliced) {
 	c := &Conn{r: r, passage: passage{passed: p}, born: r.now(), choosing: choosing{serverIdx: -1}}
 	p.SetEvents(c)
-	if ok, _ := r.admit(c, p.Addrs().VIP); !ok {
+	switch ok, over := r.admit(c, p.Addrs().VIP); {
+	case ok:
+		c.svc.passed.Add(1)
+		r.sched.add(c, false)
+	case over:
+		p.Deny()
+	default:
 		p.Drop()
-		return
 	}
-	c.svc.passed.Add(1)
-	r.sched.add(c, false)
 }
 
 // Turned implements stack.SplicedEvents.
@@ -67,11 +76,11 @@ func (c *Conn) Revived() {
 		return // the worker has not come to it: nothing has ended yet
 	}
 	again := &Conn{r: c.r, passage: passage{passed: c.passed}, born: c.r.now(), choosing: choosing{serverIdx: c.serverIdx}}
-	c.passed.SetEvents(again)
 	if ok, _ := c.r.admit(again, c.passed.Addrs().VIP); !ok {
 		return // it is passed on as long as its tombstone lasts
 	}
 	c.svc.passed.Add(1)
+	c.passed.SetEvents(again)
 	c.passed.Revive()
 	c.r.sched.add(again, false)
 }
@@ -121,10 +130,10 @@ func (c *Conn) passDialing() {
 		return
 	case c.serverIdx >= 0 && p.Refused():
 		c.svc.Pool.Refused(c.serverIdx)
-	case c.serverIdx >= 0 && p.Asked() < askedMax:
+	case c.serverIdx >= 0 && (p.Asked() < askedMax || c.r.now()-c.dialledAt < silentLeast):
 		return
 	}
-	silent := c.serverIdx >= 0 && !p.Refused()
+	silent, was := c.serverIdx >= 0 && !p.Refused(), c.serverIdx
 	for {
 		if c.serverIdx >= 0 {
 			c.tried = append(c.tried, c.serverIdx)
@@ -133,11 +142,14 @@ func (c *Conn) passDialing() {
 		if !ok {
 			break
 		}
-		c.serverIdx = i
+		if silent {
+			c.svc.Pool.Refused(was) // it is left, now that there is another
+			silent = false
+		}
+		c.serverIdx, c.dialledAt = i, c.r.now()
 		if c.r.dialFrom(c, i, p.Dial) == nil {
 			return
 		}
-		silent = false
 	}
 	if silent {
 		c.tried = c.tried[:len(c.tried)-1]
@@ -198,6 +210,10 @@ func (c *Conn) abortPassed() {
 
 // tendPassed is what the janitor does for one: limits of time, and questions to ends that are silent.
 func (c *Conn) tendPassed(now time.Duration) {
+	if c.vanished() {
+		c.kill(false)
+		return
+	}
 	if c.flags.Opened.Load() {
 		c.passed.Doubt()
 	}
@@ -222,9 +238,13 @@ func (c *Conn) tendPassed(now time.Duration) {
 	}
 }
 
+// vanished reports whether it has been taken for a tombstone just when it went on, and has left the table:
+// nothing comes of it any more.
+func (c *Conn) vanished() bool { return c.passed.Gone() && c.passed.Ended() == stack.NotEnded }
+
 // passedWaitsFor is waitsFor.
 func (c *Conn) passedWaitsFor() string {
-	if c.passed.Ended() != stack.NotEnded {
+	if c.passed.Ended() != stack.NotEnded || c.vanished() {
 		return ""
 	}
 	switch c.phase {
@@ -251,6 +271,12 @@ func (c *Conn) passedText() string {
 		c.ID, c.passedWaitsFor(), c.phase, c.r.ago(time.Duration(c.stepAt.Load())), c.passed)
 }
 
+// buried listens to a tombstone of another appliance's.
+type buried struct{}
+
+func (buried) Turned()  {}
+func (buried) Revived() {}
+
 // restorePassed continues a connection that is passed on.
 func (r *Relay) restorePassed(svc *Service, k *replication.Continue) (*Conn, error) {
 	cp, sp := carry.LegParams(k.Record.Client), carry.LegParams(k.Record.Server)
@@ -258,7 +284,11 @@ func (r *Relay) restorePassed(svc *Service, k *replication.Continue) (*Conn, err
 	c.flags.Opened.Store(true)
 	c.stepAt.Store(int64(r.now()))
 	var err error
-	if c.passed, err = r.engine.RestoreSpliced(cp, sp, k.Finished, c); err != nil && !k.Finished {
+	var ev stack.SplicedEvents = c
+	if k.Finished {
+		ev = buried{} // it counts as none, whatever comes of it
+	}
+	if c.passed, err = r.engine.RestoreSpliced(cp, sp, k.Finished, ev); err != nil && !k.Finished {
 		if newer := r.supersede(c, cp); newer {
 			return nil, nil
 		}

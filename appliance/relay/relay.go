@@ -244,13 +244,24 @@ func (r *Relay) Reset() {
 	r.Each(func(c *Conn) { c.kill(true) })
 }
 
+// answersWait is for how long End waits for answers: a round trip, of most peers.
+const answersWait = 200 * time.Millisecond
+
 // End resets all connections to both sides and lets nobody in any more, as a host does
 // that shuts down. It waits until that is done, no longer than limit, and returns how many
-// there were. It is called once.
+// there were. Of those that are passed on only their ends know where they are; what they answer
+// is waited for, since a RST from there follows. It is called once.
 func (r *Relay) End(limit time.Duration) (n int) {
 	over := make(chan struct{})
 	r.mu.Lock()
 	r.over, n = over, len(r.conns)
+	answers := time.Duration(0)
+	for _, c := range r.conns {
+		if c.passed != nil {
+			answers = answersWait
+			break
+		}
+	}
 	if n == 0 {
 		close(over)
 	}
@@ -259,6 +270,10 @@ func (r *Relay) End(limit time.Duration) (n int) {
 	select {
 	case <-over:
 	case <-time.After(limit):
+	}
+	select {
+	case <-time.After(answers):
+	case <-r.done:
 	}
 	return n
 }

@@ -36,6 +36,7 @@ type legInfo struct {
 	told    uint64
 	adopted bool
 	logged  bool
+	spliced bool // its ACKs are its receiver's own
 }
 
 // past is what the monitor has seen of each connection.
@@ -315,7 +316,7 @@ func (j *Journal) legsOf(r *replication.Record, free bool, pos *[2]replication.S
 	}
 	keys := legKeys(r)
 	for s, l := range [2]*replication.LegRecord{&r.Client, &r.Server} {
-		leg := &legInfo{id: r.ID, sender: replication.Stream(s), iss: l.ISS, irs: l.IRS, free: free, logged: r.Logged}
+		leg := &legInfo{id: r.ID, sender: replication.Stream(s), iss: l.ISS, irs: l.IRS, free: free, logged: r.Logged, spliced: r.Spliced}
 		if s == 1 {
 			leg.start = r.Start[replication.Response]
 		}
