@@ -92,12 +92,10 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 		return true
 	}
 	flags := s.tcp.Flags()
-	if p.begunAnew(s) {
-		p.mu.Unlock()
-		p.replaced()
-		return false
+	v := splice.Verdict{Event: splice.EventReused}
+	if !p.begunAnew(s) {
+		v = p.conn.Forward(p.from, hdr, first, s.ipLen, n, e.now())
 	}
-	v := p.conn.Forward(p.from, hdr, first, s.ipLen, n, e.now())
 	if v.Answer {
 		var buf [splice.MaxMade]byte
 		b := p.conn.Answer(p.from, first, s.ipLen, n, buf[:])
@@ -141,13 +139,18 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 		e.C.Waited.Add(1)
 		return true
 	}
+	e.writeParts(hdr, first, rest)
+	return true
+}
+
+// writeParts writes a packet that lies in one part or two.
+func (e *Engine) writeParts(hdr, first, rest []byte) {
 	vec := vectors.Get().(*vector)
 	vec.bufs = append(vec.bufs[:0], hdr, first)
 	if len(rest) > 0 {
 		vec.bufs = append(vec.bufs, rest)
 	}
-	e.write(vec, n)
-	return true
+	e.write(vec, len(first)+len(rest))
 }
 
 // begunAnew reports whether a segment is a client's that begins another connection in place of one that has ended.
