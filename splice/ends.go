@@ -125,6 +125,13 @@ func (c *Conn) Ask(now time.Duration) (to Side, ask bool) {
 	return to, ask
 }
 
+// toBeAsked reports whether an end may yet contradict what has ended the connection, which whoever does not
+// see its segments may have made: nothing new begins in its place before. One that is closed confirms it, by
+// the answer of which only it knows the number, and one that is gone is not waited for.
+func (c *Conn) toBeAsked(now time.Duration) bool {
+	return (c.state == Closed || c.state == Reset) && !c.proven && now-c.ended.at <= grace+2*askAgain
+}
+
 // Kill makes the connection one that the gateway has ended: what comes is answered like by a
 // closed port. Reset tells the ends.
 func (c *Conn) Kill(now time.Duration) { c.state, c.ended.at = Killed, now }

@@ -31,15 +31,19 @@ const (
 	EventSYN
 	// EventSYNACK: the server's answer to the client's newest SYN, by which Params are complete
 	// or have changed. Until they are recorded it must not leave. A repetition with the same
-	// numbers is no event.
+	// numbers is no event. If one has left, another may leave without a record of its own (a server that
+	// begins to send SYN cookies, or ends it, answers differently): a successor learns numbers and
+	// timestamps from the ends, and by the former's window scales it reckons with windows that may be
+	// wrong, so it may find out later than else where the ends are, and that they have closed. Nothing is dropped for that.
 	EventSYNACK
 	// EventRefused: a RST answers the SYN. Nothing has ended yet: the next server may be tried.
 	EventRefused
 	// EventOpened: the client has answered the SYN-ACK.
 	EventOpened
 	// EventReused: a client's SYN that begins another connection from the same port. Neither packet
-	// nor tracker was changed. A connection that stands sees none: there the server is asked
-	// by passing the SYN on, and answers that it knows the connection; if not, that is an end.
+	// nor tracker was changed. A connection that stands sees none: there the server is asked by
+	// passing the SYN on, and answers that it knows the connection; if not, that is an end. Nor does one
+	// of which it is asked whether it has ended: the SYN is dropped.
 	EventReused
 	// EventEnded: State is Closed or Reset from now on. (The packet may be one to be dropped.)
 	EventEnded
@@ -149,6 +153,8 @@ func (c *Conn) syn(s *segment, tcp []byte, partial bool) Verdict {
 	}
 	known := c.offer.valid && c.offer.isn == s.seq
 	switch {
+	case c.toBeAsked(s.now):
+		return Verdict{Drop: DropStale} // a true client's comes again
 	case c.state == Closed, c.state == Reset, c.state == Opening && c.offer.valid && !known:
 		return Verdict{Event: EventReused}
 	}

@@ -116,8 +116,10 @@ func TestForgedEndAfterTakeover(t *testing.T) {
 	r := taken(t)
 	forge(r)
 	r.want(EventEnded, Client, tcp{flags: flagRST, seq: 1 << 30})
+	r.dropsSYN()
 	r.now += grace + 1
 	r.asked(Server)
+	r.dropsSYN()
 	r.want(EventRevived, Server, tcp{flags: flagACK, seq: sSeq, ack: cSeq, window: 512})
 	r.state(Open)
 
@@ -126,11 +128,86 @@ func TestForgedEndAfterTakeover(t *testing.T) {
 	r.want(0, Client, tcp{flags: flagACK | flagFIN, seq: 1 << 30, ack: 3 << 30, window: 512})
 	r.want(0, Server, tcp{flags: flagACK | flagFIN, seq: 3 << 30, ack: 1<<30 + 1, window: 512})
 	r.want(EventEnded, Client, tcp{flags: flagACK, seq: 1<<30 + 1, ack: 3<<30 + 1, window: 512})
+	r.dropsSYN()
 	r.now += grace + 1
 	r.asked(Server)
 	r.want(EventRevived, Server, tcp{flags: flagACK, seq: sSeq, ack: cSeq, window: 512})
 	r.want(0, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq, n: 5, window: 512})
 	r.at(Client, cSeq+5, sSeq)
+}
+
+// dropsSYN wants the client's SYN to be dropped, and counted.
+func (r *rig) dropsSYN() {
+	r.t.Helper()
+	if v := r.send(Client, tcp{flags: flagSYN, seq: 777, window: 1000}); v != (Verdict{Drop: DropStale}) {
+		r.t.Fatalf("a SYN before an end was asked: %+v", v)
+	}
+}
+
+// A true end after a takeover keeps nobody from the port for long: whoever is closed says so when asked, and who is
+// gone is not waited for.
+func TestEndAfterTakeover(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		r := taken(t)
+		r.want(0, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq, window: 512})
+		r.want(0, Server, tcp{flags: flagACK, seq: sSeq, ack: cSeq, window: 512})
+		r.want(EventEnded, Client, tcp{flags: flagRST, seq: cSeq})
+		r.dropsSYN()
+		r.now += grace + 1
+		probe := r.asked(Server)
+		if answers {
+			r.want(0, Server, tcp{flags: flagRST, seq: be32(probe[28:])})
+		} else {
+			r.now += 2*askAgain - 1
+			r.dropsSYN()
+			r.now++
+		}
+		r.want(EventReused, Client, tcp{flags: flagSYN, seq: 777, window: 1000})
+	}
+}
+
+// A server may answer the same SYN twice and differently, as one does that begins to send SYN cookies, or ends it. A
+// successor with the record of the first, whatever the ends have agreed on by the second, passes all on, asks so that
+// they answer, and finds out where they are, if not at once: the windows that it reckons with may be too small.
+func TestRecordOfEarlierSYNACK(t *testing.T) {
+	small := []byte{2, 4, 5, 0xb4}
+	all := []byte{2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 3, 3, 7}
+	stamped := []byte{1, 1, 8, 10, 0, 0, 0, 20, 0, 0, 0, 10}
+	for _, opts := range [][2][]byte{{small, all}, {all, small}} {
+		r := newRig(t, own4)
+		r.want(EventSYN, Client, tcp{flags: flagSYN, seq: cISN, window: 64240, opts: all})
+		r.want(EventSYNACK, Server, tcp{flags: flagSYN | flagACK, seq: sISN - 999, ack: cSeq, window: 65160, opts: opts[0]})
+		record := r.Params()
+		r.want(EventSYNACK, Server, tcp{flags: flagSYN | flagACK, seq: sISN, ack: cSeq, window: 65160, opts: opts[1]})
+		scale, ts := uint(0), []byte(nil)
+		if len(opts[1]) > 4 {
+			scale, ts = 7, stamped
+		}
+		field := uint16(0xffff >> scale)
+		r.want(EventOpened, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq, window: field, opts: ts})
+		r.Restore(own4, record, 0)
+		sent := uint32(0)
+		for range 40 { // a whole window each time, then its ACK
+			for range 40 {
+				r.want(0, Server, tcp{flags: flagACK, seq: sSeq + sent, ack: cSeq, n: 1400, window: field, opts: ts})
+				sent += 1400
+			}
+			r.want(0, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq + sent, window: field, opts: ts})
+		}
+		for range oddMax + 1 {
+			r.want(0, Server, tcp{flags: flagACK, seq: sSeq + sent, ack: cSeq, n: 1, window: field, opts: ts})
+			sent++
+			r.want(0, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq + sent, window: field, opts: ts})
+		}
+		r.at(Server, sSeq+sent, cSeq)
+		probe := r.Probe(Client, make([]byte, MaxMade))
+		if has := len(probe) > 40; has && ts == nil && !record.TS || !has && ts != nil {
+			t.Fatalf("timestamps in a question: %v, the ends use them: %v", has, ts != nil)
+		}
+		r.want(0, Server, tcp{flags: flagACK | flagFIN, seq: sSeq + sent, ack: cSeq, window: field, opts: ts})
+		r.want(0, Client, tcp{flags: flagACK | flagFIN, seq: cSeq, ack: sSeq + sent + 1, window: field, opts: ts})
+		r.want(EventEnded, Server, tcp{flags: flagACK, seq: sSeq + sent + 1, ack: cSeq + 1, window: field, opts: ts})
+	}
 }
 
 // A FIN that has passed before the takeover is not known. When all is quiet the ends are asked.
@@ -257,6 +334,15 @@ func TestRestartUnderneath(t *testing.T) {
 	if v := r.send(Server, restarted); v != (Verdict{Drop: DropStale, Event: EventEnded}) { // it does not
 		t.Fatalf("%+v", v)
 	}
+	// The client is asked before its SYN begins another: it says by a RST, as one does that is closed or has sent a SYN
+	// (RFC 9293, 3.10.7.3), that it knows nothing of the connection.
+	r.dropsSYN()
+	r.now += grace + 1
+	probe := r.asked(Client)
+	r.dropsSYN()
+	r.want(0, Client, tcp{flags: flagRST, seq: be32(probe[28:]) + 1}) // a guess
+	r.dropsSYN()
+	r.want(0, Client, tcp{flags: flagRST, seq: be32(probe[28:])})
 	r.want(EventReused, Client, tcp{flags: flagSYN, seq: 777, window: 1000})
 
 	// Both may be forged: a client that lives says so.
@@ -264,6 +350,7 @@ func TestRestartUnderneath(t *testing.T) {
 	r.open()
 	r.want(0, Client, tcp{flags: flagSYN, seq: 777, window: 1000})
 	r.send(Server, restarted)
+	r.dropsSYN()
 	r.now += grace + 1
 	r.asked(Client)
 	r.want(EventRevived, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq, window: 512})

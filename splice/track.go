@@ -190,11 +190,9 @@ func (c *Conn) learn(s *segment) {
 		e.hasFIN = false
 	}
 	c.lives(s)
-	if c.ts {
-		if at, ok := timestamp(s.opts); ok {
-			v := be32(s.opts[at:])
-			e.tsVal, e.tsRecent, e.hasTS = v, v, true
-		}
+	if at, ok := timestamp(s.opts); ok { // whoever sends one has agreed on them, whatever the record says
+		v := be32(s.opts[at:])
+		c.ts, e.tsVal, e.tsRecent, e.hasTS = true, v, v, true
 	}
 	if !r.heardIt || !agree(e, r) || !agree(r, e) {
 		return

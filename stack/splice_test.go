@@ -399,6 +399,38 @@ type noSpliced struct{}
 func (noSpliced) Turned()  {}
 func (noSpliced) Revived() {}
 
+// Who forges both ends after a takeover, a RST and a SYN begins nothing in the connection's place: first
+// its other end is asked.
+func TestSplicedForgedEnd(t *testing.T) {
+	p := newPassing(t, 10)
+	was := p.opened(t, 40000)
+	client, server := was.Params()
+	was.Drop()
+	s, err := p.RestoreSpliced(client, server, false, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.client(40000, made{flags: ackFlag, seq: 1 << 30, ack: 3 << 30})
+	p.server(40000, spliceServer, made{flags: ackFlag, seq: 3 << 30, ack: 1 << 30})
+	p.client(40000, made{flags: rstFlag, seq: 1 << 30})
+	for range 3 {
+		p.next(t)
+	}
+	if s.Ended() != EndedByReset {
+		t.Fatalf("ended: %v", s.Ended())
+	}
+	s.Finish()
+	p.client(40000, made{flags: synFlag, seq: 7, window: 65535})
+	p.none(t)
+	if n := p.C.drops[DropStaleSegment].Load(); n != 1 || len(p.all) != 1 || p.Tombstones() != 1 {
+		t.Fatalf("%d dropped, %d begun, %d tombstones", n, len(p.all), p.Tombstones())
+	}
+	p.sweepSpliced(p.now() + 2*passedSweep)
+	if q := p.next(t); q.Flags() != ackFlag || q.DestinationPort() != 8080 {
+		t.Fatalf("to %d: %v", q.DestinationPort(), q.Flags())
+	}
+}
+
 // A connection without a byte is idle, though its ends assure each other that they are there.
 func TestSplicedIdle(t *testing.T) {
 	p := newPassing(t, 10)
