@@ -25,6 +25,7 @@ const failureTimeout = time.Second
 // applianceGateway is Lockstep, alone or as a pair.
 type applianceGateway struct {
 	self    string
+	path    config.Path // empty: the default
 	alone   bool
 	setting setting // zero: see failureTimeout
 	kept    bool    // with services whose connections outlive a server
@@ -51,6 +52,7 @@ func (g *applianceGateway) configuration() *config.Config {
 	if g.kept {
 		services = append(services, keptServicesConfig()...)
 	}
+	pair.SetPath(services, g.path)
 	c := pair.Config(pairName, services...)
 	if g.alone {
 		delete(c.Pair.Members, "b")

@@ -43,6 +43,7 @@ type bedOptions struct {
 	dir        string // for configurations, sockets, keys
 	keepLogs   string // directory; empty: none
 	congestion string // empty: the kernel's default
+	path       string // of every service; empty: the product's default
 	// setting of a pair that is to be cut; zero: see failureTimeout.
 	setting setting
 	// kept adds a second server, and services whose connections outlive one.

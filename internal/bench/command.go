@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab"
 )
 
@@ -68,7 +69,7 @@ The exit status is 0 if everything could be measured, whether or not the targets
   lockstep bench --quick
   lockstep bench --only 'down|up' --gateways haproxy,alone --offload off --duration 3s
   lockstep bench --only 'failover|crowd|rest' --runs 9 --json result.json
-  lockstep bench --only cut --offload off
+  lockstep bench --only cut --offload off --path auto
   lockstep bench --only 'kept-(gateway|log|hot)|server-kill|ahead'`,
 		Args:         cobra.MaximumNArgs(1), // the file of `--json FILE`
 		SilenceUsage: true,
@@ -107,6 +108,7 @@ The exit status is 0 if everything could be measured, whether or not the targets
 	fs.StringSliceVar(&f.gateways, "gateways", nil, "measure only these: forwarding, haproxy, iocopy, alone, pair, keepalived-haproxy, keepalived-conntrackd")
 	fs.StringVar(&f.offload, "offload", "both", "on, off or both: segmentation offloads of the lab's links")
 	fs.StringVar(&o.congestion, "congestion", "", "congestion control of the kernels at all ends (default: the machine's)")
+	fs.StringVar(&o.path, "path", "", "path of every service: auto or netstack (default: the product's, netstack)")
 	fs.BoolVar(&f.quick, "quick", false, fmt.Sprintf("one short round with %d idle connections, in three minutes at most", quickConnections))
 	fs.DurationVar(&o.limit, "limit", defaultLimit, "leave out what does not fit into this time; 0: none")
 	fs.StringVar(&o.json, "json", "", "write a JSON document to this `file`, or in place of the table without one")
@@ -151,6 +153,9 @@ func (o *options) settle(f flags, changed func(string) bool) (err error) {
 	}
 	if o.duration < 50*time.Millisecond || o.duration > time.Minute {
 		return fmt.Errorf("--duration: %v is not within 50ms to 1m", o.duration)
+	}
+	if o.path != "" && o.path != string(config.PathAuto) && o.path != string(config.PathNetstack) {
+		return fmt.Errorf("--path: %q is none of auto, netstack", o.path)
 	}
 	if o.limit < 0 {
 		return fmt.Errorf("--limit: %v is negative", o.limit)

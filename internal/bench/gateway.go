@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab"
 	"lockstep/internal/pair"
 )
@@ -33,9 +34,9 @@ func newGateway(k kind, o bedOptions) gateway {
 	case ioCopy:
 		return &copyGateway{}
 	case alone:
-		return &applianceGateway{self: o.self, alone: true}
+		return &applianceGateway{self: o.self, path: config.Path(o.path), alone: true}
 	case paired:
-		return &applianceGateway{self: o.self, setting: o.setting, kept: o.kept}
+		return &applianceGateway{self: o.self, path: config.Path(o.path), setting: o.setting, kept: o.kept}
 	case keepHAProxy, keepConntrackd:
 		return &rivalGateway{interval: o.setting.advert, haproxy: k == keepHAProxy}
 	default:

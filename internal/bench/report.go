@@ -36,6 +36,7 @@ type header struct {
 	CPU        string    `json:"cpu"`
 	CPUs       int       `json:"cpus"`
 	Congestion string    `json:"congestion_control"`
+	Path       string    `json:"path,omitempty"`
 	LoadBefore string    `json:"load_before"` // averages over 1, 5 and 15 minutes
 	Rounds     int       `json:"rounds"`
 	Runs       int       `json:"runs"`
@@ -62,7 +63,7 @@ type cellEntry struct {
 func newHeader(o options) header {
 	h := header{
 		Date: time.Now().Truncate(time.Second), Lockstep: control.Version(), Go: runtime.Version(),
-		CPUs: runtime.NumCPU(), CPU: cpuModel(), Congestion: o.congestion,
+		CPUs: runtime.NumCPU(), CPU: cpuModel(), Congestion: o.congestion, Path: o.path,
 		Rounds: o.rounds, Runs: o.runs, Duration: o.duration.String(), HAProxy: haproxyVersion(),
 	}
 	var u unix.Utsname
@@ -174,6 +175,9 @@ func (d document) text(w io.Writer) error {
 	fmt.Fprintf(&out, "Lockstep %s, %s, took %.0f s\n", h.Lockstep, h.Date.Format(time.RFC3339), h.Took)
 	fmt.Fprintf(&out, "%d CPUs (%s), Linux %s, %s, HAProxy %s\n", h.CPUs, h.CPU, h.Kernel, h.Go, h.HAProxy)
 	fmt.Fprintf(&out, "congestion control %s; load before: %s\n", h.Congestion, h.LoadBefore)
+	if h.Path != "" {
+		fmt.Fprintf(&out, "path of every service: %s\n", h.Path)
+	}
 	fmt.Fprintf(&out, "All ends share these CPUs: client, gateway (of a pair both) and server. Medians of\n"+
 		"%s of %s, of the failover without idle connections of %s; ratios and differences are\ntaken within a round, then their median.\n",
 		plural(h.Rounds, "round"), h.Duration, plural(h.Runs, "run"))

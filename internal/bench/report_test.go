@@ -111,6 +111,7 @@ func TestSettle(t *testing.T) {
 		f.only, _ = fs.GetString("only")
 		f.gateways, _ = fs.GetStringSlice("gateways")
 		f.offload, _ = fs.GetString("offload")
+		o.path, _ = fs.GetString("path")
 		f.quick, _ = fs.GetBool("quick")
 		f.rest = fs.Args()
 		return o, o.settle(f, fs.Changed)
@@ -126,12 +127,15 @@ func TestSettle(t *testing.T) {
 	if diff := cmp.Diff([]kind{alone, paired}, o.gateways); diff != "" {
 		t.Error(diff)
 	}
+	if o, err = given("--path", "auto"); err != nil || o.path != "auto" {
+		t.Errorf("--path auto: %q, %v", o.path, err)
+	}
 	if o, err = given("--json"); err != nil || o.json != "-" {
 		t.Errorf("--json alone: %q, %v", o.json, err)
 	}
 	for _, bad := range [][]string{
 		{"--rounds", "0"}, {"--connections", "20000"}, {"--busy", "1"}, {"--duration", "1ms"}, {"--only", "("},
-		{"--offload", "maybe"}, {"--gateways", "nginx"}, {"--limit", "-1s"}, {"stray"}, {"--json=x", "stray"},
+		{"--offload", "maybe"}, {"--gateways", "nginx"}, {"--limit", "-1s"}, {"--path", "kernel"}, {"stray"}, {"--json=x", "stray"},
 	} {
 		if _, err := given(bad...); err == nil {
 			t.Errorf("%s: accepted", strings.Join(bad, " "))

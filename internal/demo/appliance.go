@@ -70,7 +70,9 @@ func (o options) configuration() *config.Config {
 	svc := pair.Service("demo", listen, servers)
 	svc.Protection = config.Protection(o.protects())
 	o.keeping(&svc)
-	c := pair.Config(pairName, svc)
+	services := []config.Service{svc}
+	pair.SetPath(services, config.Path(o.path))
+	c := pair.Config(pairName, services...)
 	if o.ofServer() {
 		// No appliance fails: on a machine that is too busy none shall be taken for dead and spoil the
 		// story.

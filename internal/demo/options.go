@@ -51,6 +51,7 @@ type options struct {
 	fault      string
 	protection string // empty: gateway
 	release    string // empty: primary
+	path       string // empty: the product's default
 	rounds     int    // failures, with the repair of what failed in between
 	direction  string
 	size       int64         // bytes per direction; 0, with machines: chosen when they are known
@@ -164,6 +165,8 @@ func (o options) checkProtection() error {
 		return fmt.Errorf("--protection: with gateway a connection ends with its server, so --fault %s could only lose it (hint: --protection log or hot)", o.fault)
 	case o.fault == faultServerRestart && o.protection == string(config.ProtectHot):
 		return errors.New("--protection: hot needs two servers, and --fault server-restart has one (hint: --protection log, or --fault server-kill --rounds 2)")
+	case o.path != "" && o.path != string(config.PathAuto) && o.path != string(config.PathNetstack):
+		return fmt.Errorf("--path: %q is none of %s, %s", o.path, config.PathAuto, config.PathNetstack)
 	case o.release != "" && o.release != releasePrimary && o.release != releaseFirst:
 		return fmt.Errorf("--release: %q is none of %s, %s", o.release, releasePrimary, releaseFirst)
 	case o.release != "" && o.protection != string(config.ProtectHot):

@@ -81,6 +81,7 @@ func TestProtectionFlags(t *testing.T) {
 		"--fault server-kill --protection cold":                                          "none of gateway, log, hot",
 		"--fault server-kill --release last":                                             "none of primary, first",
 		"--fault server-kill --protection log --release first":                           "only with --protection hot",
+		"--fault kill --path kernel":                                                     "none of auto, netstack",
 		"--fault kill --release first":                                                   "only with --protection hot",
 		"--fault server-kill --protection log --direction both --size 1GiB":              "must fit into the log",
 		"--fault server-kill --protection hot --direction upload --size 1GiB --rounds 2": "must fit into the log",
@@ -91,6 +92,15 @@ func TestProtectionFlags(t *testing.T) {
 		cmd.SetErr(io.Discard)
 		if err := cmd.Execute(); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v, want: %s", line, err, why)
+		}
+	}
+}
+
+// --path is what both appliances' service has.
+func TestPathFlag(t *testing.T) {
+	for path, want := range map[string]config.Path{"": config.PathNetstack, "auto": config.PathAuto, "netstack": config.PathNetstack} {
+		if s := (options{fault: faultKill, path: path}).configuration().Services; len(s) != 1 || s[0].Path != want {
+			t.Errorf("--path %q: %+v", path, s)
 		}
 	}
 }

@@ -21,8 +21,8 @@ func Config(name string, services ...config.Service) *config.Config {
 	return c
 }
 
-// pathEnv is the variable of the environment that sets every service's path: whatever is tried with the one
-// can be tried with the other.
+// pathEnv is the variable of the environment that sets every service's path in tests: whatever is tried with the
+// one can be tried with the other.
 const pathEnv = "LOCKSTEP_TEST_PATH"
 
 // Service is one with the product's defaults. The addresses are constants of the caller's: a wrong one
@@ -34,6 +34,15 @@ func Service(name string, listen, servers []string) config.Service {
 		s.Path = config.Path(p)
 	}
 	return s
+}
+
+// SetPath sets the path of services, unless it is empty.
+func SetPath(services []config.Service, p config.Path) {
+	for i := range services {
+		if p != "" {
+			services[i].Path = p
+		}
+	}
 }
 
 func addresses(texts []string) (all []netip.AddrPort) {
