@@ -186,6 +186,21 @@ func (p *Spliced) Ask(silent time.Duration) {
 	}
 }
 
+// AskServer asks the server whether it knows a connection of whose client nothing has come. One that does not answers
+// by a RST, which ends it.
+func (p *Spliced) AskServer() {
+	var buf [splice.MaxMade]byte
+	var b []byte
+	p.mu.Lock()
+	if p.conn.HeardFrom(splice.Client) == 0 && !p.gone {
+		b = p.conn.Probe(splice.Server, buf[:])
+	}
+	p.mu.Unlock()
+	if b != nil {
+		p.engine.emitMade(b)
+	}
+}
+
 // Params says of the two legs what a record does: as if each had been ended here, with the
 // other peer's numbers for ours.
 func (p *Spliced) Params() (client, server Params) {

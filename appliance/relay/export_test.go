@@ -1,6 +1,10 @@
 package relay
 
-import "lockstep/stack"
+import (
+	"time"
+
+	"lockstep/stack"
+)
 
 // Strand puts a connection into a phase that there is not, from which no step leads on.
 func Strand(c *Conn) {
@@ -15,3 +19,6 @@ func Inspect(c *Conn) { c.inspect() }
 
 // Passed is what has a connection's packets that is passed on.
 func Passed(c *Conn) *stack.Spliced { return c.passed }
+
+// AskUnheard is what the janitor does for a connection that was restored so long ago.
+func AskUnheard(c *Conn, ago time.Duration) { c.askUnheard(ago) }

@@ -30,6 +30,8 @@ type passage struct {
 	over   atomic.Bool    // passed has ended by itself
 	// dialledAt is when the present server got the client's SYN.
 	dialledAt time.Duration
+	restored  bool        // after a takeover,
+	unheard   atomic.Bool // and its server was asked whether it knows it
 }
 
 var (
@@ -218,6 +220,7 @@ func (c *Conn) tendPassed(now time.Duration) {
 		c.passed.Doubt()
 	}
 	here := now - c.born
+	c.askUnheard(here)
 	idle, silent := c.passed.Silent()
 	idle, silent = min(idle, here), min(silent, here)
 	k := &c.svc.Keepalive
@@ -235,6 +238,17 @@ func (c *Conn) tendPassed(now time.Duration) {
 		c.alive.asked++
 		c.alive.askedAt = now
 		c.passed.Ask(k.Idle)
+	}
+}
+
+// unheardSpread is over how long the questions of a takeover are spread: there may be very many.
+const unheardSpread = 60
+
+// askUnheard asks the server once of a connection that is continued and whose client never speaks. It may not have
+// completed its handshake: then the server has given it up by now.
+func (c *Conn) askUnheard(here time.Duration) {
+	if c.restored && here > dialMax+time.Duration(c.ID%unheardSpread)*time.Second && !c.unheard.Swap(true) {
+		c.passed.AskServer()
 	}
 }
 
@@ -282,6 +296,7 @@ func (r *Relay) restorePassed(svc *Service, k *replication.Continue) (*Conn, err
 	cp, sp := carry.LegParams(k.Record.Client), carry.LegParams(k.Record.Server)
 	c := &Conn{ID: k.Record.ID, svc: svc, r: r, phase: phaseOpen, born: r.now(), choosing: choosing{serverIdx: -1}}
 	c.flags.Opened.Store(true)
+	c.restored = true
 	c.stepAt.Store(int64(r.now()))
 	var err error
 	var ev stack.SplicedEvents = c

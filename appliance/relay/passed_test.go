@@ -65,17 +65,23 @@ func segment(from, to netip.AddrPort, flags uint8, seq, ack uint32) []byte {
 	return s.Encode()
 }
 
-// gets awaits the next segment.
+// gets awaits the next segment, which must be this one.
 func (p *passRig) gets(what string, from, to netip.AddrPort, flags uint8, seq, ack uint32) {
 	p.t.Helper()
+	if s := p.next(what); s.Src != from || s.Dst != to || s.Flags != flags || s.Seq != seq || s.Ack != ack {
+		p.t.Fatalf("%s: got %s", what, &s)
+	}
+}
+
+// next awaits the next segment.
+func (p *passRig) next(what string) (s script.Segment) {
+	p.t.Helper()
 	select {
-	case s := <-p.out:
-		if s.Src != from || s.Dst != to || s.Flags != flags || s.Seq != seq || s.Ack != ack {
-			p.t.Fatalf("%s: got %s", what, &s)
-		}
+	case s = <-p.out:
 	case <-time.After(limit):
 		p.t.Fatalf("%s: nothing comes", what)
 	}
+	return s
 }
 
 // speaks lets the client of open say where it is, again and again, until something has come of it.
@@ -99,7 +105,7 @@ func (p *passRig) stay(n int) {
 func (p *passRig) open(client netip.AddrPort) {
 	p.t.Helper()
 	p.say(client, passVIP, script.SYN, 1000, 0)
-	s := <-p.out
+	s := p.next("SYN")
 	if s.Src != client || s.Dst != passServer || s.Flags != script.SYN || s.Seq != 1000 {
 		p.t.Fatalf("to the server: %s", &s)
 	}
@@ -236,18 +242,52 @@ func TestPassedEnd(t *testing.T) {
 	p.are(0)
 }
 
-// What another appliance has seen end is counted as none, and its client comes again at once.
-func TestPassedTombstone(t *testing.T) {
-	p := newPassRig(t, nil, true)
+// continued are two connections as a takeover hands them out, of which the handshake had the numbers of open.
+func continued(finished bool) (all []replication.Continue) {
 	leg := func(local, remote netip.AddrPort, iss, irs uint32) replication.LegRecord {
 		return replication.LegRecord{Local: local, Remote: remote, ISS: iss, IRS: irs, MSS: 1460, OurMSS: 1460, PeerWS: -1, OurWS: -1}
 	}
-	var all []replication.Continue
 	for i, c := range []netip.AddrPort{passClient, passSecond} {
-		all = append(all, replication.Continue{Finished: true, Record: replication.Record{
+		all = append(all, replication.Continue{Finished: finished, Record: replication.Record{
 			ID: replication.ConnID(100 + i), Service: "web", Spliced: true, Client: leg(passVIP, c, 5000, 1000), Server: leg(c, passServer, 1000, 5000),
 		}})
 	}
+	return all
+}
+
+// A client that had not completed its handshake when its appliance died does not stay in the successor's table: the
+// server is asked once, when it has given it up. Of one that speaks nobody is asked.
+func TestPassedUnheard(t *testing.T) {
+	p := newPassRig(t, nil, true)
+	all := continued(false)
+	for i := range all {
+		p.Journal().Open(new(relay.Conn), all[i].Record)
+	}
+	await(t, p.Rig, "two records", func() bool { st, _ := p.Journal().Standby(); return st.Connections == 2 })
+	conns, err := p.Relay().Restore(all, 0)
+	if err != nil || len(conns) != 2 {
+		t.Fatalf("%d connections, %v", len(conns), err)
+	}
+	p.say(passSecond, passVIP, script.ACK, 1001, 5001)
+	p.gets("its word", passSecond, passServer, script.ACK, 1001, 5001)
+	for _, ago := range []time.Duration{2 * time.Minute, 4 * time.Minute, 6 * time.Minute} {
+		for _, c := range conns {
+			relay.AskUnheard(c, ago)
+		}
+	}
+	ask := p.next("question")
+	if ask.Src != passClient || ask.Dst != passServer || ask.Flags != script.ACK {
+		t.Fatalf("question: %s", &ask)
+	}
+	p.say(passServer, passClient, script.RST, ask.Ack, 0)
+	p.gets("RST", passVIP, passClient, script.RST, ask.Ack, 0)
+	p.are(1)
+}
+
+// What another appliance has seen end is counted as none, and its client comes again at once.
+func TestPassedTombstone(t *testing.T) {
+	p := newPassRig(t, nil, true)
+	all := continued(true)
 	if conns, err := p.Relay().Restore(all, 0); err != nil || len(conns) != 0 {
 		t.Fatalf("%d connections, %v", len(conns), err)
 	}
