@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lockstep/appliance/config"
-	"lockstep/tun"
 )
 
 // What the packet filter is missing for is said before anything starts.
@@ -25,7 +24,6 @@ func TestFilterWarnings(t *testing.T) {
 		{plain, missing, "networks.ingress", "TTL of 1 will not arrive"},
 		{limited, missing, "services[1].ttl", "will not start"},
 		{limited, fmt.Errorf("ask: %w", unix.EPERM), "", "not known"},
-		{plain, tun.ErrNoFloodFilter, "", "CONFIG_NFT_LIMIT"}, {limited, tun.ErrNoFloodFilter, "", "answered with cookies"},
 	} {
 		w := filterWarnings(c.cfg, c.err)
 		if c.say == "" {

@@ -113,6 +113,9 @@ func (l *Leg) learn(s *segment, tsVal uint32, hasTS bool) {
 	}
 	l.peerWnd = s.tcp.WindowSize()
 	l.peerWndMax = max(l.peerWndMax, l.peerWnd)
+	if s.payload > 0 {
+		l.delay.came = min(l.delay.came+1, 2)
+	}
 	if !l.confirmed {
 		l.confirmed = true
 		if l.restored {

@@ -15,7 +15,7 @@ import (
 //
 //   - of more than one full segment: a sender of many has every second acknowledged (RFC 5681, 4.2),
 //     at once, by which BBR and others measure their path;
-//   - of what has come at two times: a sender with two segments in flight expects no delay, and
+//   - of what has come in two segments: a sender with two segments in flight expects no delay, and
 //     sends the second again after two round trips (RFC 8985, 7.2);
 //   - if the answer has left already, with what the gate permitted then;
 //   - if it is no news (a duplicate, SACK blocks, a window update), covers a FIN, or if
@@ -50,6 +50,7 @@ type legDelay struct {
 	listed    bool   // the delayer has it
 	stamped   bool   // firstTS is valid
 	many      bool   // more has come since what is not acknowledged
+	came      uint8  // segments with data since an ACK has left; netstack may take some at once
 	answered  bool   // ours has left since its newest data came
 	heardAt   uint32 // when its newest data came
 	unackedAt uint32 // when the first came that is not acknowledged
@@ -152,7 +153,7 @@ func (l *Leg) leaves(off uint64, payload int) {
 // mayDelay reports whether the acknowledgement of what is below ack may wait for an answer. mu is held.
 func (l *Leg) mayDelay(ack uint64, sack bool) bool {
 	switch {
-	case !l.delay.pingPong || l.delay.many || l.delay.answered || sack || ack <= l.rxAcked:
+	case !l.delay.pingPong || l.delay.many || l.delay.came > 1 || l.delay.answered || sack || ack <= l.rxAcked:
 		return false
 	case l.rxFin > 0 && ack >= l.rxFin || l.finHeld:
 		return false

@@ -104,6 +104,27 @@ func TestDelayedAck(t *testing.T) {
 	k.ends(k.says(0, 100, script.PSH))
 }
 
+// A sender with two segments in flight expects no delay, also if netstack takes both at once.
+func TestTwoSegmentsAreNotDelayed(t *testing.T) {
+	k := newTalk(t, stack.Options{})
+	k.pingPong()
+	for range 30 {
+		k.barrier()
+		from := k.count()
+		for range 2 {
+			k.inject(script.Segment{
+				Flags: script.ACK | script.PSH, Seq: benchISN + 1 + k.in, Ack: k.iss + 1 + k.out, Win: 1000,
+				Opts: k.opts(false), Payload: pattern(k.in, 10),
+			})
+			k.in += 10
+		}
+		// Of the first at least: then only one is in flight.
+		k.expect(from, "ACK at once", func(s *script.Segment) bool { return isAck(k.in)(s) || isAck(k.in-10)(s) })
+		k.received(k.l, int(k.in))
+		k.answers(50)
+	}
+}
+
 // An answer that comes later than a delay lasts is none: nothing is kept back.
 func TestLateAnswerIsNone(t *testing.T) {
 	k := newTalk(t, stack.Options{})

@@ -232,6 +232,7 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 		l.located, l.unheard = true, false
 		l.settle(off)
 		l.note(s)
+		l.keepEdge(tcp, off)
 		if off > l.txNxt && l.restored {
 			// A peer that knows more of us than the new endpoint does (the
 			// former active sent it): netstack would ignore the ACK and the
@@ -260,6 +261,18 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 	}
 	l.finishIn(tcp, opts, sack, ack)
 	return vDeliver, reply
+}
+
+// keepEdge leaves the right edge of the peer's window where its newest ACK has put it: netstack adds the window of
+// one that was overtaken on its way to SND.UNA, and would send beyond what the peer has space for (RFC 9293,
+// 3.10.7.4: the window is taken from what is newer only).
+func (l *Leg) keepEdge(tcp header.TCP, off uint64) {
+	scale := max(l.p.PeerWS, 0)
+	if off >= l.txUna {
+		l.peerEdge = off + uint64(tcp.WindowSize())<<scale
+		return
+	}
+	tcp.SetWindowSize(uint16(min((max(l.peerEdge, l.txUna)-l.txUna)>>scale, 0xffff)))
 }
 
 // learnPeerAck notes that the peer has everything below off, which is beyond

@@ -74,6 +74,7 @@ type legSending struct {
 	peerAck    uint64
 	peerWnd    uint16 // newest window field of the peer
 	peerWndMax uint16 // largest one
+	peerEdge   uint64 // right edge of its window, as the newest ACK has put it; of our stream
 	// txReach is the highest offset that a former active can have sent.
 	txReach uint64
 

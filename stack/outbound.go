@@ -379,7 +379,7 @@ func (l *Leg) windowTo(ack, edge uint64) uint16 {
 // left notes an acknowledgement and a window that go on the wire now.
 func (l *Leg) left(ack, edge uint64) {
 	if ack > l.rxAcked {
-		l.rxAcked, l.delay.stamped = ack, false
+		l.rxAcked, l.delay.stamped, l.delay.came = ack, false, 0
 	}
 	l.rxEdge = max(l.rxEdge, ack+uint64(l.windowTo(ack, edge))<<l.ws)
 }

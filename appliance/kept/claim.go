@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"lockstep/appliance/adapter"
+	"lockstep/replication"
 )
 
 // A FIN or RST from a server is a claim, not a fact: a killed process looks just like
@@ -28,8 +29,8 @@ type claim struct {
 // endSettles is how long an end between two messages waits before it is judged. The processes of a
 // server that share a listener are killed one after the other: the canaries' process may answer for
 // some milliseconds after the client's has gone, on a busy machine for longer. Nobody waits for such
-// an end, and a request that comes meanwhile is told to another server.
-const endSettles = 300 * time.Millisecond
+// an end as long as the client may still send, and a request that comes meanwhile is told to another server.
+var endSettles = 300 * time.Millisecond
 
 // inherited is how long after a takeover a server's reset may be the answer to what the
 // former active did: it may have given the server up before the standby was told. A server that
@@ -106,7 +107,7 @@ func (k *Kept) ending(src *replica) {
 		k.believe(src)
 		return
 	}
-	if verdict == adapter.Complete && idle && k.settling() {
+	if verdict == adapter.Complete && idle && !k.streams[replication.Request].FinPassed && k.settling() {
 		return
 	}
 	switch k.judge(src) {

@@ -204,3 +204,17 @@ func TestIdleEndSettles(t *testing.T) {
 		})
 	}
 }
+
+// A client that has sent its FIN waits for the server's, and no request can come any more.
+func TestEndAfterClientsIsNotSettled(t *testing.T) {
+	defer kept.SetEndSettles(time.Hour)()
+	l := newLost(t, func(s *relay.Service) {
+		s.NewAdapter = func() adapter.Adapter { return between{} }
+		s.Ask = func(_ int, _ uint64, done func(kept.Fate)) { done(kept.Alive) }
+	})
+	c := l.opened(40000)
+	c.Client.Send(script.Out{Flags: script.FIN | script.ACK, Seq: script.Next, Ack: covered, Win: 65535})
+	l.until("the client's FIN", c, func(_, s script.State) bool { return s.Fin })
+	c.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: script.Next, Ack: script.Next, Win: 65535})
+	l.until("the end", c, func(cl, _ script.State) bool { return cl.Fin })
+}

@@ -13,7 +13,8 @@ import (
 //	2  a batch may hold EntryAdopt
 //	3  a batch may hold EntryLeg, EntryLog, EntryReleased, EntryCheckpoint, EntryUnlog
 //	4  Fitness
-//	5  a batch may hold EntrySplice; its checksum covers the header only
+//	5  a batch may hold EntrySplice; its checksum covers the header only; the first heartbeat
+//	   comes before the first batch
 const (
 	Version    = 5
 	MinVersion = 1
