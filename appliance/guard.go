@@ -59,11 +59,13 @@ func hopLimited(c *config.Config) int {
 func CheckFilter(c *config.Config) []config.Warning { return filterWarnings(c, tun.AskFilter()) }
 
 func filterWarnings(c *config.Config, err error) []config.Warning {
-	const hint = "`modprobe nf_tables`, or a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET"
+	const hint = "`modprobe nf_tables`, or a kernel with CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET, CONFIG_NFT_FIB_INET and CONFIG_NFT_LIMIT"
 	i := hopLimited(c)
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, tun.ErrNoFloodFilter):
+		return []config.Warning{{Msg: "a flood of SYNs will not be dropped where it arrives, but answered with cookies, which costs more: " + err.Error(), Hint: "`modprobe nft_limit`, or a kernel with CONFIG_NFT_LIMIT"}}
 	case errors.Is(err, os.ErrPermission):
 		return []config.Warning{{Msg: "whether the kernel has a packet filter (nf_tables) is not known", Hint: "check as the user that runs the appliance, who needs CAP_NET_ADMIN"}}
 	case i >= 0:

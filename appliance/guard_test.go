@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lockstep/appliance/config"
+	"lockstep/tun"
 )
 
 // What the packet filter is missing for is said before anything starts.
@@ -24,6 +25,7 @@ func TestFilterWarnings(t *testing.T) {
 		{plain, missing, "networks.ingress", "TTL of 1 will not arrive"},
 		{limited, missing, "services[1].ttl", "will not start"},
 		{limited, fmt.Errorf("ask: %w", unix.EPERM), "", "not known"},
+		{plain, tun.ErrNoFloodFilter, "", "CONFIG_NFT_LIMIT"}, {limited, tun.ErrNoFloodFilter, "", "answered with cookies"},
 	} {
 		w := filterWarnings(c.cfg, c.err)
 		if c.say == "" {

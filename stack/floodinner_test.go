@@ -5,24 +5,32 @@ import (
 	"testing"
 )
 
-// A flood is where thousands of cookies are not answered, and nowhere else; it is looked
-// at anew each time.
+// A flood is where thousands of cookies are not answered, more than are, and nowhere else; it is
+// looked at anew each time.
 func TestFlooded(t *testing.T) {
 	a, b, c := netip.MustParseAddrPort("203.0.113.10:80"), netip.MustParseAddrPort("203.0.113.10:81"), netip.MustParseAddrPort("[2001:db8::10]:80")
 	e := &Engine{}
 	e.listeners = map[netip.AddrPort]*listener{a: {}, b: {}, c: {}}
+	type cookies struct{ asked, answered int }
 	for i, x := range []struct {
-		a, b, c int // unanswered
+		a, b, c cookies
 		want    []netip.AddrPort
 	}{
-		{floodRate - 1, 0, 0, nil},
-		{floodRate, 0, 0, []netip.AddrPort{a}},
-		{0, 0, 0, nil}, // not by what was before
-		{floodRate / 2, 3, floodRate / 2, []netip.AddrPort{a, c}},
-		{floodRate, 0, -floodRate, []netip.AddrPort{a}}, // whoever answers takes nothing from another's flood
-		{-1, 5 * floodRate, 0, []netip.AddrPort{b}},
+		{cookies{5 * floodRate, 0}, cookies{}, cookies{}, nil}, // their answers may be on their way
+		{cookies{floodRate - 1, 0}, cookies{}, cookies{}, nil},
+		{cookies{floodRate, 0}, cookies{}, cookies{}, []netip.AddrPort{a}},
+		{cookies{1, 0}, cookies{1, 0}, cookies{1, 0}, nil}, // not by what was before
+		{cookies{floodRate / 2, 0}, cookies{3, 0}, cookies{floodRate / 2, 0}, []netip.AddrPort{a, c}},
+		{cookies{floodRate, 0}, cookies{1, 0}, cookies{1, floodRate}, []netip.AddrPort{a}}, // whoever answers takes nothing from another's flood
+		{cookies{1, 2}, cookies{5 * floodRate, 0}, cookies{}, []netip.AddrPort{b}},
+		{cookies{6 * floodRate, 5 * floodRate}, cookies{1, 0}, cookies{}, nil}, // most are clients
+		{cookies{2 * floodRate, floodRate - 1}, cookies{1, 0}, cookies{}, []netip.AddrPort{a}},
+		{cookies{}, cookies{}, cookies{}, nil},
+		{cookies{5 * floodRate, 0}, cookies{}, cookies{}, nil}, // a new crowd
 	} {
-		e.listeners[a].unanswered, e.listeners[b].unanswered, e.listeners[c].unanswered = x.a, x.b, x.c
+		for addr, k := range map[netip.AddrPort]cookies{a: x.a, b: x.b, c: x.c} {
+			e.listeners[addr].asked, e.listeners[addr].answered = k.asked, k.answered
+		}
 		got := e.flooded()
 		left := map[netip.AddrPort]bool{}
 		for _, addr := range got {

@@ -16,16 +16,19 @@ type listener struct {
 	sources        map[netip.Prefix]int // of halfOpen, by the client's network
 	// cookiesUntil: until then a client may answer a cookie that was sent to it.
 	cookiesUntil time.Duration
-	unanswered   int // cookies, less answers to cookies, since the last look of flooded
+	// Cookies, and answers to cookies, since the last look of flooded; whether it saw some before.
+	asked, answered int
+	looked          bool
 	// passes reports whether a client's new connection is passed on; nil: none is. splicing are those
 	// of them that are in their handshake, which count as halfOpen do.
 	passes   func(client netip.AddrPort) bool
 	splicing map[*Spliced]struct{}
 }
 
-// floodRate is how many cookies that nobody answers, within floodLook, are a flood. Less
-// than the packet filter lets through under one (tun.Guard.Press), so that it is seen to
-// last. A crowd of clients that are there answers as many as it gets.
+// floodRate is how many cookies that nobody answers, within floodLook, are a flood, if they
+// are more than those that somebody answers. Less than the packet filter lets through under one
+// (tun.Guard.Press), so that it is seen to last. A crowd of clients that are there answers as
+// many as it gets, a round trip later: the first look at cookies says nothing.
 const (
 	floodRate = 1000
 	floodLook = time.Second
@@ -38,13 +41,15 @@ func (e *Engine) flooded() (addrs []netip.AddrPort) {
 	defer e.mu.Unlock()
 	all := 0
 	for _, ln := range e.listeners {
-		all += max(0, ln.unanswered)
+		all += max(0, ln.asked-ln.answered)
 	}
 	for addr, ln := range e.listeners {
-		if all >= floodRate && ln.unanswered*len(e.listeners) >= all {
+		unanswered := ln.asked - ln.answered
+		if all >= floodRate && unanswered*len(e.listeners) >= all && unanswered > ln.answered && ln.looked {
 			addrs = append(addrs, addr)
 		}
-		ln.unanswered = 0
+		ln.looked = ln.asked > 0
+		ln.asked, ln.answered = 0, 0
 	}
 	return addrs
 }
@@ -106,7 +111,7 @@ func (e *Engine) incoming(s *segment) {
 		now := e.now()
 		first = now >= ln.cookiesUntil
 		ln.cookiesUntil = now + 2*cookiePeriod
-		ln.unanswered++
+		ln.asked++
 	}
 	e.mu.Unlock()
 	if full {
@@ -166,7 +171,7 @@ func (e *Engine) answersCookie(s *segment, pkt *stack.PacketBuffer) bool {
 	}
 	e.C.CookiesAccepted.Add(1)
 	e.mu.Lock()
-	ln.unanswered--
+	ln.answered++
 	e.mu.Unlock()
 	l.pending = append(l.pending, pkt.IncRef())
 	e.handler.Incoming(l)

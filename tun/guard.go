@@ -36,6 +36,8 @@ type GuardConfig struct {
 	HopLimits []HopLimit
 
 	Log *slog.Logger // nil: silent
+
+	tried uint32 // whose second SYN is waited for; 0: pressureTried
 }
 
 // HopLimit is the hop limit of one service's segments at Addr, a virtual address or a
@@ -87,6 +89,8 @@ type Guard struct {
 	faults chan []string         // cap 1, the newest
 	press  chan []netip.AddrPort // cap 1
 
+	plain bool // the table has no rules for a flood of SYNs
+
 	mu      sync.Mutex // guards conn and what follows
 	present guardContents
 	seen    uint32 // the generation at which all of it was there
@@ -110,7 +114,7 @@ func installGuard(cfg GuardConfig, opts ...nftables.ConnOption) (*Guard, error) 
 	if err := g.open(opts); err != nil {
 		return nil, err
 	}
-	if err := g.put(); err != nil {
+	if err := g.putFirst(); err != nil {
 		return nil, errors.Join(fmt.Errorf("install packet filter (nf_tables): %w", err), g.conn.CloseLasting())
 	}
 	g.wg.Go(g.watch)
@@ -129,18 +133,6 @@ func (g *Guard) open(opts []nftables.ConnOption) (err error) {
 		return errors.Join(fmt.Errorf("ask the kernel's packet filter (has it nf_tables?): %w", err), g.conn.CloseLasting())
 	}
 	return nil
-}
-
-// AskFilter says why InstallGuard would fail here, before anything is put; it changes
-// nothing. Who may not ask (it takes CAP_NET_ADMIN) gets unix.EPERM.
-func AskFilter() error { return askFilter() }
-
-func askFilter(opts ...nftables.ConnOption) error {
-	g := new(Guard)
-	if err := g.open(opts); err != nil {
-		return err
-	}
-	return g.conn.CloseLasting()
 }
 
 // prepare is for a new socket. With smaller buffers than it asks for, few rules do.
@@ -177,12 +169,27 @@ func (g *Guard) table() *nftables.Table {
 	return &nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet}
 }
 
+// putFirst puts the table, without the rules for a flood if the kernel does not take it with
+// them: they only make one cheaper.
+func (g *Guard) putFirst() error {
+	err := g.put()
+	if err == nil {
+		return nil
+	}
+	g.plain = true
+	if plain := g.put(); plain != nil {
+		return err
+	}
+	g.log.Warn("a flood of SYNs is not dropped where it arrives: the packet filter does not take the rules for it (has the kernel CONFIG_NFT_LIMIT?)", "err", err)
+	return nil
+}
+
 // put replaces the table by a whole one, in one step. After an error there is none: that
 // answers do not get through does not say that the kernel has not done it.
 func (g *Guard) put() error {
 	g.conn.AddTable(g.table()) // so that there is one to delete
 	g.conn.DelTable(g.table())
-	r := guardRules{conn: g.conn, cfg: &g.cfg, table: g.conn.AddTable(g.table())}
+	r := guardRules{conn: g.conn, cfg: &g.cfg, table: g.conn.AddTable(g.table()), plain: g.plain}
 	if err := r.add(); err != nil {
 		return err
 	}

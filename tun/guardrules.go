@@ -18,6 +18,8 @@ type guardRules struct {
 	table *nftables.Table
 	err   error // the first of set
 
+	plain bool // no rules for a flood
+
 	contents guardContents
 }
 
@@ -67,7 +69,9 @@ func (r *guardRules) add() error {
 			r.refuse(arriving, f, vips, servers)
 		}
 		r.leastHops(arriving, f)
-		r.pressure(arriving, f)
+		if !r.plain {
+			r.pressure(arriving, f)
+		}
 		if vips != nil {
 			r.rule(arriving, f.is(), f.in(f.dst, vips), f.hops(expr.CmpOpEq, 1), f.setHops(2))
 		}

@@ -24,10 +24,13 @@ const (
 	pressureEach = 2000 // a second
 	// pressureRepeat is how long the second one is waited for: clients send it after one
 	// second (RFC 6298, 2.1), some after three.
-	pressureRepeat = 4 * time.Second
-	// pressureTried bounds who is waited for, of each family. When there are more nobody is
-	// added, and first SYNs get in by luck only.
-	pressureTried = 1 << 18
+	pressureRepeat = 3500 * time.Millisecond
+	// pressureTried bounds who is waited for, of each family: of about 120 000 a second, since
+	// the kernel clears away up to a second late. When there are more, nobody is added, and
+	// of those that find no room pressureFull a second get in by luck, which the engine can
+	// answer, as first SYNs and as repetitions.
+	pressureTried = 1 << 19
+	pressureFull  = 20_000
 	// pressureLife is how long an address is under pressure after somebody has said so, and
 	// pressureAgain when that is heard again: all that is changed in the packet filter is
 	// read by everybody who watches it.
@@ -49,7 +52,7 @@ func (g *Guard) pressNow(addrs []netip.AddrPort) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	addrs = slices.DeleteFunc(slices.Clone(addrs), func(a netip.AddrPort) bool { return time.Since(g.pressed[a]) < pressureAgain })
-	if g.closed || len(addrs) == 0 {
+	if g.closed || g.plain || len(addrs) == 0 {
 		return
 	}
 	if len(g.pressed) >= maxPressed {
@@ -85,6 +88,9 @@ func (r *guardRules) pressure(arriving *nftables.Chain, f *family) {
 	pressed := &nftables.Set{Name: "pressed" + f.suffix, Table: r.table, Concatenation: true, KeyType: key, HasTimeout: true, Size: maxPressed}
 	tried := &nftables.Set{Name: "tried" + f.suffix, Table: r.table, Concatenation: true, KeyType: key, HasTimeout: true,
 		Timeout: pressureRepeat, Dynamic: true, Size: pressureTried}
+	if r.cfg.tried > 0 {
+		tried.Size = r.cfg.tried
+	}
 	for _, s := range []*nftables.Set{pressed, tried} {
 		if err := r.conn.AddSet(s, nil); err != nil && r.err == nil {
 			r.err = fmt.Errorf("add set %s: %w", s.Name, err)
@@ -93,9 +99,15 @@ func (r *guardRules) pressure(arriving *nftables.Chain, f *family) {
 	c := r.conn.AddChain(&nftables.Chain{Name: "pressure" + f.suffix, Table: r.table})
 	r.rule(arriving, f.is(), isSYN(), f.addrPort(f.dst, 2), lookup(pressed), verdict(expr.VerdictJump, c.Name))
 	r.rule(c, f.addrPort(f.src, 0), lookup(tried), verdict(expr.VerdictReturn, ""))
-	r.rule(c, []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: pressureEach, Unit: expr.LimitTimeSecond, Burst: pressureEach / 10}}, verdict(expr.VerdictReturn, ""))
-	r.rule(c, f.addrPort(f.src, 0), []expr.Any{&expr.Dynset{SrcRegKey: unix.NFT_REG32_00, SetName: tried.Name, SetID: tried.ID, Operation: uint32(unix.NFT_DYNSET_OP_ADD)}})
+	r.rule(c, []expr.Any{rateLimit(pressureEach)}, verdict(expr.VerdictReturn, ""))
+	// Where there is no room in the set, or no memory, the rule ends before it drops.
+	r.rule(c, f.addrPort(f.src, 0), []expr.Any{&expr.Dynset{SrcRegKey: unix.NFT_REG32_00, SetName: tried.Name, SetID: tried.ID, Operation: uint32(unix.NFT_DYNSET_OP_ADD)}}, drop(refusedFlood))
+	r.rule(c, []expr.Any{rateLimit(pressureFull)}, verdict(expr.VerdictReturn, ""))
 	r.rule(c, drop(refusedFlood))
+}
+
+func rateLimit(each uint64) expr.Any {
+	return &expr.Limit{Type: expr.LimitTypePkts, Rate: each, Unit: expr.LimitTimeSecond, Burst: uint32(max(1, each/10))}
 }
 
 // isSYN: a first segment, not an answer to one.

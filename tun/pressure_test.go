@@ -95,7 +95,9 @@ func TestPressure(t *testing.T) {
 	}
 }
 
-func testPressure(t *testing.T, source, pressed, calm string) {
+// pressedSite is one with a packet filter, where anybody's address may come.
+func pressedSite(t *testing.T, cfg GuardConfig) (*site, *Guard, *arrivals) {
+	t.Helper()
 	s := newSite(t)
 	d, _ := s.install(t)
 	s.gw.run(func() error {
@@ -106,30 +108,54 @@ func testPressure(t *testing.T, source, pressed, calm string) {
 		}
 		return nil
 	})
-	g, got := s.guard(t, guardConfig()), arrived(t, d)
+	return s, s.guard(t, cfg), arrived(t, d)
+}
+
+func sourcesOf(format string, from, n int) (list []string) {
+	for i := from; i < from+n; i++ {
+		list = append(list, fmt.Sprintf(format, 1+i/60000, 1024+i%60000))
+	}
+	return list
+}
+
+// refusedNow counts SYNs that are dropped, without waiting for the next look.
+func refusedNow(t *testing.T, g *Guard) uint64 {
+	t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	objs, err := g.conn.GetObjects(g.table())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objs {
+		if c, ok := o.(*nftables.CounterObj); ok && c.Name == refusedFlood {
+			return c.Packets
+		}
+	}
+	return 0
+}
+
+// When there is no room for whom to wait for, first SYNs and repetitions get in all the same,
+// as many as the engine can answer.
+func TestPressureWithoutRoom(t *testing.T) {
+	cfg := guardConfig()
+	cfg.tried = 16
+	s, g, got := pressedSite(t, cfg)
+	const dst = "203.0.113.10:80"
+	g.pressNow([]netip.AddrPort{netip.MustParseAddrPort(dst)})
+	flows := synsFrom(s.client, sourcesOf("10.1.%d.1:%d", 0, 2*pressureEach), dst)
+	eventually(t, "each SYN here or there", func() bool { return got.of(flows)+int(refusedNow(t, g)) == len(flows) })
+	if n := got.of(flows); n < pressureFull/10 { // what gets in at once
+		t.Errorf("%d of %d SYNs get in", n, len(flows))
+	}
+}
+
+func testPressure(t *testing.T, source, pressed, calm string) {
+	s, g, got := pressedSite(t, guardConfig())
 	next := 0
-	sources := func(n int) (list []string) {
-		for range n {
-			list = append(list, fmt.Sprintf(source, 1+next/60000, 1024+next%60000))
-			next++
-		}
-		return list
-	}
+	sources := func(n int) []string { next += n; return sourcesOf(source, next-n, n) }
 	send := func(list []string, dst string) []string { return synsFrom(s.client, list, dst) }
-	refused := func() uint64 {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		objs, err := g.conn.GetObjects(g.table())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, o := range objs {
-			if c, ok := o.(*nftables.CounterObj); ok && c.Name == refusedFlood {
-				return c.Packets
-			}
-		}
-		return 0
-	}
+	refused := func() uint64 { return refusedNow(t, g) }
 	// In peace all get in.
 	flows := send(sources(1000), pressed)
 	eventually(t, "all SYNs", func() bool { return got.of(flows) == len(flows) })

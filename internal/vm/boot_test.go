@@ -210,7 +210,7 @@ func TestBootWaitsForConfiguration(t *testing.T) {
 			t.Errorf("the console does not say %q", words)
 		}
 	}
-	for _, words := range []string{"is not loaded", "not as it should be", "could still be loaded"} {
+	for _, words := range []string{"is not loaded", "not as it should be", "could still be loaded", "packets are not refused", "is not dropped where it arrives"} {
 		if strings.Contains(r.said(), words) {
 			t.Errorf("the console says %q", words)
 		}
