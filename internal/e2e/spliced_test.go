@@ -2,6 +2,11 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -78,4 +83,56 @@ func TestSplicedOtherFamily(t *testing.T) {
 		s := p.status("a").Services[0]
 		return s.Spliced == 1 && s.Terminated == 1
 	})
+}
+
+// An active that is stopped while nobody can continue its connections resets those that it passes on, too: wherever
+// their ends are with bytes on their way.
+func TestSplicedStopWithoutStandby(t *testing.T) {
+	raw := rawService(func(s *config.Service) { s.Path = config.PathAuto })
+	p := start(t, options{alone: true, extra: []config.Service{raw}})
+	const n = 10 // the first is idle, the others are busy
+	ended, accepted := make(chan error, 2*n), make(chan struct{})
+	read := func(c net.Conn) {
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		_, err := io.Copy(io.Discard, c)
+		ended <- err
+	}
+	var served atomic.Int32
+	p.listenRaw(func(c net.Conn) {
+		busy := served.Add(1) > 1
+		accepted <- struct{}{}
+		if !busy {
+			read(c)
+			return
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		for chunk := make([]byte, 64<<10); ; {
+			if _, err := c.Write(chunk); err != nil {
+				ended <- err
+				return
+			}
+		}
+	})
+	for range n {
+		c, err := p.dial("203.0.113.10:81")
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-accepted
+		go read(c)
+	}
+	p.await("all are passed on", func() bool {
+		s := p.status("a").Services
+		return s[len(s)-1].Spliced == n
+	})
+	if err := p.a.Terminate(20 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * n {
+		if err := <-ended; !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("an end was told: %v", err)
+		}
+	}
 }
