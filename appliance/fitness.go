@@ -93,7 +93,7 @@ func (n *Node) watchFitness(ctx context.Context, end func(error)) {
 			case <-ctx.Done():
 				return
 			case <-n.fitness.comeback.due():
-				n.askNeighbours()
+				n.askAgain()
 			case <-n.routes.Gone():
 				end(errDeviceGone)
 				return
