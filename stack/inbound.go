@@ -268,11 +268,12 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 // 3.10.7.4: the window is taken from what is newer only).
 func (l *Leg) keepEdge(tcp header.TCP, off uint64) {
 	scale := max(l.p.PeerWS, 0)
-	if off >= l.txUna {
+	switch {
+	case off >= l.txUna:
 		l.peerEdge = off + uint64(tcp.WindowSize())<<scale
-		return
+	case l.peerEdge > 0: // else the newest ACK was the former active's
+		tcp.SetWindowSize(uint16(min((max(l.peerEdge, l.txUna)-l.txUna)>>scale, 0xffff)))
 	}
-	tcp.SetWindowSize(uint16(min((max(l.peerEdge, l.txUna)-l.txUna)>>scale, 0xffff)))
 }
 
 // learnPeerAck notes that the peer has everything below off, which is beyond

@@ -173,7 +173,7 @@ func TestPassedSilent(t *testing.T) {
 
 // An idle connection is reset on both sides.
 func TestPassedIdle(t *testing.T) {
-	p := newPassRig(t, func(s *relay.Service) { s.Idle = time.Millisecond })
+	p := newPassRig(t, func(s *relay.Service) { s.Idle = time.Second })
 	p.open(passClient)
 	p.gets("RST", passVIP, passClient, script.RST|script.ACK, 5001, 1001)
 	p.gets("RST", passClient, passServer, script.RST|script.ACK, 1001, 5001)
