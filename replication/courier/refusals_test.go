@@ -199,9 +199,7 @@ func TestVersions(t *testing.T) {
 	waitFor(t, "the refusal of the older version", func() bool {
 		return a.Stats().Refused[string(transport.RefusedVersion)] > 0 && old.Refused()[string(transport.RefusedVersion)] > 0
 	})
-	if !strings.Contains(a.log.String(), "upgrade it") {
-		t.Errorf("the log does not say what to do:\n%s", a.log.String())
-	}
+	waitFor(t, "what to do, in the log", func() bool { return strings.Contains(a.log.String(), "upgrade it") })
 }
 
 func TestStartRefuses(t *testing.T) {

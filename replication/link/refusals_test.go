@@ -160,9 +160,15 @@ func TestBadStreamEndsSession(t *testing.T) {
 		{"cut in a frame", func(t *testing.T, c *transport.Conn) { mustWrite(t, c, whole[:50]); c.NetConn().Close() }, 0, transport.ClosedCut},
 		{"cut in a header", func(t *testing.T, c *transport.Conn) { mustWrite(t, c, whole[:5]); c.NetConn().Close() }, 0, transport.ClosedCut},
 		{"ended between frames", func(t *testing.T, c *transport.Conn) { mustWrite(t, c, whole); c.NetConn().Close() }, 1, transport.ClosedByPeer},
-		{"checksum", func(t *testing.T, c *transport.Conn) {
+		{"checksum of a payload", func(t *testing.T, c *transport.Conn) {
 			bad := bytes.Clone(whole)
+			wire.Finish(bad, 0, wire.Header{Version: wire.Version, Type: wire.TypeHeartbeat, Epoch: 7, Index: 1})
 			bad[60] ^= 1
+			mustWrite(t, c, bad)
+		}, 0, transport.ClosedBadFrame},
+		{"checksum of a batch's header", func(t *testing.T, c *transport.Conn) {
+			bad := bytes.Clone(whole)
+			bad[20] ^= 1
 			mustWrite(t, c, bad)
 		}, 0, transport.ClosedBadFrame},
 		{"record not authentic", func(t *testing.T, c *transport.Conn) {
