@@ -29,10 +29,10 @@ const (
 	ClockVersion = 5
 	// SpliceVersion is the first with EntrySplice.
 	SpliceVersion = 5
-	// sealedVersion is the first in which the payload of a batch is not in its checksum. The
+	// SealedVersion is the first in which the payload of a batch is not in its checksum. The
 	// records that carry it are sealed (RFC 8446, 5.2), which finds whatever happens to it on
 	// its way; to sum up every byte once more on both sides cost as much as half of sealing it.
-	sealedVersion = 5
+	SealedVersion = 5
 )
 
 const (
@@ -149,7 +149,7 @@ func Finish(frame []byte, start int, h Header) {
 func checksum(f []byte) uint32 {
 	t := crc32.MakeTable(crc32.Castagnoli) // the shared table, not a new one
 	sum := crc32.Update(0, t, f[:28])
-	if f[4] >= sealedVersion && Type(f[5]) == TypeBatch {
+	if f[4] >= SealedVersion && Type(f[5]) == TypeBatch {
 		return sum
 	}
 	return crc32.Update(sum, t, f[HeaderLen:])
