@@ -304,7 +304,8 @@ func TestSwitchRefuses(t *testing.T) {
 	if why := other.Begin(&r.Conn); why != RefusalState {
 		t.Errorf("half closed: %v", why)
 	}
-	k := takeOver(t, addrs4)
+	k := newRig(t, addrs4)
+	k.Restore(addrs4, Params{WS: [2]int8{7, 7}, MSS: [2]uint16{1460, 1460}}, 0)
 	if why := other.Begin(&k.Conn); why != RefusalUnknown {
 		t.Errorf("after a takeover: %v", why)
 	}

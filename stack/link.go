@@ -412,14 +412,15 @@ func (e *Engine) inject(b []byte, v6 bool) {
 
 // checksumOK verifies a TCP checksum that neither the kernel nor a NIC has.
 func checksumOK(s *segment, pkt *stack.PacketBuffer) bool {
-	var x uint16
+	return checksum.Combine(s.pseudoSum(), pkt.Data().ChecksumAtOffset(s.ipLen)) == 0xffff
+}
+
+// pseudoSum is the sum of the pseudo-header (RFC 9293, 3.1).
+func (s *segment) pseudoSum() uint16 {
+	addrs := s.ip[12:20]
 	if s.v6 {
-		x = checksum.Checksum(s.ip[8:40], 0)
-	} else {
-		x = checksum.Checksum(s.ip[12:20], 0)
+		addrs = s.ip[8:40]
 	}
-	n := len(s.tcp) + s.payload
-	x = checksum.Combine(x, uint16(header.TCPProtocolNumber))
-	x = checksum.Combine(x, uint16(n))
-	return checksum.Combine(x, pkt.Data().ChecksumAtOffset(s.ipLen)) == 0xffff
+	x := checksum.Combine(checksum.Checksum(addrs, 0), uint16(header.TCPProtocolNumber))
+	return checksum.Combine(x, uint16(len(s.tcp)+s.payload))
 }

@@ -60,16 +60,9 @@ func (e *Engine) pass(bufs [][]byte, n int) bool {
 
 // sumOK is checksumOK of a packet in two parts.
 func (s *segment) sumOK(first, rest []byte) bool {
-	x := checksum.Checksum(s.ip[12:20], 0)
-	if s.v6 {
-		x = checksum.Checksum(s.ip[8:40], 0)
-	}
-	x = checksum.Combine(x, uint16(header.TCPProtocolNumber))
-	x = checksum.Combine(x, uint16(len(s.tcp)+s.payload))
-	odd := (len(first)-s.ipLen)%2 == 1
-	x = checksum.Combine(x, checksum.Checksum(first[s.ipLen:], 0))
+	x := checksum.Combine(s.pseudoSum(), checksum.Checksum(first[s.ipLen:], 0))
 	y := checksum.Checksum(rest, 0)
-	if odd {
+	if (len(first)-s.ipLen)%2 == 1 {
 		y = y>>8 | y<<8
 	}
 	return checksum.Combine(x, y) == 0xffff
