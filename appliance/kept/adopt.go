@@ -8,9 +8,9 @@ import (
 // What a standby that joins is told: the log, and what is known of the response, beside
 // what it is told of every connection.
 
-// Adoptable is false until the source's leg is recorded, or record has given up; and from when
+// adoptable is false until the source's leg is recorded, or record has given up; and from when
 // the source's FIN is acknowledged until it is decided whether it is meant, see undecided.
-func (k *Kept) Adoptable() bool {
+func (k *Kept) adoptable() bool {
 	return k.source == nil || k.source.recorded.Load() && !k.claimed()
 }
 
@@ -43,8 +43,12 @@ func (k *Kept) undecided() {
 	k.wakeAt(cl.since + legPatience)
 }
 
-// CloseGates closes them, so that no more is acknowledged.
-func (k *Kept) CloseGates() (g carry.Gates) {
+// CloseGates closes them, so that no more is acknowledged. As long as the connection is not
+// adoptable it does nothing.
+func (k *Kept) CloseGates() (g carry.Gates, ok bool) {
+	if !k.adoptable() {
+		return g, false
+	}
 	const req, resp = replication.Request, replication.Response
 	g.Acked[req], g.Fin[req] = k.client.CloseGate()
 	for _, r := range k.replicas() {
@@ -53,11 +57,11 @@ func (k *Kept) CloseGates() (g carry.Gates) {
 			r.finAcked = fin
 		}
 	}
-	return g
+	return g, true
 }
 
 // Picture says where the connection stands whose gates were closed at g. ok is false if
-// not all that was acknowledged is there, or it has ceased to be Adoptable.
+// not all that was acknowledged is there, or it has ceased to be adoptable.
 func (k *Kept) Picture(g carry.Gates) (p carry.Picture, ok bool) {
 	req, resp := &k.streams[replication.Request], &k.streams[replication.Response]
 	req.Permit.Store(0)

@@ -28,11 +28,11 @@ func (c *Conn) adopt() {
 		c.adoptPassed()
 		return
 	}
-	if !c.carrier.Adoptable() {
+	gates, ok := c.carrier.CloseGates()
+	if !ok {
 		c.wanted.Store(true) // a later step asks again
 		return
 	}
-	gates := c.carrier.CloseGates()
 	c.flags.Protected.Store(true)
 	p, ok := c.carrier.Picture(gates)
 	if !ok {
@@ -67,11 +67,11 @@ func (c *Conn) tellDelivered() {
 }
 
 // CloseGates implements carrier.
-func (p *plain) CloseGates() (g carry.Gates) {
+func (p *plain) CloseGates() (g carry.Gates, ok bool) {
 	p.secured = false
 	g.Acked[replication.Request], g.Fin[replication.Request] = p.c.client.CloseGate()
 	g.Acked[replication.Response], g.Fin[replication.Response] = p.server.CloseGate()
-	return g
+	return g, true
 }
 
 // Picture implements carrier.

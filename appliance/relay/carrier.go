@@ -13,10 +13,20 @@ import (
 // keeps. There are two: plain, whose connection ends with its server, and kept.Kept, whose
 // does not.
 //
-// The worker calls all but Permit, Need, Unlogged, LegHeld, OpenGates and Deliver, which the journal
-// and the packet path call at any time once the journal knows the connection, and AddTo and
+// It is made of what each of its users asks for. The worker calls all but ledger, which the
+// journal and the packet path call at any time once the journal knows the connection, and
 // Draining, which anybody may call from then on.
 type carrier interface {
+	opener
+	runner
+	ledger
+	adoptable
+	asker
+	described
+}
+
+// opener is a carrier up to the client's completed handshake, in the order of conn.go.
+type opener interface {
 	// Dial dials the i-th server. Answered reports whether that has answered, or why it
 	// will not.
 	Dial(i int) error
@@ -24,65 +34,85 @@ type carrier interface {
 	// Begin is called when it has, before the journal is told. It returns what the record
 	// says of the server's leg, and whether the request is logged.
 	Begin() (leg replication.LegRecord, logged bool)
-
-	// Attach builds the endpoints that are due: of legs whose peers are established.
-	Attach()
-	// Complete lets the servers know that the client has completed its handshake.
-	Complete()
 	// Refused is why the server has ended its leg without having said anything, if that is
 	// what the client is to learn while it waits for its SYN-ACK.
 	Refused() error
 	// Gone reports whether a leg has ended in the handshake that the connection cannot do
 	// without, and has left nothing for the other.
 	Gone() bool
+	// Complete lets the servers know that the client has completed its handshake.
+	Complete()
 	// Opens reports whether the connection is open as soon as the client's endpoint is
-	// there; Whole whether no endpoint is missing.
+	// there.
 	Opens() bool
-	Whole() bool
+}
 
+// runner is what a connection's worker turns, and ends.
+type runner interface {
+	// Attach builds the endpoints that are due: of legs whose peers are established. Whole
+	// reports whether none is missing.
+	Attach()
+	Whole() bool
 	// Step does whatever there is to do. again asks for another turn.
 	Step() (again bool)
 	// Abort resets the servers' legs, Drop ends them without a word.
 	Abort()
 	Drop()
+}
 
-	// Of the journal: see Conn.Permit, Need, Unlogged, LegHeld, Unprotect.
+// ledger is a carrier as the journal and the packet path see it: Conn.Permit, Need, Unprotect.
+type ledger interface {
 	Permit(s replication.Stream, off uint64)
 	Need(s replication.Stream, from, to uint64)
-	Unlogged()
-	LegHeld()
 	OpenGates()
 	// Deliver notes that the receiver of s has acknowledged everything below off, and
 	// tells the journal; Delivered is how far that is.
 	Deliver(s replication.Stream, off uint64)
 	Delivered(s replication.Stream) uint64
-	// CloseGates, Picture and Adopted are the three steps of adoption, see adopt.go; as long
-	// as Adoptable is false it has to wait.
-	Adoptable() bool
-	CloseGates() carry.Gates
+}
+
+// adoptable is told to a standby that joins, in three steps: see adopt.go.
+type adoptable interface {
+	// CloseGates is false, and has done nothing, as long as the connection has to wait.
+	CloseGates() (g carry.Gates, ok bool)
 	Picture(carry.Gates) (p carry.Picture, ok bool)
 	Adopted(*carry.Picture)
+}
 
+// asker finds dead peers: see alive.go.
+type asker interface {
 	// PassAsks makes the servers' keepalives ours, Pass passes them and the client's on,
 	// Probe asks the servers that are silent.
 	PassAsks()
 	Pass(client *carry.Asked)
 	Probe(k *carry.Keepalive, next time.Duration) time.Duration
-
-	// RequestLeft reports whether there is more of the request in the client's receive
-	// queue; Draining whether one end has gone, and what it has sent is still delivered.
-	RequestLeft() bool
+	// Draining reports whether one end has gone, and what it has sent is still delivered.
 	Draining() bool
+}
+
+// described says how a connection stands, for waits.go and debug.go.
+type described interface {
+	// RequestLeft reports whether there is more of the request in the client's receive
+	// queue.
+	RequestLeft() bool
 	// Waits says what an open connection waits for, empty if for nothing; Text how its
 	// streams and servers stand.
 	Waits() string
 	Text() string
+}
+
+// outliving is what only a carrier has whose connection outlives its servers; of any other there is
+// nothing to tell. Anybody may call it once the journal knows the connection.
+type outliving interface {
+	Unlogged() // see Conn.Unlogged
+	LegHeld()  // see Conn.LegHeld
 	AddTo(*kept.Gauge)
 }
 
 var (
 	_ carrier   = (*plain)(nil)
 	_ carrier   = (*kept.Kept)(nil)
+	_ outliving = (*kept.Kept)(nil)
 	_ kept.Host = host{}
 )
 

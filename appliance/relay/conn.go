@@ -132,14 +132,18 @@ func (c *Conn) Need(s replication.Stream, from, to uint64) {
 
 // Unlogged is called by the journal: it has given up the log by itself.
 func (c *Conn) Unlogged() {
-	c.carrier.Unlogged()
+	if k, ok := c.carrier.(outliving); ok {
+		k.Unlogged()
+	}
 	c.r.sched.add(c, false)
 }
 
 // LegHeld is called by the journal: the standby holds the server's leg that it was told of, or
 // will not continue the connection.
 func (c *Conn) LegHeld() {
-	c.carrier.LegHeld()
+	if k, ok := c.carrier.(outliving); ok {
+		k.LegHeld()
+	}
 	c.r.sched.add(c, false)
 }
 

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"lockstep/appliance/carry"
-	"lockstep/appliance/kept"
 	"lockstep/replication"
 	"lockstep/stack"
 )
@@ -168,15 +167,6 @@ func (p *plain) Permit(s replication.Stream, off uint64) {
 // Need implements carrier.
 func (p *plain) Need(s replication.Stream, from, to uint64) { p.streams[s].Need(from, to) }
 
-// Unlogged implements carrier: there is no log.
-func (p *plain) Unlogged() {}
-
-// LegHeld implements carrier: its leg is told with the record.
-func (p *plain) LegHeld() {}
-
-// Adoptable implements carrier.
-func (p *plain) Adoptable() bool { return true }
-
 // OpenGates implements carrier.
 func (p *plain) OpenGates() { p.server.Open() }
 
@@ -216,9 +206,6 @@ func (p *plain) RequestLeft() bool { return !p.nothingLeft(replication.Request) 
 
 // Draining implements carrier.
 func (p *plain) Draining() bool { return p.drain.On.Load() }
-
-// AddTo implements carrier: a connection that ends with its server has nothing to show.
-func (p *plain) AddTo(*kept.Gauge) {}
 
 // Text implements carrier.
 func (p *plain) Text() string {
