@@ -32,7 +32,7 @@ type roleLoop struct {
 	// take what it was given.
 	handedAt, declinedAt time.Time
 
-	refused chan int           // without a witness: number of the search for proof that has found it
+	refused chan int           // without a witness: number of the search for proof that has found it; has room for one
 	proving int                // number of the present one
 	stop    context.CancelFunc // ends it
 }
@@ -52,7 +52,7 @@ func (n *Node) keepRole(ctx context.Context) {
 		n.withdraw()
 		return
 	}
-	l := &roleLoop{n: n, ctx: ctx, ends: make(chan sessionEnd), refused: make(chan int), stop: func() {}}
+	l := &roleLoop{n: n, ctx: ctx, ends: make(chan sessionEnd), refused: make(chan int, 1), stop: func() {}}
 	if n.voter != nil {
 		l.rules = roles.NewVoted(n.self(), &quorum{l}, n.journal.now())
 	} else {
@@ -111,7 +111,9 @@ func (l *roleLoop) run(ctx context.Context, sessions <-chan *link.Session) {
 		case c := <-n.back.Claims():
 			l.rules.Claimed(n.journal.now(), c.MAC.String())
 		}
-		l.catchUp()
+		if l.behind() {
+			continue // the rules hear of all that has come before they look at the time; after a pause of ours that is much
+		}
 		l.rules.Tick(n.journal.now())
 		l.tell()
 	}
@@ -126,28 +128,10 @@ func (l *roleLoop) wait(next *time.Timer) {
 	next.Reset(d)
 }
 
-// catchUp tells the rules of what has come, before they look at the time: after a pause
-// of this process much has.
-func (l *roleLoop) catchUp() {
+// behind reports whether news, proof or claims wait that the rules have not heard of.
+func (l *roleLoop) behind() bool {
 	n := l.n
-	for {
-		select {
-		case news := <-n.news():
-			l.decided(&news)
-		case no := <-l.refused:
-			l.proved(no)
-		case c := <-n.front.Conflicts():
-			l.conflict(c)
-		case c := <-n.back.Conflicts():
-			l.conflict(c)
-		case c := <-n.front.Claims():
-			l.rules.Claimed(n.journal.now(), c.MAC.String())
-		case c := <-n.back.Claims():
-			l.rules.Claimed(n.journal.now(), c.MAC.String())
-		default:
-			return
-		}
-	}
+	return len(n.news())+len(l.refused)+len(n.front.Conflicts())+len(n.back.Conflicts())+len(n.front.Claims())+len(n.back.Claims()) > 0
 }
 
 // news is the voters'; nil without a witness.
