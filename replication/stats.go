@@ -22,7 +22,7 @@ const (
 	LimitSegments                  // segments of a log
 	PeerVersion                    // a connection that the standby's version cannot express
 	PeerRefused                    // the standby's own limits
-	LegBehind                      // Forgo: a server leg that the standby could not continue
+	LegBehind                      // Forgo: a server's leg, or its beginning of a head, that the standby could not continue
 	TombstoneEvicted               // Limits.MaxTombstones
 	BrokenInvariant                // an internal check failed; the permit was not raised
 	NumReasons

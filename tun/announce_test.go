@@ -68,10 +68,17 @@ func newLAN(t *testing.T) *lan {
 
 func (l *lan) announcer(t *testing.T, i int) *Announcer {
 	t.Helper()
+	return l.announcerThat(t, i, nil)
+}
+
+// announcerThat is one that asks may before it speaks.
+func (l *lan) announcerThat(t *testing.T, i int, may func() bool) *Announcer {
+	t.Helper()
 	a := in(l.node[i], func() (*Announcer, error) {
 		return NewAnnouncer(AnnouncerConfig{
 			Interface: "eth0",
 			Addrs:     []netip.Addr{netip.MustParseAddr(vip4), netip.MustParseAddr(vip6), netip.MustParseAddr(vip4)},
+			May:       may,
 		})
 	})
 	t.Cleanup(func() { a.Close() })

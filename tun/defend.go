@@ -23,7 +23,8 @@ const (
 )
 
 // Defend announces anew because somebody else has, if active; at once unless it did a
-// moment ago, and then as soon as it may.
+// moment ago, and then as soon as it may. One that is mute does it when it may speak again: it has
+// been the active all the time then.
 func (a *Announcer) Defend() {
 	select {
 	case a.attack <- struct{}{}:
@@ -36,6 +37,7 @@ func (a *Announcer) defences(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	defer timer.Stop()
+	owed := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -45,10 +47,17 @@ func (a *Announcer) defences(ctx context.Context) {
 		case <-timer.C:
 		}
 		a.mu.Lock()
+		mute := a.active && !a.answering()
 		if a.active {
 			a.announceLocked()
 		}
 		a.mu.Unlock()
+		if mute {
+			timer.Reset(defendEvery)
+		} else if owed {
+			timer.Reset(defendAgain - defendEvery)
+		}
+		owed = mute
 		select { // what comes meanwhile waits in attack
 		case <-ctx.Done():
 			return

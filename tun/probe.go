@@ -38,9 +38,13 @@ func (a *Announcer) Ask() {
 // an answer to Ask. It holds one, the oldest unread one. It is never closed.
 func (a *Announcer) Claims() <-chan Conflict { return a.claimants }
 
-// claimed notes that somebody else answers for ip; mu is held.
+// claimed notes that somebody else answers for ip; mu is held. Whoever is active all the same, and
+// only mute, has it to put right.
 func (a *Announcer) claimed(ip netip.Addr, mac hwAddr) {
 	a.claims.Add(1)
+	if a.active {
+		a.Defend()
+	}
 	select {
 	case a.claimants <- Conflict{Interface: a.name, Addr: ip, MAC: net.HardwareAddr(mac[:])}:
 	default:

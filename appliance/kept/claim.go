@@ -172,6 +172,9 @@ func (k *Kept) releaseRest(src *replica) bool {
 		return true
 	}
 	k.ad = adapter.Raw{} // whatever it is, it is no message
+	if !k.settled(src) {
+		src = nil // it is a former source's
+	}
 	_, full := k.releaseFresh(src, bufs, n)
 	k.tellReleased(false)
 	return !full
@@ -213,14 +216,14 @@ func (k *Kept) sourceFailed(r *replica, err error) {
 // it counts in any case; where that ends it is believed the second time.
 func (k *Kept) resetUnproven(r *replica) {
 	if !k.claim.meant {
-		if !k.mayRelease() {
+		if k.barred(r) {
 			return
 		}
 		k.claim.release = true
 		for k.releaseResponse() {
 		}
 		switch {
-		case k.source != r || k.over || k.streams[1].Next < k.seen.end:
+		case k.source != r || k.over || k.barred(r) || k.streams[1].Next < k.seen.end:
 			return // it has changed, or the client does not take it yet
 		case k.suspicious():
 			k.lose(r, unproven)

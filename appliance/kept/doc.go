@@ -27,7 +27,7 @@
 // Leg.outMu > recording > the shell's mu). Else Host and Journal are called with none held.
 //
 // The files: kept.go the step, life.go beginning and ends, request.go and requestlog.go
-// the request's way, release.go the response's, leg.go the record of who serves, replica.go one server's leg, dismiss.go
+// the request's way, release.go the response's, former.go what is left of a former source's, leg.go the record of who serves, replica.go one server's leg, dismiss.go
 // the loss of servers, elect.go who serves, failover.go new ones, claim.go, digest.go,
 // divergence.go, adopt.go and restore.go the other appliance, look.go what is told to
 // people.

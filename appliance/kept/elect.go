@@ -154,6 +154,11 @@ func (k *Kept) promote(r *replica) {
 		}
 		return
 	}
+	if k.splits(r) {
+		k.svc.counts.unverified.Add(1)
+		k.host.Abort()
+		return
+	}
 	if k.lostAt != 0 {
 		k.svc.counts.failovers.Add(1)
 		k.svc.note(Loss{Server: r.server, Why: k.lostWhy, Conn: k.id, Took: k.host.Now() - k.lostAt, Source: true, Replaced: true})

@@ -36,7 +36,7 @@ func (k *Kept) stepClientGone() {
 // then passes that on.
 func (k *Kept) sourceDone(r *replica) {
 	s := &k.streams[replication.Response]
-	if !k.mayRelease() {
+	if k.barred(r) {
 		return
 	}
 	k.drain.Begin(k.host.Now())
@@ -45,6 +45,9 @@ func (k *Kept) sourceDone(r *replica) {
 	}
 	if k.source != r || k.over {
 		return // its FIN was there, too, and is judged as any
+	}
+	if k.barred(r) {
+		return // it has only now shown that it agrees
 	}
 	if !s.FinPassed && s.Next == k.seen.end && !k.claim.meant {
 		if k.ad.End() == adapter.Premature && k.suspicious() {

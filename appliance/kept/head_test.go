@@ -48,8 +48,11 @@ func half(t *testing.T, tune func(*relay.Service)) (*lost, *script.Conn) {
 	c := l.opened(40000)
 	send(c.Server, script.Next, headLen/2, asked)
 	l.settle()
-	l.Journal().Advance(replication.Nanos(time.Second)) // it is asked for
-	l.until("half of a head is safe", c, func(_, s script.State) bool { return s.Acked == covered+headLen/2 })
+	ask := func() { l.Journal().Advance(replication.Nanos(time.Second)) } // for it, when the journal has heard of it
+	ask()
+	if !c.Await(func(_, s script.State) bool { return s.Acked == covered+headLen/2 }, ask) {
+		t.Fatalf("half of a head is not safe; server %+v\n%s", c.Server.State(), l.Trace())
+	}
 	l.has(c, covered, "half of a head")
 	return l, c
 }

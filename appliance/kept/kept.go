@@ -70,7 +70,8 @@ type responseState struct {
 	heldAt uint64
 	// formerTo is where those end that are a former source's.
 	formerTo   uint64
-	restored   bool // continued from another appliance, see vouched
+	unlike     *replica // has not sent the same as the former source there
+	restored   bool     // continued from another appliance, see vouched
 	restoredAt time.Duration
 	askAt      time.Duration // earliest next time that the client is asked how far it is
 }
@@ -96,10 +97,9 @@ type serverState struct {
 	server    replication.LegRecord // the leg that the journal knows
 	start     [2]uint64             // and where it begins
 	legOut    atomic.Bool           // the standby may not hold that leg yet
-	// Of a source that cannot be recorded yet: what it had acknowledged of the request, and
-	// since when.
+	// Of a source that cannot be recorded yet: how far it had got, and since when.
 	lagging  *replica
-	lagAcked uint64
+	lagAt    uint64
 	lagSince time.Duration
 }
 

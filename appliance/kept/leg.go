@@ -26,8 +26,14 @@ func (k *Kept) record() {
 	if r == nil || r.recorded.Load() || k.flags.Protected.Load() && k.legOut.Load() {
 		return
 	}
+	if !k.settled(r) {
+		if !k.flags.Protected.Load() { // else the standby has what the client is to get first
+			k.lags(r, k.streams[replication.Response].Next)
+		}
+		return
+	}
 	if !k.exchange(r) {
-		k.lags(r)
+		k.lags(r, r.acked.Load())
 		return
 	}
 	if k.host.Wanted() {
@@ -57,16 +63,16 @@ func (k *Kept) exchange(r *replica) bool {
 	return true
 }
 
-// lags waits for a source that cannot be recorded yet. If it does not get on, because it
+// lags waits for a source that cannot be recorded yet. If it does not get on (to at), because it
 // wants its answer to be taken first, the standby is asked to forget the connection:
 // better without it than with a leg that it could not continue.
-func (k *Kept) lags(r *replica) {
+func (k *Kept) lags(r *replica, at uint64) {
 	if !k.flags.Protected.Load() && !k.host.Wanted() {
 		return
 	}
-	now, acked := k.host.Now(), r.acked.Load()
-	if k.lagging != r || acked > k.lagAcked {
-		k.lagging, k.lagAcked, k.lagSince = r, acked, now
+	now := k.host.Now()
+	if k.lagging != r || at != k.lagAt {
+		k.lagging, k.lagAt, k.lagSince = r, at, now
 	}
 	if now-k.lagSince >= legPatience {
 		k.lagSince = now
@@ -80,6 +86,9 @@ func (k *Kept) lags(r *replica) {
 func (k *Kept) mayRelease() bool {
 	return k.source == nil || !k.flags.Protected.Load() || k.source.recorded.Load() && !k.legOut.Load()
 }
+
+// barred reports whether the end of the source has to wait until what it has sent may be released.
+func (k *Kept) barred(r *replica) bool { return k.settled(r) && !k.mayRelease() }
 
 // LegHeld is called by the journal: the standby holds the leg that it was told of, or will
 // not continue the connection.

@@ -1,8 +1,6 @@
 package kept
 
 import (
-	"bytes"
-
 	"lockstep/appliance/carry"
 	"lockstep/replication"
 )
@@ -19,10 +17,10 @@ func (k *Kept) releaseResponse() (again bool) {
 	if src != nil && src.leg.Err() != nil && !k.claim.release {
 		src = nil
 	}
+	own := k.own(src)
 	bufs := carry.Buffers()
 	defer func() { carry.Release(bufs) }()
 	bufs, n, eof := k.peekResponse(src, bufs)
-	own := k.seen.end >= k.formerTo
 	if own && src != nil && src.at < k.seen.end && s.Next >= k.seen.end {
 		return false // it has not agreed yet with what a former source had sent, see elect
 	}
@@ -36,7 +34,7 @@ func (k *Kept) releaseResponse() (again bool) {
 		s.Next += uint64(w)
 		return err == nil && w == n && n > 0
 	}
-	if !k.mayRelease() {
+	if own && !k.mayRelease() {
 		return false
 	}
 	if !own {
@@ -64,30 +62,6 @@ func (k *Kept) releaseResponse() (again bool) {
 		k.ending(src)
 	}
 	return false
-}
-
-// ownHead lets the source begin a head anew of which a former source's first bytes are kept,
-// and the client has none. Its own have to agree with them, since the standby has them.
-func (k *Kept) ownHead(src *replica, bufs [][]byte) bool {
-	if src == nil || src.at < k.seen.end || !src.leg.Established() {
-		return false
-	}
-	kept := flatten(bufs, 0, int(k.formerTo-k.seen.end))
-	own, n, _ := src.leg.Peek(nil, int(k.seen.end-src.base), len(kept))
-	if n < len(kept) {
-		return false
-	}
-	b := flatten(own, 0, n)[:len(kept)]
-	at := 0
-	for _, m := range append(k.ad.Mask(nil, b), [2]int{len(b), len(b)}) {
-		if !bytes.Equal(b[at:m[0]], kept[at:m[0]]) {
-			k.differs(src)
-			return true
-		}
-		at = m[1]
-	}
-	k.held, k.formerTo = nil, k.seen.end
-	return true
 }
 
 // peekResponse returns the bytes that the client is to get next: those that are held, and
@@ -282,8 +256,8 @@ func (k *Kept) endResponse() {
 func (k *Kept) ship() {
 	s := &k.streams[replication.Response]
 	from, to := s.NeedFrom.Load(), s.NeedTo.Load()
-	if to == 0 || !k.flags.Protected.Load() || k.source == nil {
-		return
+	if to == 0 || !k.flags.Protected.Load() || k.source == nil || !k.source.recorded.Load() {
+		return // what the standby has is of the leg that it would continue
 	}
 	s.NeedTo.Store(0)
 	fin := s.FinPassed && to > s.End

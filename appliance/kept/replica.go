@@ -55,6 +55,7 @@ type replicaOutput struct {
 	sum    *digest
 	ad     adapter.Adapter // follows what this server sends; raw for the first source
 	ended  bool            // its FIN is at `at`, seen when it was no source
+	heads  [][2]uint64     // see head
 	agreed uint64          // the last position at which its output was the same as what was released
 }
 
@@ -225,9 +226,12 @@ func (r *replica) absorb(bufs [][]byte, n, want int, eof bool) (took int, ok boo
 			return took, n < want // a head that is longer than the one released
 		}
 		k = min(k, len(b))
-		digestMasked(r.sum, b, r.ad.Mask(nil, b[:k]), 0, k)
-		for p := b[:k]; len(p) > 0; {
-			p = p[r.ad.Response(p):]
+		spans := r.ad.Mask(nil, b[:k])
+		digestMasked(r.sum, b, spans, 0, k)
+		for at := 0; at < k; {
+			m := r.ad.Response(b[at:k])
+			r.head(r.at+uint64(took+at), spans, at, at+m)
+			at += m
 		}
 		took += k
 	}

@@ -97,10 +97,13 @@ func (l *lost) settle() {
 }
 
 // opened is a connection whose response is known to the standby up to covered.
-func (l *lost) opened(port uint16) *script.Conn {
+func (l *lost) opened(port uint16) *script.Conn { return l.openedWith(port, nil) }
+
+// openedWith is opened by a client of other options.
+func (l *lost) openedWith(port uint16, client *script.Opts) *script.Conn {
 	l.t.Helper()
 	c := l.Dial(port, 1000, 2000)
-	if err := c.Handshake(nil, nil); err != nil {
+	if err := c.Handshake(client, nil); err != nil {
 		l.t.Fatal(err)
 	}
 	send(c.Client, script.Next, asked-1, 1)

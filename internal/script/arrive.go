@@ -388,14 +388,14 @@ func (p *Peer) compare(seq int64, b []byte) bool {
 		switch {
 		case off < 0:
 		case off < int64(len(p.have)) && p.have[off]:
-			if p.got[off] != v && !(p.moved && len(p.far.alts) > 0 && off >= p.heldAt) {
+			if p.got[off] != v && !p.far.freeAt(off) && !(p.moved && len(p.far.alts) > 0 && off >= p.heldAt) {
 				p.rig.violate("%s: byte %d was %#x, is %#x now", p.name, off, p.got[off], v)
 				return false
 			}
 		case off+1 >= p.farSent():
 			p.rig.violate("%s: byte %d comes, %s has sent until %d", p.name, off, p.far.name, p.farSent())
 			return false
-		case v != p.far.byte(off, false) && !(p.far.altAt(off) && v == p.far.byte(off, true)):
+		case v != p.far.byte(off, false) && !(p.far.altAt(off) && v == p.far.byte(off, true)) && !(p.far.freeAt(off) && v == p.far.byte(off, true)):
 			p.rig.violate("%s: byte %d is %#x, sent was %#x", p.name, off, v, p.far.byte(off, false))
 			return false
 		}

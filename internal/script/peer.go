@@ -73,9 +73,10 @@ type peerSending struct {
 	fin     int64 // number of our FIN, 0: none
 	finLead bool  // sent before the appliance's FIN came: TIME-WAIT is ours
 	alts    [][2]int64
-	acked   int64 // ACK of the last segment sent
-	win     int   // window field of the last segment sent
-	maxEdge int64 // highest right edge announced to the appliance
+	free    [2]int64 // offsets at which other servers may send the other pattern, see Differs
+	acked   int64    // ACK of the last segment sent
+	win     int      // window field of the last segment sent
+	maxEdge int64    // highest right edge announced to the appliance
 	tsSent  uint32
 }
 

@@ -27,6 +27,32 @@ func (r *Rig) replica(s *Segment) *Peer {
 	return nil
 }
 
+// Differs says that at the offsets from to to (1 is the first) servers other than p may send the other
+// pattern: there Got says what has come.
+func (p *Peer) Differs(from, to int64) {
+	p.rig.mu.Lock()
+	p.free = [2]int64{from - 1, to - 1}
+	p.rig.mu.Unlock()
+}
+
+func (p *Peer) freeAt(off int64) bool { return p.free[0] <= off && off < p.free[1] }
+
+// Got counts what has come to p where its peers may differ: of its own peer, and of others.
+func (p *Peer) Got() (own, others int) {
+	p.rig.mu.Lock()
+	defer p.rig.mu.Unlock()
+	for off := p.far.free[0]; off < p.far.free[1] && off < int64(len(p.have)); off++ {
+		switch {
+		case !p.have[off]:
+		case p.got[off] == p.far.byte(off, false):
+			own++
+		default:
+			others++
+		}
+	}
+	return own, others
+}
+
 // farSent is how far the stream that comes to p was sent, by whoever got furthest.
 func (p *Peer) farSent() int64 {
 	nxt := p.far.nxt

@@ -115,11 +115,11 @@ func (r *Rig) checkHeld(k *replication.Continue) {
 			b := bytes.Join(s.Bytes, nil)
 			for n, v := range b {
 				off := int64(s.Delivered) + int64(n)
-				if off < int64(len(far.have)) && far.have[off] && far.got[off] != v {
+				if off < int64(len(far.have)) && far.have[off] && far.got[off] != v && !p.freeAt(off) {
 					r.violate("%s has %#x at %d, the standby %#x", far.name, far.got[off], off, v)
 					return
 				}
-				if v != p.byte(off, false) && !(p.altAt(off) && v == p.byte(off, true)) {
+				if v != p.byte(off, false) && !((p.altAt(off) || p.freeAt(off)) && v == p.byte(off, true)) {
 					r.violate("the standby holds %#x at %d, %s sent %#x", v, off, p.name, p.byte(off, false))
 					return
 				}
@@ -155,7 +155,7 @@ func (r *Rig) checkShipped() {
 			}
 			for i, v := range k.b {
 				off := int(k.off) + i
-				if off < len(far.have) && far.have[off] && far.got[off] != v {
+				if off < len(far.have) && far.have[off] && far.got[off] != v && !far.far.freeAt(int64(off)) {
 					r.violate("%s got %#x at %d, the standby %#x", far.name, far.got[off], off, v)
 					return
 				}

@@ -1,0 +1,40 @@
+package tun
+
+import (
+	"bytes"
+	"sync/atomic"
+	"testing"
+)
+
+// A stranger announces itself while the active is mute, because its lease has lapsed for a moment, say.
+// Nobody else follows it: the clients have to come back when it may speak again.
+func TestDefenceAfterSilence(t *testing.T) {
+	l := newLAN(t)
+	var may atomic.Bool
+	may.Store(true)
+	a, stranger := l.announcerThat(t, 0, may.Load), l.announcer(t, 1)
+	a.Activate()
+	eventually(t, "the announcements at the beginning have ended", func() bool {
+		return a.stats().Announced == uint64(3*len(burstAt()))
+	})
+	theirs := func(i int) {
+		t.Helper()
+		for _, ip := range []string{vip4, vip6} {
+			l.poke(ip)
+			eventually(t, "whose "+ip+" is to the client", func() bool { mac, _ := l.neighbour(ip); return bytes.Equal(mac, l.mac(i)) })
+		}
+	}
+	theirs(0)
+	may.Store(false)
+	sent, seen := a.stats().Announced, a.stats().Claims
+	stranger.mu.Lock()
+	stranger.announceLocked()
+	stranger.mu.Unlock()
+	theirs(1)
+	eventually(t, "it has seen the claims", func() bool { return a.stats().Claims >= seen+3 })
+	if n := a.stats(); n.Announced != sent || n.Conflicts != 0 {
+		t.Fatalf("it has spoken: %+v", n)
+	}
+	may.Store(true)
+	theirs(0)
+}
