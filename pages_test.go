@@ -204,6 +204,16 @@ func (n *names) hasTest(part string) bool {
 	return false
 }
 
+// SAFETY.md names every fuzz target.
+func TestFuzzTargetsAreNamed(t *testing.T) {
+	page := read(t, "SAFETY.md")
+	for name := range declarations(t).declared {
+		if strings.HasPrefix(name, "Fuzz") && testName.MatchString(name) && !strings.Contains(page, "`"+name+"`") {
+			t.Errorf("SAFETY.md does not name %s", name)
+		}
+	}
+}
+
 // Every lock of the product has its place in ARCHITECTURE's order: by its type and name, or by its name alone if that is
 // not just `mu`.
 func TestLockOrderIsComplete(t *testing.T) {
