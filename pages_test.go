@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -222,40 +223,25 @@ func TestLockOrderIsComplete(t *testing.T) {
 		t.Fatal("no section")
 	}
 	locks := 0
-	for _, p := range sources(t) {
-		dir := filepath.ToSlash(filepath.Dir(p))
+	eachStruct(t, func(file, typ string, s *ast.StructType) {
+		dir := path.Dir(file)
 		product := strings.HasPrefix(dir, "appliance") || strings.HasPrefix(dir, "replication") || dir == "stack" || dir == "tun" || dir == "internal/loglimit"
-		if !product || dir == "replication/sim" || strings.HasSuffix(p, "_test.go") {
-			continue
+		if !product || dir == "replication/sim" {
+			return
 		}
-		f, err := parser.ParseFile(token.NewFileSet(), p, nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ast.Inspect(f, func(node ast.Node) bool {
-			spec, ok := node.(*ast.TypeSpec)
-			if !ok {
-				return true
+		for _, field := range s.Fields.List {
+			if kind := typeName(field.Type); kind != "Mutex" && kind != "RWMutex" {
+				continue
 			}
-			s, ok := spec.Type.(*ast.StructType)
-			if !ok {
-				return true
-			}
-			for _, field := range s.Fields.List {
-				if kind := typeName(field.Type); kind != "Mutex" && kind != "RWMutex" {
-					continue
-				}
-				for _, name := range field.Names {
-					locks++
-					type_ := regexp.QuoteMeta(spec.Name.Name)
-					if !regexp.MustCompile("`"+type_+`\.`+name.Name+"`|`mu` of[^.:]*`"+type_+"`").MatchString(order) && (name.Name == "mu" || !strings.Contains(order, name.Name+"`")) {
-						t.Errorf("%s: %s.%s has no place in ARCHITECTURE.md, Lock order", p, spec.Name.Name, name.Name)
-					}
+			for _, name := range field.Names {
+				locks++
+				full := regexp.MustCompile("`" + regexp.QuoteMeta(typ) + `\.` + name.Name + "`|`mu` of[^.:]*`" + regexp.QuoteMeta(typ) + "`")
+				if !full.MatchString(order) && (name.Name == "mu" || !strings.Contains(order, name.Name+"`")) {
+					t.Errorf("%s: %s.%s has no place in ARCHITECTURE.md, Lock order", file, typ, name.Name)
 				}
 			}
-			return true
-		})
-	}
+		}
+	})
 	if locks < 30 {
 		t.Errorf("only %d locks were found", locks)
 	}

@@ -147,34 +147,37 @@ func TestFunctionsAreShort(t *testing.T) {
 // TestStructsAreGrouped: what has many fields says in groups, structs of their own, what guards
 // which. A record, all of whose fields are exported, is copied, and guarded by nothing.
 func TestStructsAreGrouped(t *testing.T) {
+	eachStruct(t, func(path, name string, s *ast.StructType) {
+		fields, hidden := 0, false
+		for _, field := range s.Fields.List {
+			fields += max(1, len(field.Names)) // embedded: one
+			for _, name := range field.Names {
+				hidden = hidden || !name.IsExported()
+			}
+		}
+		if fields > maxFields && hidden {
+			t.Errorf("%s: %s has %d fields, more than %d: what guards which of them?", path, name, fields, maxFields)
+		}
+	})
+}
+
+// eachStruct goes through the structs that are declared, tests left out.
+func eachStruct(t *testing.T, f func(path, name string, s *ast.StructType)) {
+	t.Helper()
 	for _, path := range sources(t) {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}
-		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ast.Inspect(f, func(n ast.Node) bool {
-			spec, ok := n.(*ast.TypeSpec)
-			if !ok {
-				return true
-			}
-			s, ok := spec.Type.(*ast.StructType)
-			if !ok {
-				return true
-			}
-			fields, hidden := 0, false
-			for _, field := range s.Fields.List {
-				fields += max(1, len(field.Names)) // embedded: one
-				for _, name := range field.Names {
-					hidden = hidden || !name.IsExported()
+		ast.Inspect(file, func(n ast.Node) bool {
+			if spec, ok := n.(*ast.TypeSpec); ok {
+				if s, ok := spec.Type.(*ast.StructType); ok {
+					f(filepath.ToSlash(path), spec.Name.Name, s)
 				}
 			}
-			if fields <= maxFields || !hidden {
-				return true
-			}
-			t.Errorf("%s: %s has %d fields, more than %d: what guards which of them?", path, spec.Name.Name, fields, maxFields)
 			return true
 		})
 	}

@@ -2,12 +2,10 @@ package tun
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -155,10 +153,10 @@ func NewAnnouncer(cfg AnnouncerConfig) (*Announcer, error) {
 	a.wg.Go(func() { a.follow(ctx, links) })
 	a.wg.Go(func() { a.defences(ctx) })
 	if a.socks.arp != nil {
-		a.wg.Go(func() { a.receive(ctx, a.socks.arp, a.handleARP) })
+		a.wg.Go(func() { a.socks.arp.receive(ctx, &a.mu, make([]byte, maxFrame), a.handleARP) })
 	}
 	if a.socks.ndp != nil {
-		a.wg.Go(func() { a.receive(ctx, a.socks.ndp, a.handleND) })
+		a.wg.Go(func() { a.socks.ndp.receive(ctx, &a.mu, make([]byte, maxFrame), a.handleND) })
 	}
 	return a, nil
 }
@@ -326,26 +324,6 @@ func (a *Announcer) follow(ctx context.Context, links <-chan LinkEvent) {
 
 // maxFrame is more than any ARP or ND frame has, bytes; the rest is cut off.
 const maxFrame = 2048
-
-// receive reads frames until Close. Errors such as ENETDOWN are the
-// interface's, not the socket's: it works again when the link is back.
-func (a *Announcer) receive(ctx context.Context, sock *packetSocket, handle func([]byte)) {
-	frame := make([]byte, maxFrame)
-	for {
-		err := sock.next(&a.mu, frame, handle)
-		if err == nil {
-			continue
-		}
-		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(20 * time.Millisecond): // so that a lasting error does not spin
-		}
-	}
-}
 
 // drainLocked handles the frames that have been received and not yet read.
 // a.mu is held.

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
@@ -81,7 +79,14 @@ func TapErrors(iface string, v6 bool, handle func([]byte), log *slog.Logger) (*E
 		return nil, errors.Join(fmt.Errorf("listen for ICMP errors on %q: %w", iface, err), t.Close())
 	}
 	for _, s := range t.socks {
-		t.wg.Go(func() { t.receive(ctx, s, handle) })
+		var mu sync.Mutex // of next; nobody else is here
+		t.wg.Go(func() {
+			s.receive(ctx, &mu, make([]byte, errorMax), func(frame []byte) {
+				if len(frame) > ethHeaderLen {
+					handle(frame[ethHeaderLen:])
+				}
+			})
+		})
 	}
 	return t, nil
 }
@@ -142,29 +147,6 @@ var (
 // errorMax is how much of an error is read, bytes: an IPv6 one may fill the least MTU
 // of 1280 (RFC 4443, 2.4), an IPv4 one should stay within 576 (RFC 1812, 4.3.2.3).
 const errorMax = 2048
-
-func (t *ErrorTap) receive(ctx context.Context, s *packetSocket, handle func([]byte)) {
-	buf := make([]byte, errorMax)
-	var mu sync.Mutex // packetSocket.next wants one; nobody else is here
-	for {
-		err := s.next(&mu, buf, func(frame []byte) {
-			if len(frame) > ethHeaderLen {
-				handle(frame[ethHeaderLen:])
-			}
-		})
-		if err == nil {
-			continue
-		}
-		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(20 * time.Millisecond): // so that a lasting error does not spin
-		}
-	}
-}
 
 // follow keeps to the interface when it is deleted and made again.
 func (t *ErrorTap) follow(index int, links <-chan LinkEvent) {

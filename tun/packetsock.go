@@ -1,6 +1,7 @@
 package tun
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
@@ -77,6 +79,25 @@ func (p *packetSocket) next(mu sync.Locker, buf []byte, handle func([]byte)) err
 		return rerr
 	}
 	return err
+}
+
+// receive hands frames to handle, as next does, until ctx ends or the socket is closed. Errors such as ENETDOWN are the
+// interface's, not the socket's: it works again when the link is back.
+func (p *packetSocket) receive(ctx context.Context, mu sync.Locker, buf []byte, handle func([]byte)) {
+	for {
+		err := p.next(mu, buf, handle)
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(20 * time.Millisecond): // so that a lasting error does not spin
+		}
+	}
 }
 
 // drainMax bounds drain, frames: about what a receive queue of the default size

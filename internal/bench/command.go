@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -81,21 +79,9 @@ The exit status is 0 if everything could be measured, whether or not the targets
 			if o.self, err = os.Executable(); err != nil {
 				return fmt.Errorf("find own executable: %w", err)
 			}
-			entered, status, err := lab.Enter()
-			if err != nil {
-				return err
-			}
-			if !entered {
-				// The process that ran in the user namespace has said everything.
-				os.Exit(status)
-			}
-			ctx := cmd.Context()
-			if ctx == nil {
-				ctx = context.Background()
-			}
-			ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-			defer stop()
-			return execute(ctx, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return lab.Run(cmd.Context(), func(ctx context.Context) error {
+				return execute(ctx, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			})
 		},
 	}
 	fs := cmd.Flags()

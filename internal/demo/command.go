@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -77,21 +75,9 @@ func (o *options) take(cmd *cobra.Command, size string) error {
 
 // enter a user namespace if that is needed, and run the demo there.
 func enter(cmd *cobra.Command, opts options) error {
-	entered, status, err := lab.Enter()
-	if err != nil {
-		return err
-	}
-	if !entered {
-		// The process that ran in the user namespace has said everything.
-		os.Exit(status)
-	}
-	ctx := cmd.Context()
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	return execute(ctx, opts, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	return lab.Run(cmd.Context(), func(ctx context.Context) error {
+		return execute(ctx, opts, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	})
 }
 
 // errNotSurvived is the error of a demo that ran to its end with a bad verdict, which has been

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -30,6 +31,24 @@ func Enter() (entered bool, status int, err error) {
 	}
 	status, err = reenter()
 	return false, status, err
+}
+
+// Run enters and runs a tool there, until f returns or a signal ends ctx. Where Enter has made another process,
+// which has said everything, this one exits with its status.
+func Run(ctx context.Context, f func(context.Context) error) error {
+	entered, status, err := Enter()
+	if err != nil {
+		return err
+	}
+	if !entered {
+		os.Exit(status)
+	}
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	return f(ctx)
 }
 
 // mayUnshare tries it, on a thread that ends with the attempt.

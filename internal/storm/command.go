@@ -8,8 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,20 +40,9 @@ func Command() *cobra.Command {
 			if opts.self, err = os.Executable(); err != nil {
 				return fmt.Errorf("find own executable: %w", err)
 			}
-			entered, status, err := lab.Enter()
-			if err != nil {
-				return err
-			}
-			if !entered {
-				os.Exit(status) // the process in the user namespace has said everything
-			}
-			ctx := cmd.Context()
-			if ctx == nil {
-				ctx = context.Background()
-			}
-			ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-			defer stop()
-			return execute(ctx, opts, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return lab.Run(cmd.Context(), func(ctx context.Context) error {
+				return execute(ctx, opts, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			})
 		},
 	}
 	opts.flags(cmd)
