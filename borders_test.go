@@ -16,6 +16,7 @@ import (
 // in ARCHITECTURE.md) needs to know of that other folder.
 var borders = map[string]string{
 	"tun":         "internal/loglimit",
+	"tun/steer":   "internal/loglimit",
 	"tun/tuntest": "tun",
 	"splice":      "",
 	"stack":       "splice tun internal/clock",
@@ -48,7 +49,7 @@ var borders = map[string]string{
 	// The assembly sees everything that runs, and no tool.
 	"appliance": "appliance/adapter appliance/carry appliance/config appliance/control appliance/health appliance/kept appliance/metrics appliance/pool " +
 		"appliance/relay appliance/voter internal/clock internal/confine internal/loglimit replication replication/arbiter " +
-		"replication/identity replication/link replication/roles replication/shell replication/transport replication/wire stack tun",
+		"replication/identity replication/link replication/roles replication/shell replication/transport replication/wire stack tun tun/steer",
 
 	"cmd/lockstep": "appliance appliance/config appliance/control appliance/witness images/machine images/provision internal/bench " +
 		"internal/demo internal/lab internal/storm replication/identity replication/wire stack",
@@ -104,6 +105,7 @@ var pure = map[string]string{
 // ARCHITECTURE.md, Libraries, has the reason for each.
 var libraries = map[string]string{
 	"github.com/HdrHistogram/hdrhistogram-go": "internal/bench",
+	"github.com/cilium/ebpf":                  "tun/steer",
 	"github.com/diskfs/go-diskfs":             "images/disk images/volume",
 	"github.com/google/nftables":              "tun",
 	"github.com/klauspost/compress":           "images/initrd",
@@ -130,7 +132,7 @@ var libraries = map[string]string{
 	"gvisor.dev/gvisor": "splice stack internal/storm",
 	// System calls, where a folder touches the kernel.
 	"golang.org/x/sys/unix": "appliance appliance/config appliance/control appliance/health appliance/statefile images/machine internal/bench " +
-		"internal/confine internal/lab internal/lab/traffic internal/realservers internal/storm replication/transport tun",
+		"internal/confine internal/lab internal/lab/traffic internal/realservers internal/storm replication/transport tun tun/steer",
 }
 
 const module = "lockstep"

@@ -97,7 +97,8 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 	n.engine.Run()
 	n.journal.run()
 	n.watchFitness(ctx, cancel)
-	n.wg.Add(3)
+	n.wg.Add(4)
+	go n.watchSteering(ctx)
 	go n.watchMemory(ctx)
 	go n.dumpOnSignal(ctx)
 	go n.watchOnLink(ctx)
@@ -210,6 +211,7 @@ func (n *Node) build(undo *closers) error {
 		_ = n.dev.Close()
 		return err
 	}
+	n.startSteering(undo, mtu)
 	if n.front, err = n.announcer(n.cfg.Networks.Front.Interface, n.vips()); err != nil {
 		_ = n.dev.Close()
 		return err

@@ -10,13 +10,16 @@ import (
 	"lockstep/replication/link"
 	"lockstep/stack"
 	"lockstep/tun"
+	"lockstep/tun/steer"
 )
 
 // nodePath is what packets go through.
 type nodePath struct {
 	dev         tun.Device
 	routes      *tun.Routes
-	filter      *tun.Guard // nil where the kernel has no packet filter
+	filter      *tun.Guard      // nil where the kernel has no packet filter
+	steering    *steer.Steering // nil: packets come by the routes alone, noSteering says why
+	noSteering  string
 	front, back *tun.Announcer
 	engine      *stack.Engine
 	onLink      onLink

@@ -45,6 +45,7 @@ func (n *Node) Status() control.Status {
 	n.statusPeer(&s)
 	n.statusQuorum(&s)
 	n.statusFitness(&s)
+	n.statusSteering(&s)
 	n.statusTiming(&s)
 	n.statusConnections(&s, &st)
 	n.statusTakeovers(&s)

@@ -48,6 +48,8 @@ type Networks struct {
 	// Ingress says whether packets are refused that can only be forged, by the
 	// interface that they come from.
 	Ingress Ingress `yaml:"ingress"`
+	// Steering says how services' packets come to the process and go from it.
+	Steering Steering `yaml:"steering"`
 }
 
 // Network is one side of the gateway.
@@ -169,6 +171,15 @@ const (
 	IngressAny    Ingress = "any"
 )
 
+// Steering is how services' packets come to the process and go from it.
+type Steering string
+
+// Values of Steering.
+const (
+	SteeringAuto  Steering = "auto"  // past routing and packet filter, where the kernel can and nothing else must see them
+	SteeringRules Steering = "rules" // by routing
+)
+
 // Source says whose address the servers see.
 type Source string
 
@@ -225,7 +236,7 @@ func Default() *Config {
 			Identity: DefaultIdentity, State: DefaultState, Heartbeat: DefaultHeartbeat, FailureTimeout: DefaultFailureTimeout,
 			Commit: CommitSync,
 		},
-		Networks: Networks{Ingress: IngressStrict},
+		Networks: Networks{Ingress: IngressStrict, Steering: SteeringAuto},
 		Limits:   Limits{Memory: DefaultMemory},
 		Control:  DefaultControl,
 		Metrics:  netip.MustParseAddrPort(DefaultMetrics),

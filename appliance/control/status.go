@@ -32,6 +32,7 @@ type Status struct {
 	InSync       bool              `json:"in_sync"`          // the standby could take over now without loss
 	WhyNotInSync string            `json:"why_not_in_sync"`  // empty when in sync
 	Fitness      Fitness           `json:"fitness"`
+	Steering     Steering          `json:"steering"`
 	Timing       Timing            `json:"timing"`
 	Snapshot     Snapshot          `json:"snapshot"`
 	Lag          Lag               `json:"lag"`
@@ -70,6 +71,13 @@ type Fitness struct {
 	Differences []string `json:"differences,omitempty"` // of the two configurations, as far as a takeover would lose connections
 	// Repairs counts what somebody had changed in the kernel and was put back, by kind.
 	Repairs map[string]uint64 `json:"repairs,omitempty"`
+}
+
+// Steering is how services' packets come to the process and go from it.
+type Steering struct {
+	On      bool              `json:"on"`                // past routing and packet filter
+	Why     string            `json:"why,omitempty"`     // why not; empty when it is on
+	Packets map[string]uint64 `json:"packets,omitempty"` // that took the short cut: from the front, from the back, out of the process
 }
 
 // Quorum is what the voters, two appliances and the witness, have agreed on, as far

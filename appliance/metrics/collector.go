@@ -57,6 +57,8 @@ func Families() []Family {
 		{"lockstep_memory_buffered_bytes", "Bytes buffered over all connections.", false, nil},
 		{"lockstep_memory_limit_bytes", "Limit of lockstep_memory_buffered_bytes.", false, nil},
 
+		{"lockstep_steering", "1 if services' packets take the short cut past routing and packet filter.", false, nil},
+		{"lockstep_steered_packets_total", "Packets that took it: front, back (from there), out (of the process).", true, []string{"way"}},
 		{"lockstep_service_connections", "Open connections of a service.", false, []string{"service"}},
 		{"lockstep_service_path_connections", "The same by path: spliced, terminated.", false, []string{"service", "path"}},
 		{"lockstep_server_healthy", "0 if the server fails its health check, or has refused a connection lately.", false, []string{"service", "server"}},
@@ -111,6 +113,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	emit("lockstep_configuration_differences", float64(len(s.Fitness.Differences)))
 	for kind, n := range s.Fitness.Repairs {
 		emit("lockstep_repairs_total", float64(n), kind)
+	}
+	emit("lockstep_steering", Truth(s.Steering.On))
+	for way, n := range s.Steering.Packets {
+		emit("lockstep_steered_packets_total", float64(n), way)
 	}
 	emit.sync(&s)
 	emit.quorum(s.Quorum)

@@ -72,6 +72,7 @@ func summarise(out io.Writer, c *config.Config) {
 	row("back", "%s, gateway %s", c.Networks.Back.Interface, list(c.Networks.Back.Gateway))
 	row("", "%s", reach(&c.Networks.Back.Network))
 	row("ingress", "%s", c.Networks.Ingress)
+	row("steering", "%s", c.Networks.Steering)
 	for i := range c.Services {
 		summariseService(row, &c.Services[i])
 	}
@@ -168,7 +169,7 @@ func warn(out io.Writer, c *config.Config) {
 			}
 		}
 	}
-	printWarnings(out, append(warnings, appliance.CheckFilter(c)...))
+	printWarnings(out, slices.Concat(warnings, appliance.CheckFilter(c), appliance.CheckSteering(c)))
 }
 
 func printWarnings(out io.Writer, warnings []config.Warning) {

@@ -50,6 +50,11 @@ func render(s *control.Status, c palette, now time.Time, all bool) string {
 	if l := s.LastLoss; l != nil {
 		row("lost", "%s ago this appliance started without connections: %s (%s)", age(now, l.At), c.bad(l.Text), l.Why)
 	}
+	if t := &s.Steering; t.Why != "" {
+		row("steering", "by routing: %s", t.Why)
+	} else if t.On && all {
+		row("steering", "past routing and packet filter: %d packets in, %d out", t.Packets["front"]+t.Packets["back"], t.Packets["out"])
+	}
 	row("memory", "%s buffered of %s", bytesText(s.Memory.BufferedBytes), bytesText(s.Memory.Limit))
 	renderServices(s, c, row, all)
 	renderDrops(s, row)

@@ -1,0 +1,127 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"lockstep/appliance/config"
+	"lockstep/appliance/control"
+	"lockstep/tun"
+	"lockstep/tun/steer"
+)
+
+// steeringPeriod is how often it is looked whether packets may be steered, and are.
+const steeringPeriod = time.Second
+
+// startSteering loads what lets packets come by a shorter way than the rules', which stay. Without it
+// all is as with it, and costs more.
+func (n *Node) startSteering(undo *closers, mtu int) {
+	if n.cfg.Networks.Steering == config.SteeringRules {
+		n.noSteering = "steering: rules"
+		return
+	}
+	s, err := steer.New(n.steerConfig(mtu))
+	if err != nil {
+		n.noSteering = steeringHint(err)
+		n.log.Info("packets take the way of routing and packet filter", "why", n.noSteering)
+		return
+	}
+	n.steering = s
+	undo.add("steering", s.Close)
+	n.lookSteering()
+}
+
+func steeringHint(err error) string {
+	if errors.Is(err, os.ErrPermission) {
+		return err.Error() + " (steering takes CAP_BPF beside CAP_NET_ADMIN, of the machine and not of a container)"
+	}
+	return err.Error()
+}
+
+// steerConfig names what no rule of the packet filter's is about: services with a ttl of their own are left out.
+func (n *Node) steerConfig(mtu int) steer.Config {
+	c := steer.Config{
+		TUN: tunName, Front: n.cfg.Networks.Front.Interface, Back: n.cfg.Networks.Back.Interface, MTU: mtu,
+		Strict:   n.cfg.Networks.Ingress == config.IngressStrict,
+		Gateways: n.gateways(), VIPs: n.vips(), Servers: n.transparentServers(), Log: n.log,
+	}
+	var least, sends []netip.AddrPort
+	for i := range n.cfg.Services {
+		for _, h := range hopLimits(&n.cfg.Services[i]) {
+			if h.Least > 0 {
+				least = append(least, h.Addr)
+			}
+			if h.Send > 0 {
+				sends = append(sends, h.Addr)
+			}
+		}
+	}
+	without := func(all, some []netip.AddrPort) []netip.AddrPort {
+		return slices.DeleteFunc(slices.Clone(all), func(a netip.AddrPort) bool { return slices.Contains(some, a) })
+	}
+	for _, s := range n.cfg.Services {
+		c.Listen = append(c.Listen, without(s.Listen, least)...)
+		c.From = append(c.From, without(s.Listen, sends)...)
+		c.To = append(c.To, without(s.Servers, sends)...)
+		c.AllFrom = append(c.AllFrom, s.Servers...)
+	}
+	return c
+}
+
+func (n *Node) lookSteering() {
+	obstacle, err := tun.Others(n.cfg.Networks.Front.Interface, n.cfg.Networks.Back.Interface, tunName)
+	if err != nil {
+		obstacle = fmt.Sprintf("who else must see packets is not known: %v", err)
+	}
+	n.steering.Look(obstacle)
+}
+
+// watchSteering looks after it.
+func (n *Node) watchSteering(ctx context.Context) {
+	defer n.wg.Done()
+	if n.steering == nil {
+		return
+	}
+	t := time.NewTicker(steeringPeriod)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			n.lookSteering()
+		}
+	}
+}
+
+func (n *Node) statusSteering(s *control.Status) {
+	if n.steering == nil {
+		s.Steering.Why = n.noSteering
+		return
+	}
+	s.Steering = control.Steering{Why: n.steering.Why(), Packets: n.steering.Packets()}
+	s.Steering.On = s.Steering.Why == ""
+}
+
+// CheckSteering says in advance what startSteering would find on this machine.
+func CheckSteering(c *config.Config) []config.Warning {
+	if c.Networks.Steering == config.SteeringRules {
+		return nil
+	}
+	why := ""
+	if err := steer.Ask(); err != nil {
+		why = steeringHint(err)
+	} else if why, err = tun.Others(c.Networks.Front.Interface, c.Networks.Back.Interface); err != nil {
+		return nil // an interface is missing: said already
+	}
+	if why == "" {
+		return nil
+	}
+	return []config.Warning{{Path: "networks.steering", Msg: "packets will take the way of routing and packet filter, which costs more: " + why,
+		Hint: "that is all right; `steering: rules` says so"}}
+}

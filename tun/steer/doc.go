@@ -1,0 +1,15 @@
+// Package steer takes the segments of protected services straight from the two
+// NICs into the TUN device, and what comes out of the TUN device straight to the
+// NIC that routing says: past policy rules, connection tracking and the packet
+// filter, whose work on each packet costs more than the gateway's own. It is three
+// small programs (eBPF) in the kernel's TCX hooks (since Linux 6.6).
+//
+// Only what all of these would let pass unchanged is taken: whole TCP segments
+// without IP options, of known addresses and ports, no first SYN, with hops left,
+// that fit. All else goes the kernel's usual way, and so does everything where the
+// programs are not: they only make it shorter. They are bound to file descriptors
+// and end with the process, however that ends.
+//
+// It must not know of TCP state, connections, roles or services: it is told
+// addresses and interfaces.
+package steer

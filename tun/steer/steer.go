@@ -1,0 +1,308 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"lockstep/internal/loglimit"
+)
+
+// Hook is where a program sits, each where packets come in: on the NIC towards the clients, on that towards
+// the servers, on the TUN device.
+type Hook int
+
+// Values of Hook.
+const (
+	Front Hook = iota
+	Back
+	Out
+	hooks
+)
+
+func (h Hook) String() string { return [...]string{"front", "back", "out"}[h] }
+
+// Config says what is taken. What is not named goes the kernel's usual way.
+type Config struct {
+	TUN, Front, Back string // interface names
+	MTU              int    // of the TUN device
+
+	// Strict leaves to the packet filter what it may take for forged: from the front, what says that it is a
+	// server's; from the back, what is for an address of VIPs.
+	Strict bool
+
+	Listen   []netip.AddrPort // to these, from the front
+	AllFrom  []netip.AddrPort // that are servers'
+	Gateways []netip.Addr     // to these, from the back, whoever sends it,
+	VIPs     []netip.Addr     // and to these
+	Servers  []netip.AddrPort // from these, from the back, to whomever
+	From, To []netip.AddrPort // from or to these, out of the TUN device
+
+	Log *slog.Logger // nil: silent
+}
+
+// kind says what an entry of the table is there for.
+type kind uint8
+
+const (
+	kindListen kind = iota + 1
+	kindForged
+	kindVirtual
+	kindServer
+	kindFrom
+	kindTo
+)
+
+// Values of the table's entries.
+const (
+	leave uint32 = iota // to the kernel's usual way
+	take
+)
+
+// entry is a key of the table, as it lies in the kernel's memory.
+type entry struct {
+	Addr [16]byte
+	Port [2]byte // big endian
+	Kind kind
+	Fam  byte
+}
+
+const entryLen = 20
+
+// Steering is the programs and where they sit.
+type Steering struct {
+	cfg    Config
+	log    *slog.Logger
+	table  *ebpf.Map
+	counts *ebpf.Map
+	progs  [hooks]*ebpf.Program
+
+	mu    sync.Mutex // guards what follows
+	links [hooks]link.Link
+	at    [hooks]int // index of the interface
+	why   string     // nothing is steered; empty: it is
+	ended bool
+}
+
+// New loads the programs for the TUN device, which must be there; Look puts them where they belong. It takes
+// CAP_BPF and CAP_NET_ADMIN, of the whole machine and not only of a user namespace.
+func New(cfg Config) (*Steering, error) {
+	s := &Steering{cfg: cfg, log: cfg.Log, why: "not yet"}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("load the programs that steer packets: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Steering) load() (err error) {
+	tun, err := net.InterfaceByName(s.cfg.TUN)
+	if err != nil {
+		return fmt.Errorf("find interface %q: %w", s.cfg.TUN, err)
+	}
+	entries := s.cfg.entries()
+	s.table, err = ebpf.NewMap(&ebpf.MapSpec{
+		Name: "lockstep_ends", Type: ebpf.Hash, KeySize: entryLen, ValueSize: 4, MaxEntries: uint32(len(entries) + 1),
+	})
+	if err != nil {
+		return err
+	}
+	for e, v := range entries {
+		if err := s.table.Put(e, v); err != nil {
+			return err
+		}
+	}
+	s.counts, err = ebpf.NewMap(&ebpf.MapSpec{
+		Name: "lockstep_count", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: uint32(hooks),
+	})
+	if err != nil {
+		return err
+	}
+	for h := range hooks {
+		p := program{hook: h, tun: int32(tun.Index), mtu: int32(s.cfg.MTU), strict: s.cfg.Strict, table: s.table.FD(), counts: s.counts.FD()}
+		s.progs[h], err = ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: "lockstep_" + h.String(), Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXIngress, Instructions: p.assemble(), License: "GPL",
+		})
+		if err != nil {
+			return fmt.Errorf("the one of hook %v: %w", h, err)
+		}
+	}
+	return nil
+}
+
+// entries are the table.
+func (c *Config) entries() map[entry]uint32 {
+	m := map[entry]uint32{}
+	put := func(k kind, v uint32, addrs ...netip.AddrPort) {
+		for _, a := range addrs {
+			e := entry{Port: [2]byte{byte(a.Port() >> 8), byte(a.Port())}, Kind: k, Fam: unix.AF_INET}
+			ip := a.Addr().Unmap()
+			if ip.Is6() {
+				e.Fam = unix.AF_INET6
+			}
+			copy(e.Addr[:], ip.AsSlice())
+			m[e] = v
+		}
+	}
+	for _, l := range []struct {
+		kind  kind
+		addrs []netip.AddrPort
+	}{{kindListen, c.Listen}, {kindForged, c.AllFrom}, {kindServer, c.Servers}, {kindFrom, c.From}, {kindTo, c.To}} {
+		put(l.kind, take, l.addrs...)
+	}
+	for _, a := range c.Gateways {
+		put(kindVirtual, take, netip.AddrPortFrom(a, 0))
+	}
+	vips := take
+	if c.Strict {
+		vips = leave
+	}
+	for _, a := range c.VIPs {
+		put(kindVirtual, vips, netip.AddrPortFrom(a, 0))
+	}
+	return m
+}
+
+// Look puts the programs where they belong if they are not there: at the first time, if an interface is
+// another one than before, if somebody has taken them away. With an obstacle, which says in words what must see
+// packets that would be steered, it takes them away.
+func (s *Steering) Look(obstacle string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
+	was := s.why
+	s.why = obstacle
+	for h, name := range []string{s.cfg.Front, s.cfg.Back, s.cfg.TUN} {
+		if s.why != "" {
+			break
+		}
+		if err := s.attach(Hook(h), name); err != nil {
+			s.why = err.Error()
+		}
+	}
+	if s.why != "" {
+		s.detach()
+	}
+	switch {
+	case s.why == was:
+	case s.why == "":
+		s.log.Info("packets are steered (eBPF) past routing and packet filter", "interfaces", []string{s.cfg.Front, s.cfg.Back, s.cfg.TUN})
+	default:
+		s.log.Info("packets take the way of routing and packet filter", "why", s.why, loglimit.Per("steering"))
+	}
+}
+
+// attach sees to it that one program is where it belongs.
+func (s *Steering) attach(h Hook, name string) error {
+	ifc, err := net.InterfaceByName(name)
+	if err != nil {
+		return fmt.Errorf("find interface %q: %w", name, err)
+	}
+	if s.links[h] != nil {
+		if s.at[h] == ifc.Index && attached(s.links[h]) {
+			return nil
+		}
+		_ = s.links[h].Close()
+		s.links[h] = nil
+	}
+	l, err := link.AttachTCX(link.TCXOptions{Interface: ifc.Index, Program: s.progs[h], Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		return fmt.Errorf("put a program on %s: %w", name, err)
+	}
+	s.links[h], s.at[h] = l, ifc.Index
+	return nil
+}
+
+// attached: the kernel takes a link off an interface that is deleted, and so may anybody (bpftool link detach).
+func attached(l link.Link) bool {
+	info, err := l.Info()
+	if err != nil {
+		return false
+	}
+	t := info.TCX()
+	return t != nil && t.Ifindex != 0
+}
+
+func (s *Steering) detach() {
+	for h := range s.links {
+		if s.links[h] != nil {
+			_ = s.links[h].Close()
+			s.links[h] = nil
+		}
+	}
+}
+
+// Why says why nothing is steered; empty: packets are.
+func (s *Steering) Why() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.why
+}
+
+// Packets counts what was steered, by hook.
+func (s *Steering) Packets() map[string]uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := map[string]uint64{}
+	for h := range hooks {
+		var each []uint64 // per CPU
+		if s.ended || s.counts.Lookup(uint32(h), &each) != nil {
+			continue
+		}
+		for _, n := range each {
+			m[h.String()] += n
+		}
+	}
+	return m
+}
+
+// Close takes the programs away. It may be called twice.
+func (s *Steering) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	s.detach()
+	var errs []error
+	for _, p := range s.progs {
+		errs = append(errs, p.Close()) // nil ones may be closed
+	}
+	return errors.Join(append(errs, s.table.Close(), s.counts.Close())...)
+}
+
+// errNoTCX says that the kernel is older than Linux 6.6, or built without eBPF.
+var errNoTCX = errors.New("the kernel has no TCX (Linux 6.6 or later, CONFIG_BPF_SYSCALL and CONFIG_NET_XGRESS)")
+
+// Ask says why New or Look would fail here, and changes nothing. Who may not ask gets os.ErrPermission.
+func Ask() error {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "lockstep_ask", Type: ebpf.SchedCLS, Instructions: nothing(), License: "GPL"})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return errNoTCX
+	}
+	if err != nil {
+		return fmt.Errorf("load a program: %w", err)
+	}
+	defer p.Close()
+	l, err := link.AttachTCX(link.TCXOptions{Interface: math.MaxInt32, Program: p, Attach: ebpf.AttachTCXIngress})
+	switch {
+	case err == nil:
+		return l.Close()
+	case errors.Is(err, unix.ENODEV): // there is no such interface
+		return nil
+	case errors.Is(err, os.ErrPermission):
+		return err
+	}
+	return errNoTCX
+}
