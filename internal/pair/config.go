@@ -16,6 +16,9 @@ func Config(name string, services ...config.Service) *config.Config {
 	c.Pair.Members = map[string]netip.AddrPort{"a": netip.MustParseAddrPort("10.30.0.1:7400"), "b": netip.MustParseAddrPort("10.30.0.2:7400")}
 	c.Networks.Front.Interface, c.Networks.Back.Interface = lab.FrontIf, lab.BackIf
 	c.Networks.Back.Gateway = []netip.Prefix{netip.MustParsePrefix(lab.BackGateway4 + "/24"), netip.MustParsePrefix(lab.BackGateway6 + "/64")}
+	if s := os.Getenv(steeringEnv); s != "" {
+		c.Networks.Steering = config.Steering(s)
+	}
 	c.Services = services
 	c.Metrics = netip.AddrPort{}
 	return c
@@ -24,6 +27,9 @@ func Config(name string, services ...config.Service) *config.Config {
 // pathEnv is the variable of the environment that sets every service's path in tests: whatever is tried with the
 // one can be tried with the other.
 const pathEnv = "LOCKSTEP_TEST_PATH"
+
+// steeringEnv is the same of networks.steering.
+const steeringEnv = "LOCKSTEP_TEST_STEERING"
 
 // Service is one with the product's defaults. The addresses are constants of the caller's: a wrong one
 // panics.

@@ -1,0 +1,92 @@
+package tun
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Whoever must see what is forwarded is found, and nobody else.
+func TestOthers(t *testing.T) {
+	ns, peer := newNS(t), newNS(t)
+	veth(ns, "nic", peer, "other")
+	find := func(want string) {
+		t.Helper()
+		got := in(ns, func() (string, error) { return Others("nic") })
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	find("")
+	conn, err := nftables.New(nftables.WithNetNSFd(int(ns.fd)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flush := func() {
+		t.Helper()
+		if err := conn.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drop, accept := nftables.ChainPolicyDrop, nftables.ChainPolicyAccept
+	for _, c := range []struct {
+		table  nftables.Table
+		hook   *nftables.ChainHook
+		policy *nftables.ChainPolicy
+		device string
+		rule   bool
+		want   string
+	}{
+		{nftables.Table{Family: nftables.TableFamilyINet, Name: "x"}, nftables.ChainHookForward, &accept, "", false, ""},
+		{nftables.Table{Family: nftables.TableFamilyINet, Name: "x"}, nftables.ChainHookForward, &drop, "", false, "nft list chain inet x c"},
+		{nftables.Table{Family: nftables.TableFamilyINet, Name: "x"}, nftables.ChainHookForward, &accept, "", true, "nft list chain inet x c"},
+		{nftables.Table{Family: nftables.TableFamilyINet, Name: "x"}, nftables.ChainHookInput, &drop, "", true, ""},
+		{nftables.Table{Family: nftables.TableFamilyINet, Name: "x"}, nftables.ChainHookOutput, &accept, "", true, ""},
+		{nftables.Table{Family: nftables.TableFamilyIPv4, Name: "x"}, nftables.ChainHookPrerouting, &accept, "", true, "nft list chain ip x c"},
+		{nftables.Table{Family: nftables.TableFamilyIPv6, Name: "x"}, nftables.ChainHookPostrouting, &accept, "", true, "nft list chain ip6 x c"},
+		{nftables.Table{Family: nftables.TableFamilyNetdev, Name: "x"}, nftables.ChainHookIngress, &accept, "nic", true, "nft list chain netdev x c"},
+		{nftables.Table{Family: nftables.TableFamilyINet, Name: guardTable}, nftables.ChainHookPrerouting, &accept, "", true, ""},
+		{nftables.Table{Family: nftables.TableFamilyINet, Name: "x"}, nil, nil, "", true, ""},
+	} {
+		table := conn.AddTable(&c.table)
+		chain := &nftables.Chain{Name: "c", Table: table}
+		if c.hook != nil {
+			chain.Type, chain.Hooknum, chain.Priority, chain.Policy, chain.Device = nftables.ChainTypeFilter, c.hook, nftables.ChainPriorityFilter, c.policy, c.device
+		}
+		conn.AddChain(chain)
+		if c.rule {
+			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Counter{}}})
+		}
+		flush()
+		find(c.want)
+		conn.DelTable(table)
+		flush()
+		find("")
+	}
+	policy := &netlink.XfrmPolicy{
+		Src: ipNet(netip.MustParsePrefix("203.0.113.0/24")), Dst: ipNet(netip.MustParsePrefix("198.51.100.0/24")), Dir: netlink.XFRM_DIR_OUT,
+		Tmpls: []netlink.XfrmPolicyTmpl{{Proto: netlink.XFRM_PROTO_ESP, Mode: netlink.XFRM_MODE_TRANSPORT}},
+	}
+	ns.run(func() error { return netlink.XfrmPolicyAdd(policy) })
+	find("IPsec")
+	ns.run(func() error { return netlink.XfrmPolicyDel(policy) })
+	find("")
+	ns.run(func() error {
+		nic, err := netlink.LinkByName("nic")
+		if err != nil {
+			return err
+		}
+		qdisc := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: nic.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}}
+		if err := netlink.QdiscAdd(qdisc); err != nil {
+			return err
+		}
+		return netlink.FilterAdd(&netlink.U32{FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: nic.Attrs().Index, Parent: qdisc.Handle, Priority: 1, Protocol: unix.ETH_P_ALL}, ClassId: netlink.MakeHandle(1, 1)})
+	})
+	find("tc filter show dev nic ingress")
+}
