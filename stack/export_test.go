@@ -11,6 +11,9 @@ func (e *Engine) SweepAfter(d time.Duration) { e.sweep(e.now() + d) }
 // ResumeNow is Resume that has chosen the legs when it returns.
 func (e *Engine) ResumeNow(silence time.Duration) { e.resumeLegs(e.now() - silence) }
 
+// AskSilentNow asks whoever fell silent d ago, as when another one has come back.
+func (e *Engine) AskSilentNow(d time.Duration) { e.askSilent(e.now() - d) }
+
 // Unheard reports whether the peer is asked where it is after a silence.
 func (l *Leg) Unheard() bool {
 	l.mu.Lock()

@@ -120,14 +120,12 @@ func TestNoDuplicateAcksAreInvented(t *testing.T) {
 	b.received(l, segs*1000)
 	b.barrier()
 	noDuplicates(t, b.since(n))
+	b.poll("a held ACK", func() bool { return b.eng.C.AcksHeld.Load() > 0 }) // else nothing is tested
 	b.permit(l, 1000)
 	b.permit(l, segs*1000/2)
 	b.permit(l, segs*1000)
 	b.expect(n, "last ACK", isAck(segs*1000))
 	noDuplicates(t, b.since(n))
-	if b.eng.C.AcksHeld.Load() == 0 {
-		t.Errorf("no ACK was held: nothing was tested: %v", b.since(n))
-	}
 }
 
 // noDuplicates looks for what RFC 5681, section 2 calls a duplicate ACK.

@@ -220,6 +220,9 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 	if ts >= 0 && l.repeats(s) {
 		l.freshen(tsVal)
 		l.unheard = false
+		if l.suspected {
+			l.back()
+		}
 	}
 	ack := tcp.AckNumber()
 	off, ok := near(l.txNxt, ack-(l.p.ISS+1))
@@ -230,6 +233,9 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 		}
 		first := !l.located
 		l.located, l.unheard = true, false
+		if l.suspected {
+			l.back()
+		}
 		l.settle(off)
 		l.note(s)
 		l.keepEdge(tcp, off)

@@ -142,6 +142,8 @@ type legProbe struct {
 	headSeen   uint64              // end of the newest segment that left
 	resumed    bool                // it is probed because we were silent: see resume.go
 	unheard    bool                // and has said nothing since
+	suspected  bool                // it is probed because the peer is silent: see outage.go
+	silentFrom time.Duration       // and has been since then
 	missed     atomic.Bool         // something of it was not taken in while we were silent
 }
 

@@ -35,6 +35,9 @@ type prober struct {
 
 	resuming    bool          // see Resume
 	silentSince time.Duration // of it
+	back        bool          // somebody has come back, see Leg.back
+	backSince   time.Duration // who had been silent since then
+	backAt      time.Duration // when others were asked for that last
 }
 
 type probeItem struct {
@@ -96,6 +99,9 @@ func (e *Engine) probeLoop() {
 		}
 		if since, ok := e.probes.resumed(); ok {
 			e.resumeLegs(since)
+		}
+		if since, ok := e.probes.cameBack(e.now()); ok {
+			e.askSilent(since)
 		}
 		legs, wait, ok := e.probes.due(e.now())
 		for _, l := range legs {
@@ -161,11 +167,11 @@ func (l *Leg) probeAgain() {
 	var head *stack.PacketBuffer
 	switch {
 	case l.state != stAttached || l.probesSent >= probesQuick+probesSlow || l.located && l.head == nil && !l.missing() && !l.unheard:
-		l.probing, l.resumed, l.unheard = false, false, false
+		l.probing, l.resumed, l.unheard, l.suspected = false, false, false, false
 		l.dropHead()
 	default:
 		l.probesSent++
-		if l.headAcked(); l.head != nil && l.headDue() {
+		if l.headAcked(); l.head != nil && l.headDue() && !l.suspected {
 			head = l.headAgain()
 		}
 		if l.unheard || !l.located && l.head == nil || l.missing() && l.rxNxt == l.rxProbed {
@@ -213,8 +219,11 @@ func (l *Leg) keepHead(pkt *stack.PacketBuffer, tcp header.TCP, payload int) {
 	}
 	l.dropHead()
 	l.head, l.headEnd, l.headAt = pkt.Clone(), start+uint64(payload), l.engine.now()
-	if continued {
+	switch {
+	case continued:
 		l.startProbing()
+	case again:
+		l.suspect()
 	}
 }
 

@@ -115,6 +115,9 @@ func (k *Kept) ending(src *replica) {
 		k.lose(src, "its process has died")
 		k.wakeAt(0)
 	case Unproven:
+		if !k.safe() {
+			return
+		}
 		if k.suspicious() {
 			k.lose(src, unproven)
 			k.wakeAt(0)
@@ -122,6 +125,9 @@ func (k *Kept) ending(src *replica) {
 		}
 		k.believe(src)
 	case Alive:
+		if verdict == adapter.Premature && !k.safe() {
+			return
+		}
 		if verdict == adapter.Premature && k.suspicious() {
 			k.lose(src, "ended in the middle of a response")
 			k.wakeAt(0)
@@ -129,6 +135,12 @@ func (k *Kept) ending(src *replica) {
 		}
 		k.believe(src)
 	}
+}
+
+// safe reports whether the standby knows how far the client is. Until then a server that may live is
+// not given up: if this appliance died, nobody else could show what the client has (see vouched).
+func (k *Kept) safe() bool {
+	return !k.flags.Protected.Load() || k.streams[replication.Response].Permit.Load() >= k.seen.end
 }
 
 // settling reports whether an end between two messages has come only just now.

@@ -57,6 +57,46 @@ func TestEndIsJudged(t *testing.T) {
 	}
 }
 
+// Nobody but the server that has ended can show what the client has, as long as the standby does not
+// know it: it is not given up for another one before. A takeover in between finds it there.
+func TestServerStaysWhileTheStandbyLacksSomething(t *testing.T) {
+	for name, moved := range map[string]bool{"confirmed": false, "takeover": true} {
+		t.Run(name, func(t *testing.T) {
+			l := newLost(t, func(s *relay.Service) {
+				if l := s.Pool.Len(); l < 2 {
+					spare(s)
+				}
+				s.Ask = func(_ int, _ uint64, done func(kept.Fate)) { done(kept.Unproven) }
+			})
+			l.more = nil
+			c := l.opened(40000)
+			again := l.Replica(c, second, 3000)
+			l.loseDigest(c)
+			send(c.Client, script.Next, 0, gone)
+			c.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: script.Next, Ack: asked, Win: 65535})
+			l.settle()
+			if s := c.Server.State(); s.Dead || again.Server.State().Received > 0 {
+				t.Fatalf("the server is given up: %+v\n%s", s, l.Trace())
+			}
+			c.Client.MayReset()
+			c.Server.MayReset()
+			again.Server.MayReset()
+			if moved {
+				l.takeover()
+				send(c.Server, covered, gone-covered, asked) // again
+				c.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: gone, Ack: asked, Win: 65535})
+			} else {
+				l.Journal().Hold(false)
+			}
+			l.ask(again)
+			goOn(again, gone-covered, false)
+			l.until("the other one serves", c, func(_, _ script.State) bool { return l.svc.Counts().Failovers == 1 })
+			again.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: script.Next, Ack: asked, Win: 65535})
+			l.until("the end", c, func(cl, _ script.State) bool { return cl.Fin && !cl.Dead })
+		})
+	}
+}
+
 // spare gives a service a second server.
 func spare(s *relay.Service) {
 	s.Pool = pool.New(pool.Config{Servers: append(s.Pool.Servers(), second)})

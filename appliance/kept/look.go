@@ -43,6 +43,8 @@ func (k *Kept) awaits() string {
 		return "the client's end"
 	case resp.FinPassed && k.source == nil && k.flags.Protected.Load() && req.Permit.Load() <= req.End:
 		return "the standby's confirmation of the FIN"
+	case k.source == nil && k.dials():
+		return "the answer of a server that is dialled" // beside a timer, which may be late
 	case k.source == nil:
 		return ""
 	case !k.mayRelease() && k.legOut.Load():
@@ -53,6 +55,8 @@ func (k *Kept) awaits() string {
 		return ""
 	case k.claim.answer != nil && Fate(k.claim.answer.Load()) == claimAsked:
 		return "what a probe of the server says"
+	case k.claim.answer != nil && Fate(k.claim.answer.Load()) == Unproven && !k.safe():
+		return "the standby's confirmation of what the client has"
 	case !resp.FinPassed:
 		return "the server's next byte"
 	case k.source.acked.Load() < k.log.end || req.FinPassed && k.source.acked.Load() <= req.End:
@@ -63,6 +67,16 @@ func (k *Kept) awaits() string {
 		return "the standby's confirmation"
 	}
 	return ""
+}
+
+// dials reports whether a server may still answer its SYN.
+func (k *Kept) dials() bool {
+	for _, r := range k.replicas() {
+		if !r.leg.Established() && r.leg.Err() == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // peeks reports whether there are bytes for the client.

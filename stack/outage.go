@@ -1,0 +1,68 @@
+package stack
+
+import "time"
+
+// An outage may be told by nobody: a switch in between is mute, and every link has its carrier. Both
+// ends double their time-outs meanwhile, and whoever stands still waits for seconds after its end. So a
+// peer that does not acknowledge what was sent again, and says nothing else, is asked at short intervals
+// until it answers: with a segment that takes no room, not with the data, whose pace is netstack's. Its answer is
+// the end of the outage, and what follows a silence of our own follows it too (resume.go), for all that fell
+// silent with it: a peer that has asked in vain has nothing of ours in flight.
+
+const (
+	// suspectAfter is for how long a peer must have been silent, by the janitor's clock; longer ones'
+	// round trips count twice.
+	suspectAfter = silenceMin
+	// askSilentEvery is how often the others are asked, at most.
+	askSilentEvery = time.Second
+)
+
+// suspect begins to ask a peer to which something is sent again. mu is held.
+func (l *Leg) suspect() {
+	if l.probing || !l.confirmed || l.halfWay || l.err != nil || l.state != stAttached || l.restored && !l.located {
+		return
+	}
+	if l.Silent() < max(suspectAfter, 2*time.Duration(l.p.RTTMicros)*time.Microsecond) {
+		return
+	}
+	l.probesSent, l.revives = 0, 0
+	l.probing, l.suspected, l.resumed, l.unheard = true, true, true, true
+	l.silentFrom = time.Duration(l.heardAt.Load())
+	l.engine.probes.add(l, l.probeQueue(), l.engine.now())
+}
+
+// back takes the first sign of life of a suspected peer: what it may lack leaves at once, and others
+// that fell silent when it did are asked. mu is held.
+func (l *Leg) back() {
+	l.suspected = false
+	e := l.engine
+	e.probes.add(l, probeNow, e.now())
+	p := &e.probes
+	p.mu.Lock()
+	since := l.silentFrom
+	if !p.back || since < p.backSince {
+		p.back, p.backSince = true, since
+	}
+	p.mu.Unlock()
+}
+
+// cameBack tells, once, since when whoever has come back was silent.
+func (p *prober) cameBack(now time.Duration) (since time.Duration, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.back || p.backAt != 0 && now < p.backAt+askSilentEvery {
+		p.back = false
+		return 0, false
+	}
+	p.back, p.backAt = false, now
+	return p.backSince, true
+}
+
+// askSilent asks the peers that were heard shortly before since or after it, and are silent now.
+func (e *Engine) askSilent(since time.Duration) {
+	for _, l := range e.table.all() {
+		if time.Duration(l.heardAt.Load()) >= since-lately && l.Silent() >= suspectAfter {
+			l.resume(since)
+		}
+	}
+}

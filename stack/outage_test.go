@@ -1,0 +1,67 @@
+package stack_test
+
+import (
+	"testing"
+	"time"
+
+	"lockstep/internal/script"
+	"lockstep/stack"
+)
+
+// A network is mute for a while, and nothing tells: no carrier goes, and we are active all the time. Whoever
+// does not acknowledge what netstack's timer has sent again is asked until he answers; then what
+// he lacks leaves at once, though that timer has doubled, and what he has sent in vain is made to come.
+func TestOutageOfTheNetwork(t *testing.T) {
+	b := newBench(t, stack.Options{})
+	l := b.open()
+	b.unacked = 100
+	b.heard(l)
+	b.write(l, 0, 1000)
+	sent := func(s *script.Segment) bool { return len(s.Payload) > 0 && s.Seq == b.iss+1 }
+	n := b.count()
+	for range 2 { // its time-out is 800 ms then, or more
+		b.expect(n, "what netstack's timer sends again", sent)
+		n = b.count()
+	}
+	for range 2 {
+		b.expect(n, "probe", b.asked)
+		n = b.count()
+	}
+	n = b.count()
+	answer := func() {
+		b.inject(script.Segment{Flags: script.ACK, Seq: benchISN + 1 + 1548, Ack: b.iss + 1, Win: 1000, Opts: b.opts(false)})
+	}
+	answer()
+	b.expect(n, "the first segment again", sent)
+	n = b.count()
+	answer() // to the next question
+	b.await("ICMP errors", func() bool { return b.icmpErrors >= 5 })
+	b.inject(script.Segment{Flags: script.ACK, Seq: benchISN + 101, Ack: b.iss + 1001, Win: 1000, Opts: b.opts(false), Payload: pattern(100, 1448)})
+	b.received(l, 1548)
+}
+
+// Who has fallen silent with somebody who has come back is asked, too: what he has sent in vain nobody here
+// knows of. Whoever speaks, and whoever has been silent for long, is left alone.
+func TestOthersAreAskedAfterAnOutage(t *testing.T) {
+	c := &jumping{born: time.Now()}
+	b := newBench(t, stack.Options{Clock: c})
+	l := b.open()
+	b.heard(l)
+	if b.eng.AskSilentNow(silence); l.Silent() == 0 && l.Unheard() {
+		t.Error("a client that speaks is asked")
+	}
+	silent := func(d time.Duration) {
+		c.by.Add(int64(d))
+		b.poll("the janitor's clock", func() bool { return l.Silent() >= d })
+	}
+	silent(silence)
+	if b.eng.AskSilentNow(l.Silent()); !l.Unheard() {
+		t.Error("a client that fell silent is not asked")
+	}
+	b.inject(script.Segment{Flags: script.ACK, Seq: benchISN + 101, Ack: b.iss + 1, Win: 1000, Opts: b.opts(false)})
+	b.poll("answer", func() bool { return !l.Unheard() })
+	silent(time.Minute)
+	if b.eng.AskSilentNow(silence); l.Unheard() {
+		t.Error("an idle client is disturbed")
+	}
+}
