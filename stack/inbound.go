@@ -219,10 +219,7 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 	withheld := l.withholds()
 	if ts >= 0 && l.repeats(s) {
 		l.freshen(tsVal)
-		l.unheard = false
-		if l.suspected {
-			l.back()
-		}
+		l.speaks()
 	}
 	ack := tcp.AckNumber()
 	off, ok := near(l.txNxt, ack-(l.p.ISS+1))
@@ -231,11 +228,7 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 		if l.heard() || l.restored && !l.located {
 			defer l.events.Wake(l) // somebody may wait for that, see Probe and PeerHas
 		}
-		first := !l.located
-		l.located, l.unheard = true, false
-		if l.suspected {
-			l.back()
-		}
+		first := l.locate()
 		l.settle(off)
 		l.note(s)
 		l.keepEdge(tcp, off)

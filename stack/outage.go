@@ -31,6 +31,21 @@ func (l *Leg) suspect() {
 	l.engine.probes.add(l, l.probeQueue(), l.engine.now())
 }
 
+// locate notes that the peer has said where it is, and whether that was the first time. mu is held.
+func (l *Leg) locate() (first bool) {
+	first, l.located = !l.located, true
+	l.speaks()
+	return first
+}
+
+// speaks notes that it has said something. mu is held.
+func (l *Leg) speaks() {
+	l.unheard = false
+	if l.suspected {
+		l.back()
+	}
+}
+
 // back takes the first sign of life of a suspected peer: what it may lack leaves at once, and others
 // that fell silent when it did are asked. mu is held.
 func (l *Leg) back() {
