@@ -51,8 +51,14 @@ var borders = map[string]string{
 		"appliance/relay appliance/voter internal/clock internal/confine internal/loglimit replication replication/arbiter " +
 		"replication/identity replication/link replication/roles replication/shell replication/transport replication/wire stack tun tun/steer",
 
+	"wrap":             "wrap/determinant wrap/jail wrap/trace",
+	"wrap/agree":       "wrap/determinant",
+	"wrap/determinant": "",
+	"wrap/jail":        "",
+	"wrap/trace":       "",
+
 	"cmd/lockstep": "appliance appliance/config appliance/control appliance/witness images/machine images/provision internal/bench " +
-		"internal/demo internal/lab internal/storm replication/identity replication/wire stack",
+		"internal/demo internal/lab internal/storm replication/identity replication/wire stack wrap wrap/agree wrap/determinant",
 
 	"images/debian": "",
 	"images/disk":   "images/volume",
@@ -99,6 +105,7 @@ var pure = map[string]string{
 	"images/uki":           "os",
 	"replication/identity": "log net",
 	"splice":               "context log net os sync",
+	"wrap/determinant":     "context log net os sync time",
 }
 
 // libraries says in which folders a library may be imported; what is not named may be nowhere.
@@ -132,7 +139,8 @@ var libraries = map[string]string{
 	"gvisor.dev/gvisor": "splice stack internal/storm",
 	// System calls, where a folder touches the kernel.
 	"golang.org/x/sys/unix": "appliance appliance/config appliance/control appliance/health appliance/statefile images/machine internal/bench " +
-		"internal/confine internal/lab internal/lab/traffic internal/realservers internal/storm replication/transport tun tun/steer",
+		"internal/confine internal/lab internal/lab/traffic internal/realservers internal/storm replication/transport tun tun/steer wrap wrap/jail " +
+		"wrap/trace",
 }
 
 const module = "lockstep"

@@ -22,6 +22,7 @@ func main() {
 			return render(s, palette{on: true}, time.Now(), false)
 		}})
 	}
+	becomeWrapped()
 	// The lab re-executes this program inside its namespaces; in every other
 	// process this returns at once.
 	lab.Main(storm.Roles())

@@ -92,6 +92,7 @@ Volumes for the bootable image:          lockstep image config -c pair.yaml --ou
 	})
 	root.AddCommand(runCommand(), witnessCommand(), checkCommand(), statusCommand(), switchoverCommand(), keysCommand(), imageCommand(), versionCommand(),
 		demo.Command(), bench.Command(), storm.Command())
+	root.AddCommand(wrapCommands()...)
 	return root
 }
 

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lockstep/wrap"
+	"lockstep/wrap/agree"
+	"lockstep/wrap/determinant"
+)
+
+// becomeWrapped plays the processes between a supervisor and its program, which are this executable.
+func becomeWrapped() { wrap.Main() }
+
+func wrapCommands() []*cobra.Command {
+	var o wrapOptions
+	cmd := &cobra.Command{
+		Use:   "wrap [flags] -- COMMAND [ARGS...]",
+		Short: "Run a server program so that two of them send the same bytes",
+		Long: `Runs an unmodified server program and decides itself what those of its system calls return that depend
+on more than the request: random numbers, all clocks, numbers of processes, what stat and statfs say, the
+order of directories. Two servers of one program, configuration and content, each wrapped and asking one
+authority, then answer the same request with the same bytes, with salts, keys, signatures and encryption.
+
+What it does not do yet: the authority is a process of this machine (--decide), not the pair of appliances. So
+it shows what wrapped servers agree on; it does not make a connection outlive its server.
+
+Whose calls: those of a process belong to the connection that it has accepted last, and its children inherit that.
+So servers are carried that have a process for each connection (smbd, vsftpd, sshd, Apache prefork), or serve one at
+a time. Servers that mix connections in one process, or whose threads race, do not become equal.
+
+The program gets PID, mount, IPC and time namespaces of its own and no random addresses; it is traced, and ends with
+this supervisor. It takes root; the program may change its user. Programs in C and Go, static and dynamic, for x86-64 are
+carried; of 32 bits are refused; io_uring does not exist for them. A wrapped program cannot be traced by others.
+
+Signals, standard input and output and the exit status pass through. If the first process exits with 0 and others go on,
+wrap waits for them; if it ends otherwise, they are ended.
+
+Without --authority the results are this server's own.
+
+Exit status: the program's, 128 + N if signal N ended it; 126, 127 it could not be run; 1 it could not be followed, 2 usage.`,
+		Example: `  head -c 32 /dev/urandom > secret; chmod 600 secret
+  lockstep wrap --decide /run/lockstep-wrap.sock --servers 2 &
+  lockstep wrap --authority /run/lockstep-wrap.sock --server s1 --secret secret -- smbd -F --no-process-group -s one.conf
+  lockstep wrap --authority /run/lockstep-wrap.sock --server s2 --secret secret -- smbd -F --no-process-group -s two.conf`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.decide != "" {
+				return o.serve(args)
+			}
+			return o.run(cmd, args)
+		},
+	}
+	f := cmd.Flags()
+	f.SetInterspersed(false) // the command's flags are its own
+	f.StringVar(&o.authority, "authority", "", "the `socket` of who decides; without it results are this server's own")
+	f.StringVar(&o.server, "server", "", "this server's `name`, of those that ask the same authority")
+	f.StringVar(&o.secret, "secret", "", "the `file` of 32 bytes that the servers share, from which randomness is derived")
+	f.DurationVar(&o.timeout, "timeout", 200*time.Millisecond, "after which an authority is gone, and results are this server's own")
+	f.StringVar(&o.decide, "decide", "", "run no command, but decide at this `socket`")
+	f.IntVar(&o.servers, "servers", 2, "of --decide: how `many` servers ask")
+	return []*cobra.Command{cmd}
+}
+
+type wrapOptions struct {
+	authority, server, secret, decide string
+	timeout                           time.Duration
+	servers                           int
+}
+
+func (o *wrapOptions) serve(args []string) error {
+	if len(args) > 0 || o.authority != "" || o.servers < 1 {
+		return &exitError{exitUsage, errors.New("--decide takes no command and no --authority, and at least one of --servers")}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return agree.Serve(ctx, o.decide, o.servers)
+}
+
+func (o *wrapOptions) run(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return &exitError{exitUsage, errors.New("no command: lockstep wrap -- COMMAND [ARGS...]")}
+	}
+	options := wrap.Options{Command: args, Messages: cmd.ErrOrStderr(), Secret: make([]byte, determinant.SecretSize)}
+	_, _ = rand.Read(options.Secret) // it never fails (crypto/rand)
+	if o.authority == "" {
+		options.Authority = wrap.Alone()
+	} else {
+		if o.server == "" || o.secret == "" {
+			return &exitError{exitUsage, errors.New("--authority takes --server NAME and --secret FILE")}
+		}
+		var err error
+		if options.Secret, err = readSecret(o.secret); err != nil {
+			return &exitError{exitUsage, err}
+		}
+		client, err := agree.Dial(o.authority, o.server, o.timeout)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		options.Authority = client
+	}
+	status, err := wrap.Run(options)
+	var cannot *wrap.CommandError
+	switch {
+	case errors.As(err, &cannot):
+		return &exitError{cannot.Status, err}
+	case err != nil:
+		return err
+	case status.Signaled():
+		return &exitError{status: 128 + int(status.Signal())}
+	case status.ExitStatus() != 0:
+		return &exitError{status: status.ExitStatus()}
+	}
+	return nil
+}
+
+// readSecret reads the servers' secret, and refuses one that others may read.
+func readSecret(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the servers' secret: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("reading the servers' secret: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("others than its owner may read %s: chmod 600 %s", path, path)
+	}
+	secret := make([]byte, determinant.SecretSize+1)
+	n, _ := f.Read(secret) // a shorter one is told by its length
+	if n != determinant.SecretSize {
+		return nil, fmt.Errorf("%s has to have exactly %d random bytes: head -c %d /dev/urandom > %s", path, determinant.SecretSize, determinant.SecretSize, path)
+	}
+	return secret[:n], nil
+}
