@@ -254,6 +254,14 @@ func (j *journal) Adopt(_ *relay.Conn, r replication.Record, pos [2]replication.
 	return nil
 }
 
+// Terminate implements relay.Journal.
+func (j *journal) Terminate(r replication.Record, pos [2]replication.StreamPos) error {
+	if err := j.shell.Terminate(j.now(), &r, pos); err != nil {
+		return fmt.Errorf("terminate connection %d: %w", r.ID, err)
+	}
+	return nil
+}
+
 // Data implements relay.Journal. Refusals are counted by the core; the gate then
 // stays where it is until the core gives the connection up.
 func (j *journal) Data(id replication.ConnID, s replication.Stream, off uint64, bufs [][]byte, fin bool) {
@@ -280,6 +288,9 @@ func (j *journal) Congested() bool { return j.shell.Congested() }
 
 // MaySplice implements relay.Journal.
 func (j *journal) MaySplice() bool { return ask(j, (*replication.Core).MaySplice) }
+
+// MayTerminate implements relay.Journal.
+func (j *journal) MayTerminate() bool { return ask(j, (*replication.Core).MayTerminate) }
 
 // Released implements relay.Journal.
 func (j *journal) Released(id replication.ConnID, r replication.Released) {

@@ -48,6 +48,7 @@ func (n *Node) makeServices() []*relay.Service {
 			Keepalive: carry.Keepalive(c.Keepalive),
 			Idle:      c.Limits.Idle,
 			Pass:      c.Path == config.PathAuto,
+			TakeUp:    c.SlowClients == config.SlowBuffer,
 		}
 		s.OnNoPort = func(server netip.AddrPort) {
 			n.log.Warn("no port is left for one more connection with a server: clients are turned away (another address in networks.back.gateway gives as many again)",

@@ -56,6 +56,7 @@ func (n *Node) Status() control.Status {
 			Connections: svc.Conns(), Spliced: svc.Passed(),
 		}
 		c.Terminated = max(c.Connections-c.Spliced, 0)
+		c.TakenUp, c.TakeGivenUp = svc.TakenUp()
 		for _, l := range svc.Listen {
 			c.Listen = append(c.Listen, l.String())
 		}

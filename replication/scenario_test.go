@@ -103,6 +103,10 @@ func (p *pair) command(t *testing.T, d *datadriven.TestData, out *strings.Builde
 		r := testRecord(id)
 		r.Spliced = d.HasArg("spliced")
 		say(out, c.Adopt(p.now, r, [2]StreamPos{streamPos(t, d, "request"), streamPos(t, d, "response")}, nil))
+	case "terminate":
+		say(out, c.Terminate(p.now, testRecord(id), [2]StreamPos{streamPos(t, d, "request"), streamPos(t, d, "response")}))
+	case "may-terminate":
+		fmt.Fprintln(out, c.MayTerminate())
 	case "lost":
 		c.PeerLost()
 	case "open":
@@ -341,6 +345,8 @@ func describe(frame []byte) string {
 				fmt.Fprintf(&out, "  open %d %s\n", e.ID, e.Record.Service)
 			case wire.EntrySplice:
 				fmt.Fprintf(&out, "  splice %d %s\n", e.ID, e.Record.Service)
+			case wire.EntryTerminate:
+				fmt.Fprintf(&out, "  terminate %d %s delivered %v fin=%v\n", e.ID, e.Record.Service, e.Delivered, e.FinDelivered)
 			case wire.EntryAdopt:
 				fmt.Fprintf(&out, "  adopt %d %s delivered %v end %v fin=%v\n", e.ID, e.Record.Service, e.Delivered, e.End, e.FinDelivered)
 			case wire.EntryData:

@@ -145,6 +145,9 @@ func (s *standby) applyEntry(now Nanos, index uint64, e *wire.Entry) error {
 		}
 		return nil
 	}
+	if e.Kind == wire.EntryTerminate {
+		return s.terminate(index, k, e)
+	}
 	if k.spliced && e.Kind != wire.EntryClose {
 		return ErrSpliced
 	}

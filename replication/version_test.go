@@ -12,7 +12,7 @@ import (
 	"lockstep/replication/wire"
 )
 
-// testdata/version1 to version4 hold every frame that an active and its standby
+// testdata/version1 to version5 hold every frame that an active and its standby
 // exchanged over one script of calls, as the last build that spoke no later version
 // wrote them: its two files stand for that build. They are never recorded again.
 const (
@@ -129,6 +129,19 @@ func version4Script(t testing.TB, a *Core) []func(now Nanos) {
 	return script
 }
 
+// version5Script has one more, which is passed on.
+func version5Script(t testing.TB, a *Core) []func(now Nanos) {
+	script := version4Script(t, a)
+	last := script[5]
+	script[5] = func(now Nanos) {
+		last(now)
+		r := testRecord(7)
+		r.Spliced = true
+		must(t, a.Open(now, r))
+	}
+	return script
+}
+
 // versionPair has a standby that refuses a connection on the way.
 func versionPair(t testing.TB, version uint8) *pair {
 	t.Helper()
@@ -167,6 +180,8 @@ func playRecorded(t *testing.T, version uint8) {
 		script = version3Script(t, a)
 	case 4:
 		script = version4Script(t, a)
+	case 5:
+		script = version5Script(t, a)
 	}
 	fromA, fromS := goldenFrames(t, fmt.Sprintf(goldenActive, version)), goldenFrames(t, fmt.Sprintf(goldenStandby, version))
 	pass := func(from, to *Core, golden *[][]byte, now Nanos) {
@@ -295,11 +310,25 @@ func TestSpliceErrors(t *testing.T) {
 		"delivered": {wire.Version, func(b []byte) []byte { return wire.AppendDelivered(b, 1, [2]uint64{}, [2]bool{}) }, ErrSpliced},
 		"log":       {wire.Version, func(b []byte) []byte { return wire.AppendLog(b, 1, [2]uint64{}) }, ErrSpliced},
 		"end":       {wire.Version, func(b []byte) []byte { return wire.AppendClose(b, 1, Finished) }, nil},
+		"ended here": {wire.Version, func(b []byte) []byte {
+			b = wire.AppendTerminate(b, testRecord(1), [2]uint64{5, 7}, [2]bool{})
+			return wire.AppendData(b, 1, Request, 5, []byte("x"), false)
+		}, nil},
+		"ended twice":         {wire.Version, func(b []byte) []byte { return terminate(terminate(b)) }, ErrUnexpected},
+		"ended, and older":    {wire.TerminateVersion - 1, terminate, ErrUnexpected},
+		"ended, never begun":  {wire.Version, func(b []byte) []byte { return terminate(wire.AppendClose(b, 1, Aborted)) }, ErrUnknownConn},
+		"ended, and a gap":    {wire.Version, func(b []byte) []byte { return wire.AppendData(terminate(b), 1, Request, 2, []byte("x"), false) }, ErrOffset},
+		"ended before a byte": {wire.Version, func(b []byte) []byte { return wire.AppendTerminate(b, testRecord(1), [2]uint64{}, [2]bool{true}) }, ErrOffset},
 	} {
 		if err := step(tc.version, tc.entries); !errors.Is(err, tc.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// terminate appends that testRecord(1) is ended here.
+func terminate(b []byte) []byte {
+	return wire.AppendTerminate(b, testRecord(1), [2]uint64{1, 1}, [2]bool{})
 }
 
 func TestVersionOfSession(t *testing.T) {

@@ -212,6 +212,9 @@ func (c *Conn) State() State { return c.state }
 // Located reports whether it is known where both ends are.
 func (c *Conn) Located() bool { return c.located }
 
+// Believed reports whether the newest segment of s, with neither SYN nor RST, was one that its receiver would take.
+func (c *Conn) Believed(s Side) bool { return c.located && c.odd[s] == 0 }
+
 // HeardFrom is when s has sent its newest packet.
 func (c *Conn) HeardFrom(s Side) time.Duration { return c.ends[s].heard }
 

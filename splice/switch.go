@@ -52,8 +52,9 @@ var refusalNames = [...]string{"", "not open", "positions unknown", "being switc
 
 func (r Refusal) String() string { return refusalNames[r] }
 
-// Begin chooses the points of a connection that is to be ended: behind everything that its ends have sent. So no
-// byte of theirs is in neither place: before the points the receiver gets it from the sender, behind
+// Begin chooses the points of a connection that is to be ended: behind everything that its ends have sent, and that the
+// receiver takes: what lies beyond the newest window is refused as long as it does not read, and would never be out of the way.
+// So no byte is in neither place: before the points the receiver gets it from the sender, behind
 // them from the endpoint. Nothing was promised beyond the windows that the ends have announced
 // themselves. (A FIN makes no new points: its connection is over soon.)
 func (s *Switch) Begin(c *Conn) Refusal {
@@ -66,7 +67,11 @@ func (s *Switch) Begin(c *Conn) Refusal {
 		return RefusalUnknown
 	}
 	for i := range c.ends {
-		s.point[i], s.acked[i] = c.ends[i].next, c.ends[1-i].ack
+		o := &c.ends[1-i]
+		s.point[i], s.acked[i] = c.ends[i].next, o.ack
+		if edge := o.ack + o.span(o.window); after(s.point[i], edge) {
+			s.point[i] = edge
+		}
 	}
 	s.phase = Draining
 	s.settle()

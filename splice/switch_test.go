@@ -18,6 +18,8 @@ type world struct {
 	got   [2]uint32 // at the sender's endpoint, in order
 	left  [2]uint32 // acknowledged by us
 	queue []func()  // to the standby
+	// window is what the receiver announces, in units of 128 octets. It may take more all the same.
+	window [2]uint16
 
 	ended  bool // what the standby knows
 	point  [2]uint32
@@ -50,6 +52,7 @@ func (w *world) note() {
 		} else {
 			w.c.ends[1-i].ack = w.sw.acked[i]
 		}
+		w.c.ends[1-i].window = w.window[i]
 	}
 }
 
@@ -94,6 +97,9 @@ func (w *world) ack(of Side, n uint32, r Route) {
 	if w.sw.phase != Passing && w.sw.phase != Draining {
 		w.say(func() { furthest(&w.safe[of], n) })
 	}
+	if w.sw.phase != Passing && after(n, w.got[of]) {
+		n = w.got[of] // a sender must not forget what its endpoint lacks
+	}
 	if (r.Whole || r.Bare) && !w.lost() {
 		furthest(&w.freed[of], n)
 		furthest(&w.left[of], n)
@@ -130,6 +136,10 @@ func (w *world) answer(i Side) {
 }
 
 func (w *world) begin(Side) {
+	w.note()
+	for i := range 2 {
+		w.window[i] = uint16(rapid.Uint32Range(0, 20).Draw(w.t, "window"))
+	}
 	w.note()
 	if w.sw.Begin(&w.c) == RefusalNone {
 		w.got, w.left = w.sw.point, w.sw.acked

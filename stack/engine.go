@@ -317,6 +317,9 @@ func (e *Engine) tooMuch(n uint64) bool {
 	return b > e.memory && (n > fairShare || b > 2*e.memory)
 }
 
+// Roomy reports whether there is room for connections that buffer much.
+func (e *Engine) Roomy() bool { return e.buffered.Load() < e.memory/2 }
+
 // Buffered is how many bytes all receive queues hold.
 func (e *Engine) Buffered() int64 { return e.buffered.Load() }
 

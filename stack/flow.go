@@ -76,6 +76,14 @@ func (t *table) add(l *Leg) bool {
 	return true
 }
 
+// addBeside puts l into the table beside the connection that has its flow and is passed on.
+func (t *table) addBeside(l *Leg) {
+	s := &t.shards[l.flow.shard()]
+	s.Lock()
+	s.legs[l.flow] = l
+	s.Unlock()
+}
+
 // remove takes l out; a different leg that has meanwhile taken the flow stays.
 func (t *table) remove(l *Leg) {
 	s := &t.shards[l.flow.shard()]

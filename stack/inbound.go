@@ -153,7 +153,7 @@ func (l *Leg) inputWaiting(s *segment, pkt *stack.PacketBuffer) (v verdict, wake
 		l.err = ErrReset // while its server is dialled: nothing of it has been passed on
 		return vDrop, true
 	}
-	if len(l.pending) >= pendingMax {
+	if len(l.pending) >= l.pendingLimit() {
 		l.engine.C.drop(DropPending)
 		return vDrop, true
 	}
@@ -267,9 +267,13 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 // 3.10.7.4: the window is taken from what is newer only).
 func (l *Leg) keepEdge(tcp header.TCP, off uint64) {
 	scale := max(l.p.PeerWS, 0)
+	edge := off + uint64(tcp.WindowSize())<<scale
+	if l.drain.on {
+		l.peerEdge = max(l.peerEdge, edge) // what it acknowledges lies before the point
+	}
 	switch {
 	case off >= l.txUna:
-		l.peerEdge = off + uint64(tcp.WindowSize())<<scale
+		l.peerEdge = edge
 	case l.peerEdge > 0: // else the newest ACK was the former active's
 		tcp.SetWindowSize(uint16(min((max(l.peerEdge, l.txUna)-l.txUna)>>scale, 0xffff)))
 	}

@@ -146,6 +146,13 @@ func (l *Leg) Delivered() uint64 {
 	return l.txUna
 }
 
+// Received returns the offset below which everything of the peer's has come.
+func (l *Leg) Received() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rxNxt
+}
+
 // PeerHas returns how far the peer is known to have our stream, which may be more
 // than we have sent: a former active had. ok is false while a continued leg's peer
 // has not said it; its saying so is an event. Also a peer with whom nothing was going

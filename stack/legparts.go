@@ -106,6 +106,7 @@ type legContinued struct {
 	restored bool // continued from another appliance: peers may be ahead of us
 	quiet    bool // the peer is not to be disturbed; the first pure ACK stays here
 	finHeld  bool // the peer's FIN is held; replay it to the endpoint
+	drain    legDrain
 }
 
 // legHurry is what makes a peer that has lost what was in flight send it again, see hurry.go.

@@ -296,7 +296,11 @@ func (l *Leg) acknowledgeKnown(off uint64, tcp header.TCP, ackNews bool) func() 
 // what is announced has none, counted from what the standby knows: so a rebuilt
 // endpoint, which starts there, can announce as much.
 func (l *Leg) edge(ack, wants uint64) uint64 {
-	return min(wants, l.permitted(ack)+l.engine.window, l.edgeLimit())
+	wants = min(wants, l.permitted(ack)+l.engine.window, l.edgeLimit())
+	if l.drain.on {
+		wants = min(wants, max(l.drain.edge, l.rxEdge))
+	}
+	return wants
 }
 
 // edgeLimit keeps a peer whose bytes nobody reads from getting a fresh window with
@@ -389,6 +393,7 @@ func (l *Leg) left(ack, edge uint64) {
 func (l *Leg) Permit(off uint64) {
 	l.outMu.Lock()
 	defer l.outMu.Unlock()
+	l.widen()
 	l.mu.Lock()
 	if off <= l.permit {
 		l.mu.Unlock()
@@ -429,6 +434,7 @@ func (l *Leg) CloseGate() (acked uint64, fin bool) {
 func (l *Leg) Open() {
 	l.outMu.Lock()
 	defer l.outMu.Unlock()
+	l.widen()
 	l.mu.Lock()
 	if l.gateOpen {
 		l.mu.Unlock()

@@ -220,7 +220,7 @@ func (l *Leg) answerSYN(tcp header.TCP) func() {
 	b := l.flow.build(make([]byte, maxMade), l.v6, true, made{
 		flags: header.TCPFlagSyn | header.TCPFlagAck,
 		seq:   l.rxSeq(l.rxNxt) - 1, ack: l.stackISS + 1,
-		window: initialSendWindow, opts: opts,
+		window: l.firstWindow(), opts: opts,
 	})
 	return func() { l.engine.inject(b, l.v6) }
 }
@@ -242,7 +242,7 @@ func (l *Leg) attached() func() {
 	peer := func(flags header.TCPFlags, seq uint32) {
 		inject = append(inject, l.flow.build(make([]byte, maxMade), l.v6, true, made{
 			flags: flags, seq: seq, ack: l.stackISS + 1,
-			window: initialSendWindow >> max(l.p.PeerWS, 0), opts: ts,
+			window: l.firstWindow() >> max(l.p.PeerWS, 0), opts: ts,
 		}))
 	}
 	var probe []byte

@@ -38,6 +38,10 @@ type Spliced struct {
 	held     []byte // the server's last answer to the SYN, as the client is to get it, with its virtio-net header
 	owes     [2]bool
 	owedAt   time.Duration // when those that owe an answer were asked
+	taken    *taken        // unless nil: it is being ended here, see TakeUp
+	stamps   stampLook
+	floors   bool      // floor has something
+	floor    [2]uint32 // of each side: the newest stamp that was made in its name, if that is newer than its own
 }
 
 // SplicedEvents is told of a spliced connection, on the packet path: it must not block, and lets a
@@ -363,6 +367,7 @@ func (p *Spliced) String() string {
 
 // Finish leaves a tombstone, which passes on what is repeated, of a connection that has ended.
 func (p *Spliced) Finish() {
+	p.LetGo()
 	p.engine.splicedHalfOpenDone(p)
 	p.mu.Lock()
 	gone, a := p.gone, p.conn.Addrs()
@@ -376,6 +381,7 @@ func (p *Spliced) Finish() {
 
 // Abort resets both peers. What they say then is answered with another RST.
 func (p *Spliced) Abort() {
+	p.LetGo()
 	var buf [2][2][splice.MaxMade]byte
 	var made [2][2][]byte
 	p.ended.CompareAndSwap(uint32(NotEnded), uint32(EndedByReset))
@@ -403,6 +409,7 @@ func (p *Spliced) Abort() {
 
 // Drop ends the connection without a word.
 func (p *Spliced) Drop() {
+	p.LetGo()
 	p.engine.splicedHalfOpenDone(p)
 	p.mu.Lock()
 	gone, dialled, a := p.gone, p.dialled, p.conn.Addrs()

@@ -85,6 +85,9 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 		return true
 	}
 	flags := s.tcp.Flags()
+	if p.taken != nil && flags&(header.TCPFlagSyn|header.TCPFlagRst) == 0 {
+		return p.drains(s, hdr, first, rest)
+	}
 	v := splice.Verdict{Event: splice.EventReused}
 	if !p.begunAnew(s) {
 		v = p.conn.Forward(p.from, hdr, first, s.ipLen, n, e.now())
@@ -99,8 +102,13 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 		return true
 	}
 	p.note(v.Event)
+	var legs []*Leg
+	if v.Event == splice.EventEnded || v.Event == splice.EventReused {
+		legs = p.letGo()
+	}
 	if v.Drop != splice.DropNone {
 		p.mu.Unlock()
+		dropLegs(legs)
 		e.C.drop(dropOf(v.Drop))
 		if v.Event != splice.EventNone {
 			p.turn(v.Event)
@@ -109,10 +117,14 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 	}
 	if v.Event == splice.EventReused {
 		p.mu.Unlock()
+		dropLegs(legs)
 		p.replaced()
 		return false
 	}
 	lastHop(first)
+	if p.floors {
+		p.raiseStamp(hdr, s.tcp)
+	}
 	write := p.accepted || p.dialled
 	const handshake = header.TCPFlagSyn | header.TCPFlagRst
 	if !p.accepted && p.from == splice.Server && flags&handshake != 0 {
@@ -125,6 +137,7 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 		}
 	}
 	p.mu.Unlock()
+	dropLegs(legs)
 	if v.Event != splice.EventNone {
 		p.turn(v.Event)
 	}
@@ -136,14 +149,17 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 	return true
 }
 
-// writeParts writes a packet that lies in one part or two.
-func (e *Engine) writeParts(hdr, first, rest []byte) {
+// writeParts writes a packet that lies in several parts.
+func (e *Engine) writeParts(hdr []byte, parts ...[]byte) {
 	vec := vectors.Get().(*vector)
-	vec.bufs = append(vec.bufs[:0], hdr, first)
-	if len(rest) > 0 {
-		vec.bufs = append(vec.bufs, rest)
+	vec.bufs = append(vec.bufs[:0], hdr)
+	n := 0
+	for _, b := range parts {
+		if n += len(b); len(b) > 0 {
+			vec.bufs = append(vec.bufs, b)
+		}
 	}
-	e.write(vec, len(first)+len(rest))
+	e.write(vec, n)
 }
 
 // begunAnew reports whether a segment is a client's that begins another connection in place of one that has ended.

@@ -142,6 +142,7 @@ func (d *draft) decodeService(s *section, name string) Service {
 	choice(s, "release", &svc.Release, ReleasePrimary, ReleaseFirst)
 	choice(s, "source", &svc.Source, SourceClient, SourceGateway)
 	choice(s, "path", &svc.Path, PathAuto, PathNetstack)
+	choice(s, "slow_clients", &svc.SlowClients, SlowWait, SlowBuffer)
 	s.count("ttl", &svc.TTL)
 	s.count("min_ttl", &svc.MinTTL)
 	s.duration("patience", &svc.Patience)

@@ -68,20 +68,21 @@ type BackNetwork struct {
 
 // Service is one protected TCP service.
 type Service struct {
-	Name       string           `yaml:"name"`
-	Listen     []netip.AddrPort `yaml:"listen,flow"`  // virtual addresses, held by the active
-	Servers    []netip.AddrPort `yaml:"servers,flow"` // equivalent; the first healthy one is primary
-	Protection Protection       `yaml:"protection"`
-	Protocol   Protocol         `yaml:"protocol"`
-	Release    Release          `yaml:"release"`
-	Source     Source           `yaml:"source"`
-	Path       Path             `yaml:"path"`
-	TTL        int              `yaml:"ttl,omitempty"`     // of what leaves, on the wire; 0: 64 less the hop that this is
-	MinTTL     int              `yaml:"min_ttl,omitempty"` // of clients' packets (RFC 5082); 0: any
-	Patience   time.Duration    `yaml:"patience"`          // how long a connection waits for a server that continues it
-	Health     Health           `yaml:"health"`
-	Keepalive  Keepalive        `yaml:"keepalive"`
-	Limits     ServiceLimits    `yaml:"limits"`
+	Name        string           `yaml:"name"`
+	Listen      []netip.AddrPort `yaml:"listen,flow"`  // virtual addresses, held by the active
+	Servers     []netip.AddrPort `yaml:"servers,flow"` // equivalent; the first healthy one is primary
+	Protection  Protection       `yaml:"protection"`
+	Protocol    Protocol         `yaml:"protocol"`
+	Release     Release          `yaml:"release"`
+	Source      Source           `yaml:"source"`
+	Path        Path             `yaml:"path"`
+	SlowClients SlowClients      `yaml:"slow_clients"`
+	TTL         int              `yaml:"ttl,omitempty"`     // of what leaves, on the wire; 0: 64 less the hop that this is
+	MinTTL      int              `yaml:"min_ttl,omitempty"` // of clients' packets (RFC 5082); 0: any
+	Patience    time.Duration    `yaml:"patience"`          // how long a connection waits for a server that continues it
+	Health      Health           `yaml:"health"`
+	Keepalive   Keepalive        `yaml:"keepalive"`
+	Limits      ServiceLimits    `yaml:"limits"`
 }
 
 // Keepalive says when a client or server that is silent is asked whether it is there.
@@ -198,6 +199,15 @@ const (
 	PathNetstack Path = "netstack"
 )
 
+// SlowClients says what becomes of a connection that is passed on and whose client does not read.
+type SlowClients string
+
+// Values of services[].slow_clients.
+const (
+	SlowWait   SlowClients = "wait"   // its server waits
+	SlowBuffer SlowClients = "buffer" // it is ended in netstack from then on, which takes what the server has to say
+)
+
 // Defaults of the keys that may be left out; lockstep.example.yaml documents
 // them and a test compares the two.
 const (
@@ -247,7 +257,7 @@ func Default() *Config {
 // DefaultService is the same of a service.
 func DefaultService(name string) Service {
 	return Service{
-		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Path: PathNetstack, Patience: DefaultPatience,
+		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Path: PathNetstack, SlowClients: SlowWait, Patience: DefaultPatience,
 		Health:    Health{Interval: DefaultHealthInterval, Timeout: DefaultHealthTimeout, TCP: true, Canary: true},
 		Keepalive: Keepalive{Idle: DefaultKeepaliveIdle, Interval: DefaultKeepaliveInterval, Count: DefaultKeepaliveCount},
 		Limits:    ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen, HalfOpenSource: DefaultHalfOpenSource},

@@ -141,13 +141,17 @@ type Loss struct {
 
 // Service is one protected service.
 type Service struct {
-	Name        string    `json:"name"`
-	Listen      []string  `json:"listen"`
-	Protection  string    `json:"protection"`
-	Path        string    `json:"path"`
-	Connections int       `json:"connections"`
-	Spliced     int       `json:"spliced"`    // of them, on the active: passed on between their two ends
-	Terminated  int       `json:"terminated"` // and those that are ended in netstack, on both sides
+	Name        string   `json:"name"`
+	Listen      []string `json:"listen"`
+	Protection  string   `json:"protection"`
+	Path        string   `json:"path"`
+	Connections int      `json:"connections"`
+	Spliced     int      `json:"spliced"`    // of them, on the active: passed on between their two ends
+	Terminated  int      `json:"terminated"` // and those that are ended in netstack, on both sides
+	// Since the process began: connections that were passed on and came to be ended here, because their clients did
+	// not read; and how often that was given up.
+	TakenUp     uint64    `json:"taken_up"`
+	TakeGivenUp uint64    `json:"take_given_up"`
 	Servers     []Backend `json:"servers"`
 	Kept        *Kept     `json:"kept,omitempty"` // protection log and hot, on the active
 }

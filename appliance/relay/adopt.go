@@ -24,7 +24,7 @@ func (c *Conn) adopt() {
 	if !c.recorded() || c.flags.Protected.Load() {
 		return
 	}
-	if c.passed != nil {
+	if c.isPassed() {
 		c.adoptPassed()
 		return
 	}

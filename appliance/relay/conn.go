@@ -106,7 +106,7 @@ func (c *Conn) Opened() {
 // elsewhere: nothing is waited for any more.
 func (c *Conn) Unprotect() {
 	c.flags.Protected.Store(false)
-	if c.passed != nil {
+	if c.isPassed() {
 		return
 	}
 	c.client.Open()
@@ -149,7 +149,7 @@ func (c *Conn) LegHeld() {
 
 // step does whatever there is to do. again asks for another turn.
 func (c *Conn) step() (again bool) {
-	if c.passed != nil {
+	if c.isPassed() {
 		c.stepPassed()
 		return false
 	}
@@ -263,14 +263,14 @@ func (c *Conn) dial(err error) {
 func (c *Conn) nextServer() (i int, ok bool) {
 	_, client := c.ends()
 	tried := func(i int) bool {
-		return slices.Contains(c.tried, i) || c.passed != nil && !c.svc.sameFamily(i, client)
+		return slices.Contains(c.tried, i) || c.isPassed() && !c.svc.sameFamily(i, client)
 	}
 	return c.svc.Pool.Next(pool.Want{Client: client, After: c.serverIdx, Not: tried, Any: true})
 }
 
 // ends are the client and the address that it talks to.
 func (c *Conn) ends() (vip, client netip.AddrPort) {
-	if c.passed != nil {
+	if c.isPassed() {
 		a := c.passed.Addrs()
 		return a.VIP, a.Client
 	}

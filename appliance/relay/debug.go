@@ -65,7 +65,7 @@ func (r *Relay) ago(t time.Duration) time.Duration { return (r.now() - t).Round(
 
 // text describes a connection. Only who runs it may call it.
 func (c *Conn) text() string {
-	if c.passed != nil {
+	if c.isPassed() {
 		return c.passedText()
 	}
 	s := fmt.Sprintf("conn %d waits_for=%q phase=%d last_step=%v_ago client{%v}",

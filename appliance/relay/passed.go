@@ -32,6 +32,7 @@ type passage struct {
 	dialledAt time.Duration
 	restored  bool        // after a takeover,
 	unheard   atomic.Bool // and its server was asked whether it knows it
+	takingUp
 }
 
 var (
@@ -117,6 +118,9 @@ func (c *Conn) stepPassed() {
 	if c.phase == phaseAccepting && c.passed.Opened() {
 		c.phase = phaseOpen
 	}
+	if c.phase == phaseOpen {
+		c.stepTaking()
+	}
 }
 
 // passDialing sees to it that some server answers.
@@ -172,7 +176,7 @@ func (c *Conn) passedRecord() replication.Record {
 
 // adoptPassed answers a standby that has joined.
 func (c *Conn) adoptPassed() {
-	c.flags.Protected.Store(true)
+	c.flags.Protected.Store(c.takingSince.Load() == 0) // its gates are not the journal's yet
 	if c.r.journal.Adopt(c, c.passedRecord(), [2]replication.StreamPos{}, nil) != nil {
 		c.Unprotect() // counted by the journal
 	}
@@ -218,6 +222,7 @@ func (c *Conn) tendPassed(now time.Duration) {
 	}
 	if c.flags.Opened.Load() {
 		c.passed.Doubt()
+		c.lookForStall(now)
 	}
 	here := now - c.born
 	c.askUnheard(here)

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"lockstep/appliance/carry"
@@ -18,6 +19,7 @@ type plain struct {
 	asked   carry.Asked
 	drain   carry.Draining // one leg has ended, what it has sent goes to the other first
 	secured bool           // the standby has what is left of that
+	untold  atomic.Bool    // the journal does not know yet that the connection is ended here
 }
 
 // serverEvents are those of the server's leg.
@@ -179,7 +181,7 @@ func (p *plain) Deliver(s replication.Stream, off uint64) {
 		p.c.flags.Moved.Store(int64(p.c.r.now()))
 	}
 	carry.Raise(d, off)
-	if p.c.flags.Protected.Load() {
+	if p.c.flags.Protected.Load() && !p.untold.Load() {
 		p.c.r.journal.Delivered(p.c.ID, s, off)
 	}
 }

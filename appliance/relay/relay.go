@@ -26,6 +26,10 @@ type Journal interface {
 	kept.Journal
 	// MaySplice reports whether a connection that is passed on would be protected as another is.
 	MaySplice() bool
+	// Terminate announces that a connection which was passed on is ended here, from where pos says: its gates
+	// are closed. An error means that nobody keeps it. MayTerminate reports whether it would be kept.
+	Terminate(r replication.Record, pos [2]replication.StreamPos) error
+	MayTerminate() bool
 	// Adopt announces a connection that has run without the journal, in answer to
 	// c.Adopt: its gates are closed and it is to be kept from where pos says. An error
 	// means that it is not. The slices are valid during the call only.
@@ -49,6 +53,7 @@ type Relay struct {
 	over     chan struct{} // closed when no connection is left, see End; nil: clients may come
 
 	aborted, finishedN, stuckN atomic.Uint64
+	taking                     atomic.Int64 // connections that are being taken up, or were
 	onStuck                    atomic.Pointer[func(text string, ended bool)]
 
 	done chan struct{}
@@ -151,7 +156,10 @@ func (r *Relay) ended(c *Conn, aborted bool) {
 	}
 	r.mu.Unlock()
 	c.svc.conns.Add(-1)
-	if c.passed != nil {
+	if c.takingSince.Load() != 0 {
+		r.taking.Add(-1)
+	}
+	if c.isPassed() {
 		c.svc.passed.Add(-1)
 	}
 }
@@ -219,7 +227,7 @@ func (r *Relay) janitor() {
 			if (turn+uint64(c.ID))%inspectEvery == 0 {
 				c.inspect()
 			}
-			if c.passed != nil {
+			if c.isPassed() {
 				c.tendPassed(now)
 				return
 			}
@@ -257,7 +265,7 @@ func (r *Relay) End(limit time.Duration) (n int) {
 	r.over, n = over, len(r.conns)
 	answers := time.Duration(0)
 	for _, c := range r.conns {
-		if c.passed != nil {
+		if c.isPassed() {
 			answers = answersWait
 			break
 		}

@@ -28,6 +28,8 @@ type Service struct {
 
 	// Pass: connections are passed on, as far as the standby knows of such, instead of being ended.
 	Pass bool
+	// TakeUp: one that is passed on is ended here when its client does not read.
+	TakeUp bool
 
 	// Kept: a connection outlives its server (protection log or hot), by these options.
 	Kept bool
@@ -36,8 +38,13 @@ type Service struct {
 	// server; it must not block.
 	OnNoPort func(server netip.AddrPort)
 
-	conns, passed atomic.Int64
+	conns, passed        atomic.Int64
+	takenUp, takeGivenUp atomic.Uint64
 }
+
+// TakenUp counts the service's connections that were passed on and have come to be ended here, and how often
+// that was given up.
+func (s *Service) TakenUp() (done, givenUp uint64) { return s.takenUp.Load(), s.takeGivenUp.Load() }
 
 // Passed counts those of the service's connections that are passed on.
 func (s *Service) Passed() int { return int(s.passed.Load()) }

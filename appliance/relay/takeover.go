@@ -167,7 +167,7 @@ func (r *Relay) sameClient(p stack.Params) *Conn {
 // supersede ends a connection that is being restored and whose client has begun anew. Its server
 // is told when it speaks (stack/lost.go).
 func (c *Conn) supersede() {
-	if c.passed != nil {
+	if c.isPassed() {
 		c.passed.Drop()
 	} else {
 		c.client.Drop()
@@ -205,7 +205,7 @@ func (s *stream) restore(k *replication.StreamState) {
 // Rebuild attaches endpoints to restored connections; done is called when the
 // last has its two. Those whose peers speak meanwhile go first.
 func (r *Relay) Rebuild(conns []*Conn, done func()) {
-	conns = slices.DeleteFunc(conns, func(c *Conn) bool { return c.passed != nil }) // has none
+	conns = slices.DeleteFunc(conns, func(c *Conn) bool { return c.isPassed() }) // has none
 	if len(conns) == 0 {
 		done()
 		return

@@ -65,7 +65,7 @@ func (c *Conn) waitsFor() string {
 	if c.rebuild.Load() != nil && c.bulk.Load() {
 		return "its turn to be rebuilt"
 	}
-	if c.passed != nil {
+	if c.isPassed() {
 		return c.passedWaitsFor()
 	}
 	switch c.phase {

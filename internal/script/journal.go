@@ -128,6 +128,17 @@ func (j *Journal) MaySplice() (may bool) {
 	return may
 }
 
+// MayTerminate implements relay.Journal.
+func (j *Journal) MayTerminate() (may bool) {
+	j.active.Look(func(c *replication.Core) { may = c.MayTerminate() })
+	return may
+}
+
+// Terminate implements relay.Journal.
+func (j *Journal) Terminate(r replication.Record, pos [2]replication.StreamPos) error {
+	return j.active.Terminate(j.now(), &r, pos)
+}
+
 func (j *Journal) now() replication.Nanos { return replication.Nanos(j.clock.Load()) }
 
 func (j *Journal) start() {

@@ -35,6 +35,22 @@ func (s *Shell) Adopt(now replication.Nanos, r *replication.Record, pos [2]repli
 	return err
 }
 
+// Terminate tells that a connection which was passed on is ended here: see replication.Core.Terminate.
+func (s *Shell) Terminate(now replication.Nanos, r *replication.Record, pos [2]replication.StreamPos) error {
+	s.mu.Lock()
+	err := s.core.Terminate(now, r, pos)
+	at, earlier := s.rearm(now)
+	kick := s.follow()
+	s.mu.Unlock()
+	if kick {
+		s.host.Kick()
+	}
+	if earlier {
+		s.host.Wake(at)
+	}
+	return err
+}
+
 // Data hands in bytes of a stream, the first at off, and its FIN: see
 // replication.Core.Data. Nothing of bufs is kept. The first error is returned.
 func (s *Shell) Data(now replication.Nanos, id replication.ConnID, st replication.Stream, off uint64, bufs [][]byte, fin bool) error {

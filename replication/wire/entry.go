@@ -43,13 +43,18 @@ const (
 	// EntrySplice: a connection that is passed on, not ended, begins, or is one of a
 	// joiner's snapshot; Record. Nothing but its Close follows. From version 5 on.
 	EntrySplice EntryKind = 12
+
+	// EntryTerminate: a connection that was passed on is ended here from now on; Record, and for both
+	// streams how far their receivers have acknowledged them, beyond which nothing was acknowledged to
+	// their senders. What a plain connection's Open is followed by may follow. From version 6 on.
+	EntryTerminate EntryKind = 13
 )
 
 // Entry is one decoded entry. Which fields are valid depends on Kind.
 type Entry struct {
 	Kind EntryKind
 	ID   ConnID
-	// Record is of Open, Adopt and Splice, without Logged and Start, which entries of their own
+	// Record is of Open, Adopt, Splice and Terminate, without Logged and Start, which entries of their own
 	// carry. Of Leg only Server is valid.
 	Record Record
 
@@ -58,8 +63,8 @@ type Entry struct {
 	Data   []byte // Data: aliases the frame
 	Fin    bool   // Data: the stream ends after Data
 
-	Delivered    [2]uint64 // Delivered, Adopt: by Stream, FIN counted
-	FinDelivered [2]bool   // Delivered, Adopt: the offset includes the stream's FIN
+	Delivered    [2]uint64 // Delivered, Adopt, Terminate: by Stream, FIN counted
+	FinDelivered [2]bool   // Delivered, Adopt, Terminate: the offset includes the stream's FIN
 	End          [2]uint64 // Adopt: at least Delivered; the bytes between them follow
 
 	Close CloseKind // Close
@@ -101,6 +106,14 @@ func AppendOpen(dst []byte, r *Record) []byte {
 // AppendSplice appends an EntrySplice; r must be valid (Record.Validate).
 func AppendSplice(dst []byte, r *Record) []byte {
 	return appendRecord(append(dst, byte(EntrySplice)), r)
+}
+
+// AppendTerminate appends an EntryTerminate; r must be valid (Record.Validate).
+func AppendTerminate(dst []byte, r *Record, delivered [2]uint64, fin [2]bool) []byte {
+	dst = append(dst, byte(EntryTerminate), finFlags(fin))
+	dst = appendRecord(dst, r)
+	dst = appendUvarint(dst, delivered[Request])
+	return appendUvarint(dst, delivered[Response])
 }
 
 // AppendAdopt appends an EntryAdopt; r must be valid (Record.Validate).
@@ -189,6 +202,9 @@ func (es *Entries) Next(e *Entry) (bool, error) {
 	case EntryAdopt:
 		b, err = es.readAdopt(b, e)
 		e.Record.Spliced = false
+	case EntryTerminate:
+		b, err = es.readTerminate(b, e)
+		e.Record.Spliced = false
 	case EntryData:
 		b, err = readData(b, e)
 	case EntryDelivered:
@@ -230,6 +246,21 @@ func (es *Entries) readAdopt(b []byte, e *Entry) ([]byte, error) {
 		}
 	}
 	return b, nil
+}
+
+func (es *Entries) readTerminate(b []byte, e *Entry) ([]byte, error) {
+	b, err := readFinFlags(b, e)
+	if err != nil {
+		return nil, err
+	}
+	if b, err = es.readRecord(b, e); err != nil {
+		return nil, err
+	}
+	if e.Delivered[Request], b, err = readUvarint(b); err != nil {
+		return nil, err
+	}
+	e.Delivered[Response], b, err = readUvarint(b)
+	return b, err
 }
 
 func (es *Entries) readRecord(b []byte, e *Entry) ([]byte, error) {

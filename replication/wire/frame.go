@@ -15,8 +15,9 @@ import (
 //	4  Fitness
 //	5  a batch may hold EntrySplice; its checksum covers the header only; the first heartbeat
 //	   comes before the first batch
+//	6  a batch may hold EntryTerminate
 const (
-	Version    = 5
+	Version    = 6
 	MinVersion = 1
 
 	// AdoptVersion and LogVersion are the first with those entries.
@@ -33,6 +34,8 @@ const (
 	// records that carry it are sealed (RFC 8446, 5.2), which finds whatever happens to it on
 	// its way; to sum up every byte once more on both sides cost as much as half of sealing it.
 	SealedVersion = 5
+	// TerminateVersion is the first with EntryTerminate.
+	TerminateVersion = 6
 )
 
 const (

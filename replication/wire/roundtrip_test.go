@@ -35,12 +35,12 @@ func drawLeg(t *rapid.T) LegRecord {
 }
 
 func drawEntry(t *rapid.T) Entry {
-	e := Entry{Kind: EntryKind(rapid.IntRange(1, 12).Draw(t, "kind"))}
+	e := Entry{Kind: EntryKind(rapid.IntRange(1, 13).Draw(t, "kind"))}
 	if e.Kind != EntrySynced {
 		e.ID = ConnID(rapid.Uint64().Draw(t, "id"))
 	}
 	switch e.Kind {
-	case EntryOpen, EntryAdopt, EntrySplice:
+	case EntryOpen, EntryAdopt, EntrySplice, EntryTerminate:
 		name := rapid.SliceOfN(rapid.Byte(), 0, MaxService).Draw(t, "service")
 		e.Record = Record{ID: e.ID, Service: string(name), Client: drawLeg(t), Server: drawLeg(t), Spliced: e.Kind == EntrySplice}
 	case EntryData:
@@ -53,7 +53,7 @@ func drawEntry(t *rapid.T) Entry {
 	case EntryAdopt:
 		e.End = [2]uint64{rapid.Uint64().Draw(t, "req end"), rapid.Uint64().Draw(t, "resp end")}
 		fallthrough
-	case EntryDelivered:
+	case EntryDelivered, EntryTerminate:
 		e.Delivered = [2]uint64{rapid.Uint64().Draw(t, "req"), rapid.Uint64().Draw(t, "resp")}
 		e.FinDelivered = [2]bool{rapid.Bool().Draw(t, "req fin"), rapid.Bool().Draw(t, "resp fin")}
 	case EntryClose:

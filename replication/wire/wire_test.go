@@ -59,6 +59,8 @@ func encodeAll(entries []Entry) []byte {
 			b = AppendCheckpoint(b, e.ID, e.Checkpoint)
 		case EntrySplice:
 			b = AppendSplice(b, &e.Record)
+		case EntryTerminate:
+			b = AppendTerminate(b, &e.Record, e.Delivered, e.FinDelivered)
 		case EntryUnlog:
 			b = AppendUnlog(b, e.ID)
 		}
@@ -111,6 +113,11 @@ func goldenFrames(version uint8) map[string][]byte {
 		passed := rec
 		passed.ID, passed.Spliced = 9, true
 		batch = AppendSplice(batch, &passed)
+	}
+	if version >= 6 {
+		ended := rec
+		ended.ID = 9
+		batch = AppendTerminate(batch, &ended, [2]uint64{1, 1 << 14}, [2]bool{false, true})
 	}
 	batch = AppendClose(batch, rec.ID, Aborted)
 	Finish(batch, 0, Header{Version: version, Type: TypeBatch, Epoch: 3, Index: 1 << 40})
@@ -382,6 +389,8 @@ func TestEntriesRefused(t *testing.T) {
 		{"data flags", []byte{byte(EntryData), 4, 1, 0, 0}, ErrFlags},
 		{"delivered flags", []byte{byte(EntryDelivered), 4, 1, 0, 0}, ErrFlags},
 		{"adopt flags", []byte{byte(EntryAdopt), 4}, ErrFlags},
+		{"terminate flags", []byte{byte(EntryTerminate), 4}, ErrFlags},
+		{"terminate short", []byte{byte(EntryTerminate), 0, 1}, ErrShort},
 		{"released flags", []byte{byte(EntryReleased), 2, 1}, ErrFlags},
 		{"long state", append(state, 0), ErrState},
 		{"scale of a leg", AppendLeg(nil, 1, &LegRecord{PeerWS: 15}, [2]uint64{}), ErrWindowScale},

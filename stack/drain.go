@@ -1,0 +1,202 @@
+package stack
+
+import (
+	"encoding/binary"
+
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"lockstep/tun"
+)
+
+// A leg of a connection that was passed on until now (taken.go). Per stream there is a point, behind
+// all that its sender had sent by then: there the endpoint begins. What lies before it is between the
+// two ends: their segments pass through passOn, and the peer is told nothing but what the receiver of
+// its stream has said itself. So it is to the peer as if there were one sender still.
+
+// legDrain is what is known of a leg until the standby knows that the connection is ended here: see widen.
+type legDrain struct {
+	on bool
+	// edge is the right edge of the window that the stream's receiver has announced itself. Nothing
+	// beyond is announced: whoever continues the connection as one that is passed on could not keep it,
+	// and an end whose numbers are beyond the other's window is not heard at all.
+	edge uint64
+}
+
+// pendingDraining is pendingMax for a leg that gets its endpoint while bytes flow: a flight is
+// not to be lost.
+const pendingDraining = 512
+
+// pendingLimit is how many packets may wait for the endpoint; mu is held.
+func (l *Leg) pendingLimit() int {
+	if l.drain.on {
+		return pendingDraining
+	}
+	return pendingMax
+}
+
+// firstWindow is what the endpoint may send before the peer's first segment tells its window; mu is held.
+func (l *Leg) firstWindow() uint16 {
+	if l.drain.on {
+		return uint16(min(l.peerEdge-min(l.peerEdge, l.txNxt), initialSendWindow))
+	}
+	return initialSendWindow
+}
+
+// crossing is a segment of the other end's that passes: translated for the peer, in parts.
+type crossing struct {
+	vnet, head  []byte // head: IP and TCP header, which may be changed
+	ipLen       int
+	first, rest []byte // payload
+	bare        bool   // without payload, from where the sender's endpoint is
+	acked       uint32 // how far its sender is believed to have acknowledged the peer's stream
+	stamp       uint32 // newest timestamp that is believed of its sender
+}
+
+// passOn writes it. It gets a stamp that is not older than what has left, as if the endpoint had made
+// it. What it acknowledges is the receiver's own word, so the gate goes there.
+func (l *Leg) passOn(p *crossing) {
+	tcp := header.TCP(p.head[p.ipLen:])
+	f := fields{tcp: tcp}
+	f.sums = !p.bare && p.vnet[0]&tun.FlagNeedsCsum == 0
+	l.outMu.Lock()
+	defer l.outMu.Unlock()
+	l.mu.Lock()
+	if p.bare {
+		f.put(4, be(l.txSeq(max(l.txNxt, l.peerAck)))) // from below, Linux discards it and its SACK blocks unread
+	}
+	l.restamp(&f, p.stamp)
+	var owed []byte
+	if ack, ok := l.rxOffset(tcp.AckNumber()); ok {
+		edge := ack + uint64(tcp.WindowSize())<<l.ws
+		l.drain.edge = max(l.drain.edge, edge)
+		if own, ok := l.rxOffset(p.acked); ok {
+			l.permit = max(l.permit, own)
+		}
+		// A receiver that has taken more than its window may be at the endpoint's beginning, or beyond: the peer must
+		// not forget what the endpoint lacks.
+		if ack = max(min(ack, l.rxNxt), l.rxAcked); ack <= l.permit {
+			if w := l.windowTo(ack, edge); w != tcp.WindowSize() {
+				f.put(14, []byte{byte(w >> 8), byte(w)})
+			}
+			if s := l.rxSeq(ack); s != tcp.AckNumber() {
+				f.put(8, be(s))
+			}
+			l.left(ack, edge)
+			owed = l.payOwed()
+		}
+	}
+	l.mu.Unlock()
+	if p.bare {
+		p.strip()
+	}
+	l.engine.writeParts(p.vnet, p.head, p.first, p.rest)
+	if owed != nil {
+		l.engine.emitMade(owed)
+	}
+}
+
+// restamp makes the timestamps option fit to what has left and what the peer has sent. Never an older
+// stamp than its own: the echo would make what was sent again look as if the first copy had arrived
+// (RFC 3522). Nor an echo that is newer than what the peer has sent: that is of a stamp which the other
+// leg has made. mu is held.
+func (l *Leg) restamp(f *fields, newest uint32) {
+	ts, _, ok := locateOptions([]byte(f.tcp[header.TCPMinimumSize:]))
+	if !ok || ts < 0 || !l.p.TS {
+		return
+	}
+	ts += header.TCPMinimumSize
+	if d := newest - l.tsNow(); int32(d) > 0 {
+		l.p.TSOffset += d
+		l.tsDelta += d // an echo from the future is a round trip of weeks to netstack
+	}
+	if now := l.tsNow(); now != be32(f.tcp[ts+2:]) {
+		f.put(ts+2, be(now))
+	}
+	if ecr := be32(f.tcp[ts+6:]); int32(ecr-l.p.PeerTS) > 0 {
+		f.put(ts+6, be(l.p.PeerTS))
+	}
+}
+
+// strip makes it a segment without payload, with whole checksums.
+func (p *crossing) strip() {
+	p.vnet, p.first, p.rest = make([]byte, tun.VnetHeaderLen), nil, nil
+	tcp := header.TCP(p.head[p.ipLen:])
+	tcp.SetFlags(uint8(header.TCPFlagAck))
+	put16(tcp[18:], 0) // the urgent pointer
+	var x uint16
+	if p.head[0]>>4 == 6 {
+		header.IPv6(p.head).SetPayloadLength(uint16(len(p.head) - header.IPv6MinimumSize))
+		x = checksum.Checksum(p.head[8:40], 0)
+	} else {
+		ip := header.IPv4(p.head)
+		ip.SetTotalLength(uint16(len(p.head)))
+		ip.SetChecksum(0)
+		ip.SetChecksum(^ip.CalculateChecksum())
+		x = checksum.Checksum(p.head[12:20], 0)
+	}
+	x = checksum.Combine(checksum.Combine(x, uint16(header.TCPProtocolNumber)), uint16(len(tcp)))
+	tcp.SetChecksum(0)
+	tcp.SetChecksum(^tcp.CalculateChecksum(x))
+}
+
+// widen ends the time in which no more window is told than the receiver's own: whoever continues the connection does so
+// with endpoints. The peer may wait for it. outMu is held.
+func (l *Leg) widen() {
+	l.mu.Lock()
+	if !l.drain.on {
+		l.mu.Unlock()
+		return
+	}
+	l.drain.on = false
+	var b []byte
+	if edge := l.edge(l.rxNxt, l.rxWants); edge > l.rxEdge && l.state == stAttached {
+		b = l.ackTo(edge, nil)
+	}
+	l.mu.Unlock()
+	if b != nil {
+		l.engine.emitMade(b)
+	}
+}
+
+// hearsPassing notes the stamp of a segment that the peer has sent and that passes: what it has sent
+// again must not be echoed an older one, or it would take its retransmission for spurious (RFC 3522).
+func (l *Leg) hearsPassing(stamp uint32) {
+	l.mu.Lock()
+	l.noteTimestamp(stamp)
+	l.mu.Unlock()
+}
+
+// newestStamp is the newest timestamp that has left to the peer, or later.
+func (l *Leg) newestStamp() uint32 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tsNow()
+}
+
+// fields changes a TCP header's fields, and if sums is set the whole checksum with them (RFC 1624).
+type fields struct {
+	tcp  header.TCP
+	sums bool
+}
+
+func (f *fields) put(at int, b []byte) {
+	was := f.tcp[at : at+len(b)]
+	if f.sums {
+		sum := f.tcp[header.TCPChecksumOffset:]
+		x := uint32(^binary.BigEndian.Uint16(sum))
+		for i := range b {
+			shift := 8 * ((at + i + 1) % 2) // an octet at an even place is the upper one
+			x += uint32(^(uint16(was[i]) << shift)) + uint32(b[i])<<shift
+		}
+		for x>>16 != 0 {
+			x = x&0xffff + x>>16
+		}
+		put16(sum, ^uint16(x))
+	}
+	copy(was, b)
+}
+
+func be(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
+
+func put16(b []byte, v uint16) { binary.BigEndian.PutUint16(b, v) }
