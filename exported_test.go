@@ -21,13 +21,6 @@ import (
 
 // coming are folders, and names in one, whose users are being written.
 var coming = map[string]bool{
-	"splice Conn.Located":    true,
-	"splice Switch":          true,
-	"splice Switch.Begin":    true,
-	"splice Switch.Phase":    true,
-	"splice Switch.Point":    true,
-	"splice Switch.Own":      true,
-	"splice Switch.Segment":  true,
 	"splice Switch.Gate":     true,
 	"splice Switch.Told":     true,
 	"splice Switch.Return":   true,

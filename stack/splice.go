@@ -38,10 +38,7 @@ type Spliced struct {
 	held     []byte // the server's last answer to the SYN, as the client is to get it, with its virtio-net header
 	owes     [2]bool
 	owedAt   time.Duration // when those that owe an answer were asked
-	taken    *taken        // unless nil: it is being ended here, see TakeUp
-	stamps   stampLook
-	floors   bool      // floor has something
-	floor    [2]uint32 // of each side: the newest stamp that was made in its name, if that is newer than its own
+	splicedTaking
 }
 
 // SplicedEvents is told of a spliced connection, on the packet path: it must not block, and lets a

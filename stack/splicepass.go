@@ -101,11 +101,7 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 		}
 		return true
 	}
-	p.note(v.Event)
-	var legs []*Leg
-	if v.Event == splice.EventEnded || v.Event == splice.EventReused {
-		legs = p.letGo()
-	}
+	legs := p.note(v.Event)
 	if v.Drop != splice.DropNone {
 		p.mu.Unlock()
 		dropLegs(legs)
@@ -125,17 +121,7 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 	if p.floors {
 		p.raiseStamp(hdr, s.tcp)
 	}
-	write := p.accepted || p.dialled
-	const handshake = header.TCPFlagSyn | header.TCPFlagRst
-	if !p.accepted && p.from == splice.Server && flags&handshake != 0 {
-		// The answer to the SYN. The worker decides whether the client gets it. Anything else is of a
-		// connection before this one, which the server still has: a challenge ACK (RFC 5961, 4), which the
-		// client answers by the RST that ends it (RFC 9293, 3.10.7.3), or data, to the same effect.
-		write = false
-		if flags&header.TCPFlagSyn != 0 || v.Event == splice.EventRefused { // a RST that is none of this SYN's takes no SYN-ACK's place
-			p.held = append(append(p.held[:0], hdr...), first...)
-		}
-	}
+	write := p.mayWrite(flags, v.Event, hdr, first)
 	p.mu.Unlock()
 	dropLegs(legs)
 	if v.Event != splice.EventNone {
@@ -147,6 +133,21 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 	}
 	e.writeParts(hdr, first, rest)
 	return true
+}
+
+// mayWrite decides whether a segment leaves. mu is held.
+func (p splicedSide) mayWrite(flags header.TCPFlags, ev splice.Event, hdr, first []byte) bool {
+	const handshake = header.TCPFlagSyn | header.TCPFlagRst
+	if p.accepted || p.from == splice.Client || flags&handshake == 0 {
+		return p.accepted || p.dialled
+	}
+	// The answer to the SYN. The worker decides whether the client gets it. Anything else is of a
+	// connection before this one, which the server still has: a challenge ACK (RFC 5961, 4), which the
+	// client answers by the RST that ends it (RFC 9293, 3.10.7.3), or data, to the same effect.
+	if flags&header.TCPFlagSyn != 0 || ev == splice.EventRefused { // a RST that is none of this SYN's takes no SYN-ACK's place
+		p.held = append(append(p.held[:0], hdr...), first...)
+	}
+	return false
 }
 
 // writeParts writes a packet that lies in several parts.
@@ -197,8 +198,9 @@ func lastHop(b []byte) {
 	}
 }
 
-// note takes down what a packet means. mu is held: a server that is dialled next inherits nothing.
-func (p *Spliced) note(ev splice.Event) {
+// note takes down what a packet means. mu is held: a server that is dialled next inherits nothing. It returns legs that
+// are to be dropped then.
+func (p *Spliced) note(ev splice.Event) (legs []*Leg) {
 	switch ev {
 	case splice.EventSYN:
 		p.asked.Add(1)
@@ -215,9 +217,13 @@ func (p *Spliced) note(ev splice.Event) {
 			how = EndedByReset
 		}
 		p.ended.Store(uint32(how))
+		legs = p.letGo()
 	case splice.EventRevived:
 		p.ended.Store(uint32(NotEnded))
+	case splice.EventReused:
+		legs = p.letGo()
 	}
+	return legs
 }
 
 // turn tells the worker what was noted.

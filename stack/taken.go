@@ -22,14 +22,22 @@ type taken struct {
 	base [2]uint32 // sequence number of the octet at offset 0 of each side's stream
 }
 
+// splicedTaking is what of that a connection keeps.
+type splicedTaking struct {
+	taken  *taken // unless nil: it is being ended here
+	stamps stampLook
+	floors bool      // floor has something
+	floor  [2]uint32 // of each side: the newest stamp that was made in its name, if that is newer than its own
+}
+
 // stampLook is what was first seen of the two ends' timestamps: whether they count milliseconds, as netstack does.
 type stampLook struct {
 	at  [2]time.Duration
 	val [2]uint32
 }
 
-// ErrNotNow is why a connection stays passed on.
-var ErrNotNow = errors.New("stack: a connection cannot be ended here now")
+// errNotNow is why a connection stays passed on.
+var errNotNow = errors.New("stack: a connection cannot be ended here now")
 
 // stampSpan is how long an end's timestamps must have been watched.
 const stampSpan = 500 * time.Millisecond
@@ -43,14 +51,14 @@ func (p *Spliced) TakeUp(client, server Events) (c, s *Leg, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gone || p.taken != nil || !p.accepted || p.Ended() != NotEnded {
-		return nil, nil, fmt.Errorf("%w: it is over, or being taken up", ErrNotNow)
+		return nil, nil, fmt.Errorf("%w: it is over, or being taken up", errNotNow)
 	}
 	if !p.tickMillis() {
-		return nil, nil, fmt.Errorf("%w: an end's timestamps do not count milliseconds, as far as is known", ErrNotNow)
+		return nil, nil, fmt.Errorf("%w: an end's timestamps do not count milliseconds, as far as is known", errNotNow)
 	}
 	t := &taken{}
 	if why := t.sw.Begin(&p.conn); why != splice.RefusalNone {
-		return nil, nil, fmt.Errorf("%w: %s", ErrNotNow, why)
+		return nil, nil, fmt.Errorf("%w: %s", errNotNow, why)
 	}
 	for i := range splice.Side(2) {
 		t.base[i] = t.sw.Own(i) - 1 // offset 0 would say that the peer may be in its handshake

@@ -141,7 +141,7 @@ func TestTakeUpIsGivenUp(t *testing.T) {
 	take()
 	p.says(splice.Server, 40000, 300, made{flags: ackFlag, seq: 5201, ack: 1001, window: 3000})
 	p.passes(t, "bare", splice.Client, 0, 5201, 1001)
-	if _, _, err := s.TakeUp(p, p); !errors.Is(err, ErrNotNow) {
+	if _, _, err := s.TakeUp(p, p); !errors.Is(err, errNotNow) {
 		t.Errorf("taken up twice: %v", err)
 	}
 	s.LetGo()
@@ -155,7 +155,7 @@ func TestTakeUpIsGivenUp(t *testing.T) {
 	if r := p.next(t); r.Flags() != rstFlag || r.SequenceNumber() != 1001 || s.Ended() != EndedByReset || p.Legs() != 2 {
 		t.Errorf("%v seq %d, ended %v, %d flows", r.Flags(), r.SequenceNumber(), s.Ended(), p.Legs())
 	}
-	if _, _, err := s.TakeUp(p, p); !errors.Is(err, ErrNotNow) {
+	if _, _, err := s.TakeUp(p, p); !errors.Is(err, errNotNow) {
 		t.Errorf("taken up after its end: %v", err)
 	}
 	p.none(t)
@@ -196,7 +196,7 @@ func TestTakeUpStamps(t *testing.T) {
 	s.ClientStall()
 	p.says(splice.Server, 40000, 100, made{flags: ackFlag, seq: 5001, ack: 1001, window: 1000, opts: stamp(901, 101)})
 	p.next(t)
-	if _, _, err := s.TakeUp(p, p); !errors.Is(err, ErrNotNow) {
+	if _, _, err := s.TakeUp(p, p); !errors.Is(err, errNotNow) {
 		t.Fatalf("nothing is known of the clocks: %v", err)
 	}
 	s.mu.Lock()
@@ -205,7 +205,7 @@ func TestTakeUpStamps(t *testing.T) {
 		s.stamps.val[i] -= 1000
 	}
 	s.mu.Unlock()
-	if _, _, err := s.TakeUp(p, p); !errors.Is(err, ErrNotNow) {
+	if _, _, err := s.TakeUp(p, p); !errors.Is(err, errNotNow) {
 		t.Fatalf("its clock is ten times too slow: %v", err)
 	}
 	s.mu.Lock()

@@ -56,6 +56,9 @@ func (c *Conn) lookForStall(now time.Duration) {
 		c.r.sched.add(c, false) // has its time run out?
 		return
 	}
+	if !c.svc.TakeUp {
+		return
+	}
 	s := c.passed.ClientStall()
 	if at := [2]uint32{s.Next, s.Ack}; !s.Full || at != c.at {
 		c.at, c.stalled = at, 0
@@ -63,7 +66,7 @@ func (c *Conn) lookForStall(now time.Duration) {
 			return
 		}
 	}
-	if c.stalled++; c.stalled < stalledLooks || !c.svc.TakeUp || now < time.Duration(c.notFor.Load()) {
+	if c.stalled++; c.stalled < stalledLooks || now < time.Duration(c.notFor.Load()) {
 		return
 	}
 	c.want.Store(true)
