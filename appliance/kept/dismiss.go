@@ -35,7 +35,7 @@ func (k *Kept) dismiss() {
 		err := r.leg.Err()
 		switch {
 		case err == nil && r == k.source && k.streams[replication.Response].FinPassed:
-			if down, _ := k.pool.Failing(r.server); down {
+			if down, checks := k.pool.Failing(r.server); down && checks > r.checks {
 				k.retire(r)
 			}
 		case err == nil && k.unhealthy(r):
@@ -63,7 +63,8 @@ func (k *Kept) dismiss() {
 
 // unhealthy reports whether r is to be given up because its server's health check
 // fails. A source is kept if there is no other: nothing is won by taking it away, and
-// the check itself may be wrong. Another one that was begun with in spite of the check,
+// the check itself may be wrong; and until a check fails that was made since we have its leg: what a standby
+// that was cut off found out of it is no news. Another one that was begun with in spite of the check,
 // because there was none better, has until a later check fails, or until there is one.
 func (k *Kept) unhealthy(r *replica) bool {
 	down, checks := k.pool.Failing(r.server)
@@ -71,7 +72,7 @@ func (k *Kept) unhealthy(r *replica) bool {
 	case !down:
 		return false
 	case r == k.source:
-		return k.spare() || k.stands(r)
+		return checks > r.checks && (k.spare() || k.stands(r))
 	default:
 		return checks > r.checks || k.spare()
 	}

@@ -88,3 +88,24 @@ func TestServerGivenUpBeforeTakeover(t *testing.T) {
 	goOn(r, further-covered, false)
 	l.until("the rest of the response", c, func(cl, _ script.State) bool { return cl.Received == further })
 }
+
+// A standby that had been cut off believes that the servers are down. When it takes over, the server that
+// serves is not given up for that, but for a check that fails from then on.
+func TestServerIsNotGivenUpForOldNews(t *testing.T) {
+	l := newLost(t, func(*relay.Service) {})
+	c := l.opened(40000)
+	l.then = func(s *relay.Service) { s.Pool.Checked(0, false, "nobody is heard") }
+	l.takeover()
+	send(c.Server, script.Next, further-covered, asked)
+	l.until("the rest of the response", c, func(cl, _ script.State) bool { return cl.Received == further })
+	send(c.Client, script.Next, 0, further)
+	l.settle()
+	if n := l.svc.Counts().Lost; n != 0 {
+		t.Fatalf("%d servers are lost", n)
+	}
+	c.Server.MayReset()
+	r := l.Replica(c, second, 3000)
+	l.svc.Pool.Checked(0, false, "it is gone")
+	send(c.Client, script.Next, 10, further)
+	l.until("a dial of another server", r, func(_, s script.State) bool { return s.Received == 1 })
+}

@@ -52,6 +52,7 @@ type lost struct {
 	*script.Rig
 	svc  *relay.Service // of the current active
 	more []netip.AddrPort
+	then func(*relay.Service) // called with the next active's
 }
 
 var second = netip.MustParseAddrPort("10.20.0.12:8080")
@@ -68,7 +69,9 @@ func newLostOf(t *testing.T, sendBuffer int, tune func(*relay.Service)) *lost {
 		if l.svc != nil {
 			s.Pool = pool.New(pool.Config{Servers: append(s.Pool.Servers(), l.more...)})
 		}
-		l.svc = s
+		if l.svc = s; l.then != nil {
+			l.then(s)
+		}
 	}})
 	return l
 }
