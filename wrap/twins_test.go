@@ -190,7 +190,7 @@ func twins(t *testing.T, agreeing bool, port int, make func(i int, host string) 
 	needRoot(t)
 	w := wrapped{Secret: bytes.Repeat([]byte{7}, 32)}
 	if agreeing {
-		w.Authority = decide(t)
+		w.Authority, _ = decide(t)
 	} else {
 		w.Secret = nil
 	}
@@ -207,10 +207,10 @@ func twins(t *testing.T, agreeing bool, port int, make func(i int, host string) 
 	return at
 }
 
-// decide serves determinants for two.
-func decide(t *testing.T) string {
+// decide serves determinants for two, until end is called or the test is over.
+func decide(t *testing.T) (path string, end func()) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "sock")
+	path = filepath.Join(t.TempDir(), "sock")
 	ctx, cancel := context.WithCancel(t.Context())
 	var joined sync.WaitGroup
 	joined.Go(func() {
@@ -218,7 +218,8 @@ func decide(t *testing.T) string {
 			t.Error(err)
 		}
 	})
-	t.Cleanup(func() { cancel(); joined.Wait() })
+	end = func() { cancel(); joined.Wait() }
+	t.Cleanup(end)
 	until(t, "the authority", func() bool {
 		c, err := net.Dial("unix", path)
 		if err == nil {
@@ -226,7 +227,7 @@ func decide(t *testing.T) string {
 		}
 		return err == nil
 	})
-	return path
+	return path, end
 }
 
 // listens says whether somebody listens there, without a connection that a server would see.
@@ -281,6 +282,33 @@ func TestTwinsTell(t *testing.T) {
 			}
 		})
 	}
+}
+
+// When nobody decides any more, a server goes on with results of its own, and says so.
+func TestAuthorityIsGone(t *testing.T) {
+	needRoot(t)
+	path, end := decide(t)
+	const address = "127.0.3.11:7804"
+	_, out := start(t, wrapped{Command: program(t, "teller", address, "/etc/passwd"), Authority: path, Server: "a", Secret: make([]byte, 32)})
+	until(t, address+" listens", func() bool { return listens(address) })
+	c, err := net.Dial("tcp4", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	in, seen := bufio.NewReader(c), map[string]bool{}
+	for n := range 3 {
+		fmt.Fprintln(c, "question")
+		line, err := in.ReadString('\n')
+		if err != nil || seen[line] {
+			t.Fatalf("answer %d: %q, %v", n, line, err)
+		}
+		seen[line] = true
+		if n == 0 {
+			end()
+		}
+	}
+	until(t, "the message", func() bool { return strings.Contains(out.String(), "has results of its own from now on") })
 }
 
 // certificate makes a key and a certificate for TLS.

@@ -245,8 +245,12 @@ func (tr *Tracer) executed(t *Task) error {
 	if err != nil {
 		return err
 	}
-	if former := tr.tasks[int(message)]; former != nil && former != t {
+	former := tr.tasks[int(message)]
+	if former != nil && former != t {
 		delete(tr.tasks, former.TID)
+	}
+	if tr.forking != nil && (tr.forking == t || tr.forking == former) { // it was a thread that is no more
+		tr.nextFork()
 	}
 	p := t.Proc
 	p.threads = 1
