@@ -3,6 +3,8 @@
 // clients and servers with a toy TCP over a network that loses, repeats and
 // reorders; crashes, restarts, takeovers.
 //
+// Some of the connections are passed on, not ended, as a service with `path: auto` has them.
+//
 // It owns: that world, a gate and a relay that do what the shell asks for, an arbiter
 // and an observer; replication/shell and replication/roles are driven as in the product. The observer sees what leaves the
 // appliances (ACKs, SYN-ACKs, bytes) and what the peers have, and checks the rule

@@ -151,7 +151,7 @@ func (e effects) Permit(p replication.Permit) {
 		return
 	}
 	st := &g.s[p.Stream]
-	if p.Off <= st.permit {
+	if g.spliced || p.Off <= st.permit {
 		e.n.w.failf("flow %d: permit of %v goes from %d to %d", g.f.n, p.Stream, st.permit, p.Off)
 	}
 	st.permit = p.Off
@@ -161,6 +161,9 @@ func (e effects) Permit(p replication.Permit) {
 
 func (e effects) Need(r replication.Range) {
 	if g := e.n.conns[r.ID]; g != nil && !g.gone {
+		if g.spliced {
+			e.n.w.failf("flow %d is spliced, and bytes of it are asked for", g.f.n)
+		}
 		e.n.handIn(g, r)
 	}
 }

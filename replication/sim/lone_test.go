@@ -93,7 +93,7 @@ func TestLoneWorlds(t *testing.T) {
 		"after a hand-over the successor dies in its first session":                    2409,
 		"two have gone on with one connection, the one that steps down has its server": 4778,
 	} {
-		if _, err := playPair(config{Seed: seed, Fault: -1, Kind: -1, Alone: true}); err != nil {
+		if _, err := playPair(config{Seed: seed, Fault: -1, Kind: -1, Alone: true, Terminated: true}); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -60,6 +60,8 @@ type gwConn struct {
 	legWaits    bool   // the standby does not hold the server leg yet
 	hist        *history
 	s           [2]gwStream
+	spliced     bool // it is passed on, and s is not used
+	passed      splicedConn
 }
 
 // gwStream is one direction at the relay.
@@ -262,6 +264,7 @@ func (n *node) continueConn(old *table, k *replication.Continue) {
 		id: k.Record.ID, f: f, inc: k.Record.Server.ISS, rec: k.Record,
 		dialled: true, opened: true, unprotected: true, finished: k.Finished,
 	}
+	g.spliced = k.Record.Spliced
 	for i := range g.s {
 		c := &k.Streams[i]
 		g.s[i] = gwStream{
@@ -279,6 +282,10 @@ func (n *node) continueConn(old *table, k *replication.Continue) {
 	w.observeContinue(old, g, k)
 	n.continueLog(old.conns[g.id], g, k)
 	n.add(g)
+	if g.spliced {
+		w.observeSpliced(g, k)
+		n.tend(g)
+	}
 }
 
 func (n *node) add(g *gwConn) {
@@ -289,6 +296,9 @@ func (n *node) add(g *gwConn) {
 
 // probe tells both peers where we are, and sends again what they may miss.
 func (n *node) probe(g *gwConn) {
+	if g.spliced {
+		return // its ends send again what they miss
+	}
 	for s := range g.s {
 		n.ack(g, replication.Stream(s))
 		n.forward(g, replication.Stream(s), g.s[s].una)
@@ -304,6 +314,9 @@ func (n *node) adopt(g *gwConn) {
 	}
 	var pos [2]replication.StreamPos
 	for i := range pos {
+		if g.spliced {
+			break // there is nothing to say of its bytes
+		}
 		st := &g.s[i]
 		pos[i] = replication.StreamPos{Delivered: st.una, Acked: st.told, Received: st.rcv, Fin: st.fin}
 		keep := uint64(len(st.buf))
@@ -320,10 +333,16 @@ func (n *node) adopt(g *gwConn) {
 		g.loose = false
 		g.hist.legHeld = len(g.hist.legs) - 1
 		n.w.seen.Adopted++
+		if g.spliced {
+			n.w.seen.SplicedAdopted++
+		}
 		n.w.logf("%s: flow %d adopted", n.name, g.f.n)
 		return
 	case errors.Is(err, replication.ErrLimit), oldPeer(err):
 		n.w.seen.AdoptRefused++
+		if g.spliced && oldPeer(err) {
+			n.w.seen.SplicedOldPeer++
+		}
 	case errors.Is(err, replication.ErrLater), errors.Is(err, replication.ErrNoSession):
 	case n.driver != nil && errors.Is(err, replication.ErrUnexpected): // refused when a session before asked
 	default:
@@ -372,6 +391,11 @@ func (n *node) record(g *gwConn) *replication.Record {
 			Local: netip.AddrPortFrom(addr(2), uint16(g.f.n)), Remote: netip.AddrPortFrom(addr(3), 80),
 			ISS: g.inc, PeerWS: -1, OurWS: -1, SACK: true,
 		},
+	}
+	if g.spliced {
+		g.rec.Spliced = true
+		g.hist = &history{legs: []serverLeg{{g.rec.Server, g.rec.Start}}}
+		return &g.rec
 	}
 	n.beginLog(g)
 	return &g.rec

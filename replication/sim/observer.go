@@ -21,6 +21,8 @@ type Sometimes struct {
 	CheckpointContinued, ReleasedAhead, LogLimit                 int
 	LegHeld, LegContinued                                        int
 	Refused, Flipped, Silent, Aborted, ClockKnown, LostFlow      int
+	SplicedContinued, SplicedTombstone, SplicedContinuedAgain    int
+	SplicedAdopted, SplicedOldPeer                               int
 }
 
 // observeAck checks an ACK as it leaves (invariant 2).

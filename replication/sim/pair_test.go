@@ -107,7 +107,7 @@ func TestPairSeeds(t *testing.T) {
 // has just come in sync, has told its own voter.
 func TestDeathInTheFirstMoment(t *testing.T) {
 	for _, seed := range []uint64{4877, 9286, 9588, 15443, 17551, 17860} {
-		if _, err := playPair(config{Seed: seed, Fault: -1, Kind: -1, Voters: true}); err != nil {
+		if _, err := playPair(config{Seed: seed, Fault: -1, Kind: -1, Voters: true, Terminated: true}); err != nil {
 			t.Error(err)
 		}
 	}

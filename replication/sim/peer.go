@@ -23,6 +23,7 @@ const (
 	segSYN
 	segSYNACK
 	segRST
+	segProbe // the gateway asks whether a connection is there
 )
 
 // flow is one connection as its two ends see it.
@@ -38,7 +39,8 @@ type flow struct {
 	// acked is the highest ACK that any appliance has released, per stream.
 	acked [2]uint64
 	// synAcked: a SYN-ACK has been released to the client.
-	synAcked bool
+	synAcked     bool
+	mayBeSpliced bool // its service passes on what it may
 }
 
 // endpoint is a host's end.
@@ -72,7 +74,7 @@ func pattern(flow int, s replication.Stream, off uint64) byte {
 }
 
 func newFlow(w *world, n int) *flow {
-	f := &flow{w: w, n: n}
+	f := &flow{w: w, n: n, mayBeSpliced: w.mayBeSpliced()}
 	size := func() uint64 {
 		switch w.rng.IntN(4) {
 		case 0:
@@ -198,6 +200,13 @@ func (e *endpoint) receive(seg segment) {
 		return
 	case segRST:
 		e.dead = true
+		return
+	case segProbe:
+		answer := segment{kind: segData, flow: f, inc: e.inc, ack: e.rcv, hasAck: true}
+		if f.done() {
+			answer = segment{kind: segRST, flow: f, inc: e.inc} // both have forgotten it
+		}
+		w.toGateway(e, answer)
 		return
 	}
 	if !e.established {

@@ -12,14 +12,18 @@ func (n *node) receive(fromClient bool, seg segment) {
 	if g == nil || g.gone || (!fromClient && seg.inc != g.inc) {
 		return // unknown flows are dropped, never answered
 	}
-	switch seg.kind {
-	case segSYNACK:
+	if seg.kind == segSYNACK {
 		if !g.dialled {
 			g.dialled = true
 			n.call("open", n.sh.Open(n.now(), n.record(g)))
 		}
 		return
-	case segRST:
+	}
+	if g.spliced {
+		n.pass(fromClient, g, seg)
+		return
+	}
+	if seg.kind == segRST {
 		g.gone = true
 		if g.dialled && !g.finished {
 			n.call("close", n.sh.Close(n.now(), g.id, replication.Aborted))
@@ -54,6 +58,7 @@ func (n *node) syn(f *flow, g *gwConn) {
 	n.next++
 	f.inc++
 	g = &gwConn{id: replication.ConnID(n.core.Epoch()<<32 | n.next), f: f, inc: f.inc}
+	g.spliced = f.mayBeSpliced && n.core.MaySplice()
 	n.add(g)
 	var dial func()
 	dial = func() {
@@ -63,7 +68,9 @@ func (n *node) syn(f *flow, g *gwConn) {
 		}
 	}
 	dial()
-	n.retransmitLater(g)
+	if !g.spliced {
+		n.retransmitLater(g)
+	}
 }
 
 // data takes what continues the stream, tells the core, passes it on.
@@ -155,7 +162,7 @@ func (n *node) forward(g *gwConn, s replication.Stream, from uint64) {
 // ack tells the sender of s how far it is received, as far as the gate lets us.
 func (n *node) ack(g *gwConn, s replication.Stream) {
 	st := &g.s[s]
-	if !g.dialled || g.gone || (s == replication.Request && !g.opened) {
+	if !g.dialled || g.gone || g.spliced || (s == replication.Request && !g.opened) {
 		return
 	}
 	off := st.rcv

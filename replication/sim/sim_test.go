@@ -78,7 +78,7 @@ func TestSeeds(t *testing.T) {
 // noticed: the standby's next incarnation holds nothing, whatever the arbiter has heard of
 // the one before.
 func TestBothCrash(t *testing.T) {
-	if r := runTwice(t, config{Seed: 7798, Fault: -1, Kind: -1}); r.Seen.StartedEmpty == 0 {
+	if r := runTwice(t, config{Seed: 7798, Fault: -1, Kind: -1, Terminated: true}); r.Seen.StartedEmpty == 0 {
 		t.Errorf("nobody starts empty: %+v", r.Seen)
 	}
 }

@@ -32,6 +32,8 @@ type config struct {
 	Voters bool
 	// Alone: there is no witness, and no oracle either.
 	Alone bool
+	// Terminated: no connection is spliced.
+	Terminated bool
 }
 
 // FaultKind is what goes wrong.
@@ -74,7 +76,8 @@ type world struct {
 	*voting // the same
 	*duo    // nil unless the pair has no witness
 
-	patient *rand.Rand // see bear; nil in most worlds
+	patient  *rand.Rand // see bear; nil in most worlds
+	splicing *rand.Rand // see chooseSpliced; nil in a third of the worlds
 }
 
 // worldTime is what nothing but the seed decides: chance, and what comes when.
@@ -168,6 +171,7 @@ func run(cfg config) result {
 	}
 	w.choose(cfg)
 	w.choosePatience(cfg)
+	w.chooseSpliced(cfg)
 	switch {
 	case cfg.Voters, cfg.Alone:
 		w.startPair(cfg)
