@@ -243,6 +243,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 		FailureTimeout: replication.Nanos(n.cfg.Pair.FailureTimeout),
 	}
 	for _, s := range n.cfg.Services {
+		lim.MaxConns += s.Limits.Connections       // who is let in is protected
 		if s.Protection != config.ProtectGateway { // beside what is under way, the log
 			lim.MaxHeldPerStream = max(lim.MaxHeldPerStream, streamUnderWay+uint64(s.Limits.Log))
 		}

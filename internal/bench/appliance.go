@@ -29,6 +29,7 @@ type applianceGateway struct {
 	alone   bool
 	setting setting // zero: see failureTimeout
 	kept    bool    // with services whose connections outlive a server
+	crowd   int     // see bedOptions
 	pair    *pair.Pair
 	nodes   []*pair.Node // the active first
 }
@@ -51,6 +52,9 @@ func (g *applianceGateway) configuration() *config.Config {
 	}
 	if g.kept {
 		services = append(services, keptServicesConfig()...)
+	}
+	if g.crowd > 0 {
+		services = append(services, crowdService(g.crowd))
 	}
 	pair.SetPath(services, g.path)
 	c := pair.Config(pairName, services...)

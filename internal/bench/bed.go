@@ -48,6 +48,8 @@ type bedOptions struct {
 	setting setting
 	// kept adds a second server, and services whose connections outlive one.
 	kept bool
+	// crowd, unless it is 0, is how many connections a service for very many has room for.
+	crowd int
 }
 
 // newBed builds the lab and brings everything in it up.

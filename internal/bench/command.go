@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,6 +69,7 @@ The exit status is 0 if everything could be measured, whether or not the targets
   lockstep bench --only 'down|up' --gateways haproxy,alone --offload off --duration 3s
   lockstep bench --only 'failover|crowd|rest' --runs 9 --json result.json
   lockstep bench --only cut --offload off --path auto
+  lockstep bench --scale 200000
   lockstep bench --only 'kept-(gateway|log|hot)|server-kill|ahead'`,
 		Args:         cobra.MaximumNArgs(1), // the file of `--json FILE`
 		SilenceUsage: true,
@@ -92,6 +94,7 @@ The exit status is 0 if everything could be measured, whether or not the targets
 	fs.IntVar(&o.busy, "busy", defaultBusy, "busy connections in failovers")
 	fs.StringVar(&f.only, "only", "", "measure only rows whose name matches this `regexp`, such as down-1, kept, failover, crowd, rest, rejoin, idle, cut, kept-log, kept-hot, server-kill-primary, server-kill-first, server-kill-log, ahead")
 	fs.StringSliceVar(&f.gateways, "gateways", nil, "measure only these: forwarding, haproxy, iocopy, alone, pair, keepalived-haproxy, keepalived-conntrackd")
+	fs.IntVar(&o.crowd, "scale", 0, "measure only so many idle connections through one pair: opening, memory, kill -9, rejoin, kill -9 of the other; all are asked after each")
 	fs.StringVar(&f.offload, "offload", "both", "on, off or both: segmentation offloads of the lab's links")
 	fs.StringVar(&o.congestion, "congestion", "", "congestion control of the kernels at all ends (default: the machine's)")
 	fs.StringVar(&o.path, "path", "", "path of every service: auto or netstack (default: the product's, netstack)")
@@ -124,6 +127,19 @@ func (o *options) settle(f flags, changed func(string) bool) (err error) {
 		o.json = f.rest[0]
 	case len(f.rest) > 0:
 		return fmt.Errorf("unexpected argument %q", f.rest[0])
+	}
+	if o.crowd != 0 {
+		if o.crowd < 1 || o.crowd > maxScale {
+			return fmt.Errorf("--scale: %d is not within 1 to %d", o.crowd, maxScale)
+		}
+		f.gateways, f.only = []string{string(paired)}, "^scale-"
+		o.path = cmp.Or(o.path, string(config.PathAuto))
+		if !changed("rounds") {
+			o.rounds = 1
+		}
+		if !changed("offload") {
+			f.offload = string(offloadOff)
+		}
 	}
 	for _, r := range []struct {
 		flag     string

@@ -36,7 +36,7 @@ func newGateway(k kind, o bedOptions) gateway {
 	case alone:
 		return &applianceGateway{self: o.self, path: config.Path(o.path), alone: true}
 	case paired:
-		return &applianceGateway{self: o.self, path: config.Path(o.path), setting: o.setting, kept: o.kept}
+		return &applianceGateway{self: o.self, path: config.Path(o.path), setting: o.setting, kept: o.kept, crowd: o.crowd}
 	case keepHAProxy, keepConntrackd:
 		return &rivalGateway{interval: o.setting.advert, haproxy: k == keepHAProxy}
 	default:

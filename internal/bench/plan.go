@@ -86,6 +86,9 @@ type bench struct {
 // run measures everything that was asked for. It returns an error only if it could not go on; what
 // could not be measured is noted in the samples.
 func (b *bench) run(ctx context.Context) error {
+	if b.crowd > 0 {
+		return b.scaleRun(ctx)
+	}
 	for round := range b.rounds {
 		for _, m := range b.modes {
 			for _, k := range b.gateways {
@@ -126,6 +129,9 @@ func (b *bench) wanted(ids ...string) bool {
 }
 
 func (b *bench) figures() []figure {
+	if b.crowd > 0 {
+		return scaleFigures(b.crowd)
+	}
 	return slices.Concat(throughputFigures(), failoverFigures(b.busy, b.connections), keptFigures(b.pace.ahead), cutFigures())
 }
 

@@ -127,6 +127,9 @@ func (b *bench) report(h header) document {
 	}
 	d := document{Header: h}
 	all := targets(b.busy, b.connections)
+	if b.crowd > 0 {
+		all = scaleTargets()
+	}
 	for _, f := range b.figures() {
 		if b.wanted(f.ID) {
 			d.Figures = append(d.Figures, f)

@@ -27,7 +27,7 @@ const (
 // Roles are all that the bench starts inside labs, traffic's included: hand them to lab.Main.
 func Roles() lab.Roles {
 	roles := traffic.Roles()
-	maps.Copy(roles, lab.Roles{serverRole: runServer, loadRole: runLoad, copyRole: runCopy})
+	maps.Copy(roles, lab.Roles{serverRole: runServer, loadRole: runLoad, copyRole: runCopy, crowdServerRole: runCrowdServer, crowdClientRole: runCrowdClient})
 	return roles
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab/labtest"
 )
 
@@ -88,6 +89,31 @@ func TestWhole(t *testing.T) {
 	left, err := os.ReadDir(os.TempDir())
 	if err != nil || len(left) > 0 {
 		t.Errorf("left in the temporary directory: %v, %v", left, err)
+	}
+}
+
+// Some thousand connections outlive both appliances in turn.
+func TestScale(t *testing.T) {
+	o := tiny(t)
+	o.gateways, o.only, o.crowd, o.path, o.json = []kind{paired}, regexp.MustCompile("^scale-"), 3000, string(config.PathAuto), "-"
+	var stdout, stderr bytes.Buffer
+	if err := execute(t.Context(), o, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	var d document
+	if err := json.Unmarshal(stdout.Bytes(), &d); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Cells) != len(scaleFigures(o.crowd)) {
+		t.Errorf("%d of %d figures have a value", len(d.Cells), len(scaleFigures(o.crowd)))
+	}
+	for _, c := range d.Cells {
+		if lost := c.Figure == scaleLost || c.Figure == scaleAgain; c.Median == nil || lost && *c.Median > 0 {
+			t.Errorf("%s: %+v", c.Figure, c)
+		}
+	}
+	if t.Failed() {
+		t.Log(stderr.String())
 	}
 }
 
