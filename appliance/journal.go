@@ -246,6 +246,9 @@ func (j *journal) Open(c *relay.Conn, r replication.Record) {
 	}
 }
 
+// Continued implements relay.Journal.
+func (j *journal) Continued(id replication.ConnID) { _ = j.shell.Continued(j.now(), id) }
+
 // Adopt implements relay.Journal. Refusals are counted by the core.
 func (j *journal) Adopt(_ *relay.Conn, r replication.Record, pos [2]replication.StreamPos, l *replication.Log) error {
 	if err := j.shell.Adopt(j.now(), &r, pos, l); err != nil {

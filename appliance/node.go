@@ -53,6 +53,7 @@ type nodeRole struct {
 // nodeLoop belongs to the role loop's goroutine.
 type nodeLoop struct {
 	sess      *link.Session
+	resting   *restOf        // nil: every connection of the last takeover is made
 	handed    chan<- error   // told when we are the standby of whom we handed over to
 	forgotten map[string]int // connections that we knew of last, by service
 }

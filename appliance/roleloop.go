@@ -94,6 +94,8 @@ func (l *roleLoop) run(ctx context.Context, sessions <-chan *link.Session) {
 			l.yield()
 		case <-n.fitness.changed:
 			l.consider()
+		case <-n.rests():
+			n.restoreSome()
 		case <-look.C:
 			l.consider()
 			l.answerLate()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"lockstep/appliance/relay"
@@ -122,6 +123,7 @@ func (n *Node) becomeStandby(epoch uint64) {
 func (n *Node) stepDown(why string) {
 	n.engine.SetActive(false)
 	n.withdraw()
+	n.resting = nil
 	n.relay.Reset()
 	if err := n.journal.setRole(replication.RoleNone, n.journal.epoch()); err != nil {
 		n.log.Error("step down", "err", err)
@@ -134,29 +136,75 @@ func (n *Node) stepDown(why string) {
 // before the first announcement every connection is known and can answer, though
 // most endpoints are built later, or when their peer speaks.
 func (n *Node) takeover(epoch uint64, known time.Time, why string) error {
-	all, shift, err := n.journal.shell.Takeover(epoch, n.journal.millis(), shiftMargin)
+	first, rest, shift, err := n.journal.shell.Takeover(epoch, n.journal.millis(), shiftMargin)
 	if err != nil {
 		return err
 	}
 	n.relay.SetEpoch(epoch)
-	conns, err := n.relay.Restore(all, shift)
-	lost := 0
+	conns, err := n.relay.Restore(first, shift)
+	t := &takeoverReport{At: known, Why: why, Connections: len(conns) + rest.Len(), Lost: n.notContinued(err)}
+	n.relay.Rest(rest)
+	n.speak(epoch)
+	n.setRole(replication.RoleActive)
+	n.announce()
+	t.Answering = time.Since(known)
+	n.log.Info("took over", "epoch", epoch, "why", why, "connections", t.Connections, "lost", t.Lost, "answering_after", t.Answering)
+	var parts atomic.Int32
+	parts.Store(2)
+	done := func() {
+		if parts.Add(-1) == 0 {
+			t.Rebuilt = time.Since(known)
+			n.noteTakeover(*t)
+			n.log.Info("all legs rebuilt", "connections", t.Connections, "took", t.Rebuilt)
+		}
+	}
+	n.relay.Rebuild(conns, done)
+	n.resting = &restOf{report: t, done: done}
+	n.restoreSome()
+	return nil
+}
+
+// notContinued logs what could not be continued and why, and returns how many connections these are.
+func (n *Node) notContinued(err error) (lost int) {
 	if e := (*relay.LostError)(nil); errors.As(err, &e) {
 		lost = e.Lost()
 		n.log.Error("some connections cannot be continued", "lost_by_service", e.ByService, "err", err)
 	}
-	n.speak(epoch)
-	n.setRole(replication.RoleActive)
-	n.announce()
-	answering := time.Since(known)
-	n.relay.Rebuild(conns, func() {
-		t := takeoverReport{At: known, Why: why, Connections: len(conns), Lost: lost, Answering: answering, Rebuilt: time.Since(known)}
-		n.noteTakeover(t)
-		n.log.Info("all legs rebuilt", "connections", t.Connections, "took", t.Rebuilt)
-	})
-	n.log.Info("took over", "epoch", epoch, "why", why, "connections", len(conns), "lost", lost, "answering_after", answering)
-	return nil
+	return lost
 }
+
+// restOf is a takeover whose connections are not all made yet.
+type restOf struct {
+	report *takeoverReport
+	done   func()
+}
+
+// restEach is how many connections of a takeover are made in one turn of the role loop: about 5 ms.
+const restEach = 1000
+
+// restoreSome makes some of those connections.
+func (n *Node) restoreSome() {
+	left, err := n.relay.RestoreSome(restEach)
+	if left > 0 {
+		return
+	}
+	lost := n.notContinued(err)
+	n.resting.report.Connections -= lost
+	n.resting.report.Lost += lost
+	n.resting.done()
+	n.resting = nil
+}
+
+// rests is ready while there are such connections.
+func (n *Node) rests() <-chan struct{} {
+	if n.resting == nil {
+		return nil
+	}
+	return always
+}
+
+// always is ready.
+var always = func() <-chan struct{} { c := make(chan struct{}); close(c); return c }()
 
 // speak lets the engine speak: it serves the connections of that epoch. With a
 // witness it does so while the lease for the same epoch lasts.

@@ -125,7 +125,7 @@ func sessionWithOlder(t *testing.T, older uint8, old replication.Role) {
 	<-served
 	<-served
 	s.j.with(func(c *replication.Core, _ replication.Nanos) { c.PeerLost() })
-	all, _, err := s.j.shell.Takeover(2, s.j.millis(), 0)
+	all, _, _, err := s.j.shell.Takeover(2, s.j.millis(), 0)
 	if err != nil || len(all) != 1 || all[0].Record.ID != 2 || (all[0].Log != nil) != (older >= wire.LogVersion) {
 		t.Errorf("%d connections, %v", len(all), err)
 	}

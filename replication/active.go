@@ -19,6 +19,7 @@ type active struct {
 	snap    snapshot
 
 	protected, unprotected int
+	resting                int    // continued, but not by the shell yet: see Rest
 	logged                 int    // with conn.log
 	held                   uint64 // sum of half.store over the protected
 	lag                    uint64 // sum of batch.data of all unconfirmed batches

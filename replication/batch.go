@@ -345,7 +345,7 @@ func (a *active) begin(c *Core, version uint8) {
 		for e := a.all.first; e != nil; e = e.all.next {
 			a.snap.enqueue(e)
 		}
-		a.snap.total = a.snap.queue.n
+		a.snap.total, a.snap.begun = a.snap.queue.n+a.resting, true
 	}
 	a.proceed(c)
 }
@@ -413,14 +413,15 @@ func (a *active) stats(s *Stats, joined bool) {
 	switch {
 	case !joined:
 		s.Why = "no standby is connected"
-	case a.snap.left() > 0:
-		s.Why = fmt.Sprintf("snapshot: %d of %d connections", a.snap.total-a.snap.left(), a.snap.total)
+	case a.snap.left()+a.resting > 0:
+		s.Why = fmt.Sprintf("snapshot: %d of %d connections", a.snap.done(a), a.snap.total)
 	case !a.inSync:
 		s.Why = "standby has not confirmed the session"
 	}
-	s.SnapshotTotal, s.SnapshotDone = a.snap.total, a.snap.total-a.snap.left()
-	s.Connections = a.protected + a.unprotected
-	s.Protected, s.Unprotected, s.Logged = a.protected, a.unprotected, a.logged
+	s.SnapshotTotal, s.SnapshotDone = a.snap.total, a.snap.done(a)
+	s.Unprotected = a.unprotected + a.resting
+	s.Connections = a.protected + s.Unprotected
+	s.Protected, s.Logged = a.protected, a.logged
 	s.LagBytes, s.HeldBytes = a.lag, a.held
 	s.Outstanding, s.PendingBytes = a.inflight.len(), a.waiting
 	if !a.cur.empty() {

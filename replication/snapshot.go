@@ -37,6 +37,7 @@ type snapshot struct {
 	total        int    // connections at the beginning
 	due          Nanos  // of the next burst
 	moved        Nanos  // when bytes last moved on any connection
+	begun        bool   // the session has one
 	synced       uint64 // index of the batch that carries EntrySynced; 0: not written yet
 }
 
@@ -44,6 +45,14 @@ func connSnap(c *conn) *link[conn] { return &c.snap }
 
 // left is how many connections are neither adopted nor ended.
 func (s *snapshot) left() int { return s.queue.n + s.asked.n }
+
+// done is how many connections of a session's beginning are.
+func (s *snapshot) done(a *active) int {
+	if !s.begun {
+		return 0
+	}
+	return s.total - s.left() - a.resting
+}
 
 func (s *snapshot) enqueue(e *conn) {
 	e.asked = false
@@ -67,7 +76,7 @@ func (s *snapshot) clear() {
 	for s.asked.first != nil {
 		s.remove(s.asked.first)
 	}
-	s.total, s.synced, s.due = 0, 0, 0
+	s.total, s.synced, s.due, s.begun = 0, 0, 0, false
 }
 
 // StreamPos is where a stream of a running connection stands when it is adopted.
@@ -354,6 +363,9 @@ func (a *active) shipAll(e *conn, s Stream, bytes [][]byte, now Nanos) {
 func (a *active) proceed(c *Core) {
 	s := &a.snap
 	if !a.joined || s.synced > 0 {
+		return
+	}
+	if s.left() == 0 && a.resting > 0 {
 		return
 	}
 	if s.left() == 0 {

@@ -38,6 +38,18 @@ type Continue struct {
 // It refuses if the store may lack something (invariant 5), or while the session
 // is up (then PeerLost first: the old active's frames are not wanted any more).
 func (c *Core) Takeover(epoch uint64) ([]Continue, error) {
+	if err := c.mayTakeOver(epoch); err != nil {
+		return nil, err
+	}
+	live := make([]*kept, 0, c.sb.lru.n)
+	for k := c.sb.lru.first; k != nil; k = k.at.next {
+		live = append(live, k)
+	}
+	return c.takeOver(epoch, live), nil
+}
+
+// mayTakeOver says why not, if not.
+func (c *Core) mayTakeOver(epoch uint64) error {
 	var err error
 	switch {
 	case c.role != RoleStandby:
@@ -55,12 +67,17 @@ func (c *Core) Takeover(epoch uint64) ([]Continue, error) {
 		if c.sb.why != "" {
 			why = " (" + c.sb.why + ")"
 		}
-		return nil, fmt.Errorf("take over in epoch %d as %v in %d%s: %w", epoch, c.role, c.epoch, why, err)
+		return fmt.Errorf("take over in epoch %d as %v in %d%s: %w", epoch, c.role, c.epoch, why, err)
 	}
+	return nil
+}
+
+// takeOver hands out connections that live, and all tombstones.
+func (c *Core) takeOver(epoch uint64, lives []*kept) []Continue {
 	s := &c.sb
-	all := make([]Continue, 0, s.lru.n+s.tombs.n)
+	all := make([]Continue, 0, len(lives)+s.tombs.n)
 	for _, idle := range [2]bool{false, true} {
-		for k := s.lru.first; k != nil; k = k.at.next {
+		for _, k := range lives {
 			if s.idle(k) == idle {
 				r := k.hand()
 				r.Idle = idle
@@ -78,7 +95,7 @@ func (c *Core) Takeover(epoch uint64) ([]Continue, error) {
 		c.act.addUnprotected(all[i].Record.ID)
 	}
 	c.sb.init(&c.lim)
-	return all, nil
+	return all
 }
 
 func (s *standby) idle(k *kept) bool {

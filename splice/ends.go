@@ -125,6 +125,9 @@ func (c *Conn) Ask(now time.Duration) (to Side, ask bool) {
 	return to, ask
 }
 
+// Doubtful reports whether Ask may want something before long; an open connection does not begin to by itself.
+func (c *Conn) Doubtful() bool { return c.state != Open || c.doubt.has }
+
 // toBeAsked reports whether an end may yet contradict what has ended the connection, which whoever does not
 // see its segments may have made: nothing new begins in its place before. One that is closed confirms it, by
 // the answer of which only it knows the number, and one that is gone is not waited for.

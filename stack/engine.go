@@ -148,6 +148,8 @@ type engineSizes struct {
 type engineLegs struct {
 	table *table
 	owned map[[16]byte]bool
+	// missing, unless nil, is asked of a flow that the table does not have, see SetMissing.
+	missing atomic.Pointer[func(local, remote netip.AddrPort) bool]
 
 	mu         sync.Mutex // leaf; guards what follows
 	listeners  map[netip.AddrPort]*listener

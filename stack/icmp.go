@@ -107,7 +107,7 @@ func (e *Engine) ReceiveError(b []byte) {
 		return
 	}
 	q, ok := parseICMPError(b)
-	if ok && e.table.spliced(&q.flow).Spliced != nil {
+	if ok && e.passed(&q.flow).Spliced != nil {
 		e.splicedError(&q.flow, bytes.Clone(b))
 		return
 	}

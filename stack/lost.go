@@ -101,7 +101,7 @@ func (e *Engine) lostServer(s *segment) bool {
 		return false
 	}
 	for _, vip := range vips {
-		if f := flowOf(vip, client); e.table.taken(&f) {
+		if f := flowOf(vip, client); e.wake(&f) || e.table.taken(&f) {
 			return false // its connection with us is another one
 		}
 	}

@@ -136,6 +136,7 @@ func (e *Engine) Dial(p Params, halfWay bool, ev Events) (*Leg, error) {
 // put puts l into the table, if need be in the place of a connection that has ended: a client
 // that comes again from the same port begins a new one with the server, too.
 func (e *Engine) put(l *Leg) bool {
+	e.wake(&l.flow)
 	return e.table.add(l) || e.vacate(&l.flow) && e.table.add(l)
 }
 

@@ -132,39 +132,39 @@ func (p *Spliced) Gone() bool {
 	return p.gone
 }
 
-// Silent is for how long no byte has been sent or acknowledged, whatever else is said, and for how long nothing at
-// all has come from that side which was silent longer.
-func (p *Spliced) Silent() (idle, silent time.Duration) {
-	now := p.engine.now()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return now - p.conn.Moved(), now - min(p.conn.HeardFrom(splice.Client), p.conn.HeardFrom(splice.Server))
+// Tended is how a connection is that is looked at about once a second.
+type Tended struct {
+	// Idle is for how long no byte has been sent or acknowledged, whatever else is said; Silent for how long nothing at
+	// all has come from that side which was silent longer.
+	Idle, Silent time.Duration
+	Owed         bool // an end has not been heard of since Ask has asked it
+	Doubt        bool // something may have to be asked before long
+	Gone         bool // see Gone
 }
 
-// Doubt asks an end for what should be known of it and is not. It is to be called about once a second.
-func (p *Spliced) Doubt() {
+// Tend looks at it and, unless it is still opening, asks an end for what should be known of it and is not.
+func (p *Spliced) Tend(opened bool) (t Tended) {
+	now := p.engine.now()
 	var buf [splice.MaxMade]byte
 	var b []byte
 	p.mu.Lock()
-	if to, ask := p.conn.Ask(p.engine.now()); ask && !p.gone {
-		b = p.conn.Probe(to, buf[:])
+	t.Gone = p.gone
+	t.Idle = now - p.conn.Moved()
+	heard := [2]time.Duration{p.conn.HeardFrom(splice.Client), p.conn.HeardFrom(splice.Server)}
+	t.Silent = now - min(heard[0], heard[1])
+	for s := range splice.Side(2) {
+		t.Owed = t.Owed || p.owes[s] && heard[s] < p.owedAt
+	}
+	if t.Doubt = p.conn.Doubtful(); t.Doubt && opened && !p.gone {
+		if to, ask := p.conn.Ask(now); ask {
+			b = p.conn.Probe(to, buf[:])
+		}
 	}
 	p.mu.Unlock()
 	if b != nil {
 		p.engine.emitMade(b)
 	}
-}
-
-// Owed reports whether an end has not been heard of since Ask has asked it.
-func (p *Spliced) Owed() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for s := range splice.Side(2) {
-		if p.owes[s] && p.conn.HeardFrom(s) < p.owedAt {
-			return true
-		}
-	}
-	return false
+	return t
 }
 
 // Ask makes those of the two that were silent for so long say that they are there.
@@ -247,6 +247,7 @@ func (p *Spliced) Dial(local, server netip.AddrPort) error {
 	var f flow
 	own, err := e.takePort(&at, func() bool {
 		f = flowOf(at.Local, at.Remote)
+		e.wake(&f)
 		side := splicedSide{p, splice.Server}
 		return e.table.addSpliced(&f, side) || e.vacate(&f) && e.table.addSpliced(&f, side)
 	})
@@ -419,6 +420,38 @@ func (p *Spliced) Drop() {
 	p.engine.table.removeSpliced(&f, p)
 	if dialled {
 		p.leaveServer(a)
+	}
+}
+
+// SetMissing lets make be asked for connections that are passed on and not in the table, by a flow of theirs: it puts
+// them there and reports whether there were any. It is asked on the packet path. nil: nobody is.
+func (e *Engine) SetMissing(make func(local, remote netip.AddrPort) bool) {
+	if make == nil {
+		e.missing.Store(nil)
+		return
+	}
+	e.missing.Store(&make)
+}
+
+// passed returns the connection that is passed on and has the flow, be it in the table or to be put there.
+func (e *Engine) passed(f *flow) splicedSide {
+	side := e.table.spliced(f)
+	if side.Spliced == nil && e.wake(f) {
+		side = e.table.spliced(f)
+	}
+	return side
+}
+
+// wake lets whoever has the flow and is not in the table be put there.
+func (e *Engine) wake(f *flow) bool {
+	m := e.missing.Load()
+	return m != nil && (*m)(addrPort(f.local, f.localPort), addrPort(f.remote, f.remotePort))
+}
+
+// ClaimPort takes a port of ours for a connection that is to be restored.
+func (e *Engine) ClaimPort(local, server netip.AddrPort) {
+	if e.ownPort(local) {
+		e.ports.claim(&Params{Local: local, Remote: server})
 	}
 }
 

@@ -440,8 +440,7 @@ func TestSplicedIdle(t *testing.T) {
 	idle := func(m made) time.Duration {
 		b := f.build(make([]byte, maxMade), false, true, m)
 		s.conn.Forward(splice.Client, make([]byte, tun.VnetHeaderLen), b, header.IPv4MinimumSize, len(b), later)
-		idle, _ := s.Silent()
-		return idle
+		return s.Tend(true).Idle
 	}
 	if d := idle(made{flags: ackFlag, seq: 1000, ack: 5001, window: 65535}); d < 0 {
 		t.Errorf("a keepalive ends idleness: %v", d)

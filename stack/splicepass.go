@@ -32,7 +32,7 @@ func dropOf(r splice.Reason) Drop {
 // pass takes a packet of n bytes in bufs (virtio-net header, headers and first bytes, the rest) if it belongs
 // to a connection that is passed on.
 func (e *Engine) pass(bufs [][]byte, n int) bool {
-	if e.table.nPassed.Load() == 0 || !e.Active() {
+	if e.table.nPassed.Load() == 0 && e.missing.Load() == nil || !e.Active() {
 		return false
 	}
 	var s segment
@@ -40,7 +40,7 @@ func (e *Engine) pass(bufs [][]byte, n int) bool {
 	if s.parse(first, n) != parsedTCP {
 		return false
 	}
-	side := e.table.spliced(&s.flow)
+	side := e.passed(&s.flow)
 	if side.Spliced == nil {
 		return false
 	}
@@ -254,7 +254,7 @@ func (p *Spliced) replaced() {
 
 // passWhole is pass for a packet that was put together. The kernel fragments it again where it must.
 func (e *Engine) passWhole(s *segment, b []byte) bool {
-	side := e.table.spliced(&s.flow)
+	side := e.passed(&s.flow)
 	if side.Spliced == nil {
 		return false
 	}
@@ -268,7 +268,7 @@ func (e *Engine) passWhole(s *segment, b []byte) bool {
 
 // splicedError takes an ICMP error about a segment that was passed on, and reports whether it is one.
 func (e *Engine) splicedError(f *flow, b []byte) bool {
-	side := e.table.spliced(f)
+	side := e.passed(f)
 	if side.Spliced == nil {
 		return false
 	}

@@ -22,3 +22,16 @@ func Passed(c *Conn) *stack.Spliced { return c.passed }
 
 // AskUnheard is what the janitor does for a connection that was restored so long ago.
 func AskUnheard(c *Conn, ago time.Duration) { c.askUnheard(ago) }
+
+// Made is how many connections are in the table, without those that a takeover has not made yet.
+func Made(r *Relay) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.conns)
+}
+
+// Rename gives a service another name.
+func Rename(r *Relay, from, to string) {
+	r.byName[to] = r.byName[from]
+	delete(r.byName, from)
+}

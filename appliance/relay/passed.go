@@ -214,28 +214,30 @@ func (c *Conn) abortPassed() {
 	c.r.ended(c, true)
 }
 
-// tendPassed is what the janitor does for one: limits of time, and questions to ends that are silent.
-func (c *Conn) tendPassed(now time.Duration) {
-	if c.vanished() {
+// tendPassed is what the janitor does for one: limits of time, and questions to ends that are silent. calm: there is
+// nothing to look for in the next seconds, whatever may come.
+func (c *Conn) tendPassed(now time.Duration) (calm bool) {
+	opened := c.flags.Opened.Load()
+	t := c.passed.Tend(opened)
+	if t.Gone && c.passed.Ended() == stack.NotEnded { // see vanished
 		c.kill(false)
-		return
+		return false
 	}
-	if c.flags.Opened.Load() {
-		c.passed.Doubt()
+	if opened {
 		c.lookForStall(now)
 	}
 	here := now - c.born
 	c.askUnheard(here)
-	idle, silent := c.passed.Silent()
-	idle, silent = min(idle, here), min(silent, here)
+	idle, silent := min(t.Idle, here), min(t.Silent, here)
 	k := &c.svc.Keepalive
-	if !c.passed.Owed() {
+	if !t.Owed {
 		c.alive.asked = 0
 	}
 	switch {
-	case c.svc.Idle > 0 && idle > c.svc.Idle, !c.flags.Opened.Load() && here > dialMax:
+	case c.svc.Idle > 0 && idle > c.svc.Idle, !opened && here > dialMax:
 		c.kill(false)
-	case k.Idle == 0 || silent < k.Idle, !c.flags.Opened.Load():
+	case k.Idle == 0 || silent < k.Idle, !opened:
+		return opened && !t.Doubt && idle >= calmFor && c.stalled == 0 && c.takingSince.Load() == 0 && (k.Idle == 0 || silent+calmFor < k.Idle) && (c.svc.Idle == 0 || idle+calmFor < c.svc.Idle)
 	case c.alive.asked > 0 && now-c.alive.askedAt < k.Interval:
 	case c.alive.asked >= k.Count:
 		c.kill(false)
@@ -244,6 +246,7 @@ func (c *Conn) tendPassed(now time.Duration) {
 		c.alive.askedAt = now
 		c.passed.Ask(k.Idle)
 	}
+	return false
 }
 
 // unheardSpread is over how long the questions of a takeover are spread: there may be very many.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -30,6 +31,8 @@ type Journal interface {
 	// are closed. An error means that nobody keeps it. MayTerminate reports whether it would be kept.
 	Terminate(r replication.Record, pos [2]replication.StreamPos) error
 	MayTerminate() bool
+	// Continued tells of a connection of a takeover's rest that it is continued now.
+	Continued(id replication.ConnID)
 	// Adopt announces a connection that has run without the journal, in answer to
 	// c.Adopt: its gates are closed and it is to be kept from where pos says. An error
 	// means that it is not. The slices are valid during the call only.
@@ -48,9 +51,12 @@ type Relay struct {
 	services map[netip.AddrPort]*Service
 	byName   map[string]*Service
 	conns    map[replication.ConnID]*Conn
+	list     []watched // the same, for the janitor
 	epoch    uint64
 	seq      uint64
 	over     chan struct{} // closed when no connection is left, see End; nil: clients may come
+
+	resting atomic.Pointer[resting] // nil but for the time after a takeover, see Rest
 
 	aborted, finishedN, stuckN atomic.Uint64
 	taking                     atomic.Int64 // connections that are being taken up, or were
@@ -133,6 +139,7 @@ func (r *Relay) admit(c *Conn, vip netip.AddrPort) (ok, over bool) {
 	r.seq++
 	c.ID = replication.ConnID(r.epoch<<32 | r.seq&0xffffffff)
 	r.conns[c.ID] = c
+	r.watch(c)
 	c.svc.conns.Add(1)
 	return true, false
 }
@@ -150,6 +157,7 @@ func (r *Relay) ended(c *Conn, aborted bool) {
 	r.mu.Lock()
 	if _, was := r.conns[c.ID]; was {
 		delete(r.conns, c.ID)
+		r.unwatch(c)
 		if r.over != nil && len(r.conns) == 0 {
 			close(r.over)
 		}
@@ -185,9 +193,9 @@ func (r *Relay) checked(s *Service, again bool) {
 // Each calls f for all connections; f must not call the relay.
 func (r *Relay) Each(f func(*Conn)) {
 	r.mu.Lock()
-	all := make([]*Conn, 0, len(r.conns))
-	for _, c := range r.conns {
-		all = append(all, c)
+	all := make([]*Conn, 0, len(r.list))
+	for _, w := range r.list {
+		all = append(all, w.c)
 	}
 	r.mu.Unlock()
 	for _, c := range all {
@@ -200,55 +208,14 @@ func (r *Relay) Counts() (open int, finished, aborted uint64) {
 	r.mu.Lock()
 	open = len(r.conns)
 	r.mu.Unlock()
+	open += r.restingLeft()
 	return open, r.finishedN.Load(), r.aborted.Load()
-}
-
-// janitorPeriod paces idle time-outs.
-const janitorPeriod = time.Second
-
-// dialMax bounds how long a client's SYN waits for a server: longer than any
-// client's patience (Linux gives up after 127 s).
-const dialMax = 130 * time.Second
-
-func (r *Relay) janitor() {
-	defer r.wg.Done()
-	t := time.NewTicker(janitorPeriod)
-	defer t.Stop()
-	var turn uint64
-	for {
-		select {
-		case <-r.done:
-			return
-		case <-t.C:
-		}
-		now := r.now()
-		turn++
-		r.Each(func(c *Conn) {
-			if (turn+uint64(c.ID))%inspectEvery == 0 {
-				c.inspect()
-			}
-			if c.isPassed() {
-				c.tendPassed(now)
-				return
-			}
-			due := time.Duration(c.alive.due.Load())
-			if c.flags.Paused.Load() && !r.journal.Congested() {
-				r.sched.add(c, false) // it may have nothing of its own to be confirmed
-			}
-			if c.begun.Load() && c.carrier.Draining() || due != 0 && now >= due && c.svc.Keepalive.Idle > 0 {
-				r.sched.add(c, false) // has its time run out?
-			}
-			idle := now - max(time.Duration(c.flags.Moved.Load()), c.born)
-			if (c.svc.Idle > 0 && idle > c.svc.Idle) || (!c.flags.Opened.Load() && now-c.born > dialMax) {
-				c.kill(false)
-			}
-		})
-	}
 }
 
 // Reset ends all connections without a word to their peers: this appliance is no
 // longer the active, somebody else may be continuing them.
 func (r *Relay) Reset() {
+	r.dropRest()
 	r.Each(func(c *Conn) { c.kill(true) })
 }
 
@@ -260,6 +227,7 @@ const answersWait = 200 * time.Millisecond
 // there were. Of those that are passed on only their ends know where they are; what they answer
 // is waited for, since a RST from there follows. It is called once.
 func (r *Relay) End(limit time.Duration) (n int) {
+	_, _ = r.RestoreSome(math.MaxInt) // who cannot be continued is not reset either
 	over := make(chan struct{})
 	r.mu.Lock()
 	r.over, n = over, len(r.conns)

@@ -132,6 +132,7 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 func (r *Relay) keep(c *Conn) {
 	r.mu.Lock()
 	r.conns[c.ID] = c
+	r.watch(c)
 	r.mu.Unlock()
 	c.svc.conns.Add(1)
 }

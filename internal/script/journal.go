@@ -122,6 +122,9 @@ func (j *Journal) begin(standby *replication.Core) error {
 	return errors.Join(j.active.Begin(j.now(), wire.Version, &j.toStandby), s.Begin(j.now(), wire.Version, &j.toActive))
 }
 
+// Continued implements relay.Journal.
+func (j *Journal) Continued(id replication.ConnID) { _ = j.active.Continued(j.now(), id) }
+
 // MaySplice implements relay.Journal.
 func (j *Journal) MaySplice() (may bool) {
 	j.active.Look(func(c *replication.Core) { may = c.MaySplice() })

@@ -51,6 +51,22 @@ func (s *Shell) Terminate(now replication.Nanos, r *replication.Record, pos [2]r
 	return err
 }
 
+// Continued: see replication.Core.Continued.
+func (s *Shell) Continued(now replication.Nanos, id replication.ConnID) error {
+	s.mu.Lock()
+	err := s.core.Continued(now, id)
+	at, earlier := s.rearm(now) // a standby that has joined is to be told of it
+	kick := s.follow()
+	s.mu.Unlock()
+	if kick {
+		s.host.Kick()
+	}
+	if earlier {
+		s.host.Wake(at)
+	}
+	return err
+}
+
 // Data hands in bytes of a stream, the first at off, and its FIN: see
 // replication.Core.Data. Nothing of bufs is kept. The first error is returned.
 func (s *Shell) Data(now replication.Nanos, id replication.ConnID, st replication.Stream, off uint64, bufs [][]byte, fin bool) error {

@@ -160,14 +160,14 @@ func (s *silence) judge(silent bool, now replication.Nanos) bool {
 // what to add to their TSOffsets, whose clock now reads own: the former active's clock less
 // ours, as heartbeats have told it, and the round trip and margin (both milliseconds) on
 // top, because TSval must not go back (invariant 7).
-func (s *Shell) Takeover(epoch uint64, own, margin uint32) (all []replication.Continue, shift uint32, err error) {
+func (s *Shell) Takeover(epoch uint64, own, margin uint32) (first []replication.Continue, rest *replication.Rest, shift uint32, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if all, err = s.core.Takeover(epoch); err != nil {
-		return nil, 0, err
+	if first, rest, err = s.core.TakeoverFirst(epoch); err != nil {
+		return nil, nil, 0, err
 	}
 	if est, ok := s.core.PeerClock(own); ok {
 		shift = est - own
 	}
-	return all, shift + uint32(s.core.RTT()/1_000_000) + margin, nil
+	return first, rest, shift + uint32(s.core.RTT()/1_000_000) + margin, nil
 }

@@ -181,11 +181,11 @@ func TestTakeover(t *testing.T) {
 			}
 		}
 	}
-	if _, _, err := b.shell.Takeover(2, 1000, 20); !errors.Is(err, replication.ErrSession) {
+	if _, _, _, err := b.shell.Takeover(2, 1000, 20); !errors.Is(err, replication.ErrSession) {
 		t.Errorf("in a session: %v", err)
 	}
 	b.shell.With(20*ms, (*replication.Core).PeerLost)
-	_, shift, err := b.shell.Takeover(2, 1000, 20)
+	_, _, shift, err := b.shell.Takeover(2, 1000, 20)
 	if rtt := uint32(b.core.RTT() / ms); err != nil || rtt == 0 || shift < 4000-2*rtt+20 || shift > 4000+rtt+20 {
 		t.Errorf("clock moved by %d, round trip %d ms, %v", shift, rtt, err)
 	}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"slices"
 
 	"lockstep/replication"
@@ -174,12 +175,12 @@ func (w *world) forsake(t *table) { w.forsakeFor(t, nil) }
 // continues: not so where two have gone on and both got its SYN, and the server has answered
 // the later one since, which was the other's.
 func (t *table) continues(f *flow) bool {
-	g := t.byFlow[f]
+	g := cmp.Or(t.byFlow[f], t.resting[f])
 	return g != nil && g.inc >= f.server.inc
 }
 
 func (w *world) forsakeFor(t, by *table) {
-	for _, g := range t.ordered {
+	for _, g := range t.all() {
 		f := g.f
 		if f.over() || g.gone || !f.said() || by != nil && by.continues(f) {
 			continue

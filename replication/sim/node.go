@@ -37,8 +37,9 @@ type table struct {
 	byFlow  map[*flow]*gwConn              // looked up only
 	ordered []*gwConn                      // the same, in order of creation
 	core    *replication.Core
-	closed  bool // the core has forgotten them
-	astray  bool // no witness: two have gone on with them, after more faults than are survived
+	resting map[*flow]*gwConn // continued, and not in the others yet; looked up only
+	closed  bool              // the core has forgotten them
+	astray  bool              // no witness: two have gone on with them, after more faults than are survived
 }
 
 // gwConn is a connection at the relay.
@@ -94,7 +95,7 @@ func (n *node) boot() {
 }
 
 func (n *node) forget() {
-	n.table = &table{conns: map[replication.ConnID]*gwConn{}, byFlow: map[*flow]*gwConn{}, core: n.core}
+	n.table = &table{conns: map[replication.ConnID]*gwConn{}, byFlow: map[*flow]*gwConn{}, resting: map[*flow]*gwConn{}, core: n.core}
 }
 
 func (n *node) clock() uint32 { return n.skew + uint32(n.now()/millis) }
@@ -227,7 +228,7 @@ func (n *node) takeOver() {
 // continueAll takes over what old has served. After an error nothing has changed.
 func (n *node) continueAll(epoch uint64, old *table) error {
 	w := n.w
-	cont, err := n.core.Takeover(epoch)
+	cont, rest, err := n.core.TakeoverFirst(epoch)
 	if err != nil {
 		return err
 	}
@@ -246,7 +247,11 @@ func (n *node) continueAll(epoch uint64, old *table) error {
 		w.vip = n
 	}
 	for i := range cont {
-		n.continueConn(old, &cont[i])
+		n.add(n.continueConn(old, &cont[i]))
+	}
+	for i := range rest.Len() {
+		k := rest.Take(i)
+		n.addLater(n.continueConn(old, &k))
 	}
 	w.lose(old, n)
 	n.pump()
@@ -257,7 +262,7 @@ func (n *node) continueAll(epoch uint64, old *table) error {
 }
 
 // continueConn rebuilds one connection.
-func (n *node) continueConn(old *table, k *replication.Continue) {
+func (n *node) continueConn(old *table, k *replication.Continue) *gwConn {
 	w := n.w
 	f := w.flows[k.Record.Client.Remote.Port()]
 	g := &gwConn{
@@ -281,11 +286,11 @@ func (n *node) continueConn(old *table, k *replication.Continue) {
 	}
 	w.observeContinue(old, g, k)
 	n.continueLog(old.conns[g.id], g, k)
-	n.add(g)
 	if g.spliced {
 		w.observeSpliced(g, k)
 		n.tend(g)
 	}
+	return g
 }
 
 func (n *node) add(g *gwConn) {

@@ -22,7 +22,7 @@ type Sometimes struct {
 	LegHeld, LegContinued                                        int
 	Refused, Flipped, Silent, Aborted, ClockKnown, LostFlow      int
 	SplicedContinued, SplicedTombstone, SplicedContinuedAgain    int
-	SplicedAdopted, SplicedOldPeer                               int
+	SplicedAdopted, SplicedOldPeer, SplicedWoken                 int
 }
 
 // observeAck checks an ACK as it leaves (invariant 2).
@@ -176,7 +176,7 @@ func serverInc(e *endpoint, g *gwConn) uint32 {
 func (w *world) lose(old *table, successor *node) {
 	for _, g := range old.ordered {
 		f := g.f
-		if successor.conns[g.id] != nil || f.over() || g.gone {
+		if successor.conns[g.id] != nil || successor.rests(g) || f.over() || g.gone {
 			continue
 		}
 		if f.said() && old.protected(g) && !w.plan.unequal {

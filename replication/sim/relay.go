@@ -4,6 +4,7 @@ import "lockstep/replication"
 
 // receive takes a segment from a client or a server: the relay and the gate.
 func (n *node) receive(fromClient bool, seg segment) {
+	n.wake(seg.flow)
 	g := n.byFlow[seg.flow]
 	if seg.kind == segSYN {
 		n.syn(seg.flow, g)

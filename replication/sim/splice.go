@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"maps"
 	"math/rand/v2"
+	"slices"
 
 	"lockstep/replication"
 )
@@ -63,6 +65,36 @@ func (n *node) pass(fromClient bool, g *gwConn, seg segment) {
 	g.finished = true // a tombstone, which passes on what is repeated
 	n.w.logf("%s: flow %d finished, spliced", n.name, g.f.n)
 	n.call("close", n.sh.Close(n.now(), g.id, replication.Finished))
+}
+
+// addLater makes a connection that is continued some time later, or when a segment of it comes.
+func (n *node) addLater(g *gwConn) {
+	n.resting[g.f] = g
+	n.serve(n.w.between(0, 100*millis), func() { n.wake(g.f) })
+}
+
+// wake makes a flow's connection, if it is still to be made.
+func (n *node) wake(f *flow) {
+	g := n.resting[f]
+	if g == nil {
+		return
+	}
+	delete(n.resting, f)
+	n.add(g)
+	n.w.seen.SplicedWoken++
+	n.call("continued", n.sh.Continued(n.now(), g.id))
+}
+
+// all are a table's connections, be they made or not.
+func (t *table) all() []*gwConn {
+	later := slices.SortedFunc(maps.Values(t.resting), func(a, b *gwConn) int { return a.f.n - b.f.n })
+	return slices.Concat(t.ordered, later)
+}
+
+// rests reports whether a connection of a former table is continued and not made yet.
+func (t *table) rests(g *gwConn) bool {
+	r := t.resting[g.f]
+	return r != nil && r.id == g.id
 }
 
 // tend asks the ends of a connection whose beginning was not seen here whether they still have it. Who has
