@@ -32,7 +32,6 @@ type Conn struct {
 	svc *Service
 	r   *Relay
 
-	place int // in Relay.list; Relay.mu
 	passage
 	client *stack.Leg
 	// carrier is nil until a server is dialled, and stays the same once begun is set; before

@@ -26,6 +26,7 @@ const silentLeast = time.Second
 
 // passage is what a connection has if it is passed on.
 type passage struct {
+	place  int            // in Relay.list; Relay.mu
 	passed *stack.Spliced // nil: it is ended here. Otherwise it has no client's leg and no carrier
 	over   atomic.Bool    // passed has ended by itself
 	// dialledAt is when the present server got the client's SYN.

@@ -128,18 +128,8 @@ func (o *options) settle(f flags, changed func(string) bool) (err error) {
 	case len(f.rest) > 0:
 		return fmt.Errorf("unexpected argument %q", f.rest[0])
 	}
-	if o.crowd != 0 {
-		if o.crowd < 1 || o.crowd > maxScale {
-			return fmt.Errorf("--scale: %d is not within 1 to %d", o.crowd, maxScale)
-		}
-		f.gateways, f.only = []string{string(paired)}, "^scale-"
-		o.path = cmp.Or(o.path, string(config.PathAuto))
-		if !changed("rounds") {
-			o.rounds = 1
-		}
-		if !changed("offload") {
-			f.offload = string(offloadOff)
-		}
+	if err := o.settleScale(&f, changed); err != nil {
+		return err
 	}
 	for _, r := range []struct {
 		flag     string
@@ -180,6 +170,25 @@ func (o *options) settle(f flags, changed func(string) bool) (err error) {
 		if o.keepLogs, err = filepath.Abs(o.keepLogs); err != nil {
 			return fmt.Errorf("--keep-logs: %w", err)
 		}
+	}
+	return nil
+}
+
+// settleScale makes of --scale what it leaves open.
+func (o *options) settleScale(f *flags, changed func(string) bool) error {
+	if o.crowd == 0 {
+		return nil
+	}
+	if o.crowd < 1 || o.crowd > maxScale {
+		return fmt.Errorf("--scale: %d is not within 1 to %d", o.crowd, maxScale)
+	}
+	f.gateways, f.only = []string{string(paired)}, "^scale-"
+	o.path = cmp.Or(o.path, string(config.PathAuto))
+	if !changed("rounds") {
+		o.rounds = 1
+	}
+	if !changed("offload") {
+		f.offload = string(offloadOff)
 	}
 	return nil
 }

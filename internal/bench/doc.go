@@ -20,10 +20,12 @@
 //	window.go     a measurement of throughput or requests
 //	idle.go       memory per idle connection
 //	failover.go   a killed active
+//	crowd.go      very many idle connections: the processes that hold them
 //	cut.go        an active whose cables are pulled, beside the rivals
 //	planned.go    a switchover, and a standby that stands still
 //	rejoin.go     a standby that comes back under load
 //	kept.go       what outliving a server costs: throughput, memory
+//	scale.go      very many idle connections through a pair, takeovers, a rejoin
 //	serverkill.go a killed server
 //	usage.go      CPU time and memory of processes and of the machine
 //	samples.go    medians and ratios
