@@ -15,7 +15,7 @@ import (
 // Add a line, or a name to one, only if the folder's job (its package comment, and the table
 // in ARCHITECTURE.md) needs to know of that other folder.
 var borders = map[string]string{
-	"tun":         "internal/loglimit",
+	"tun":         "internal/confine internal/loglimit",
 	"tun/steer":   "internal/loglimit",
 	"tun/tuntest": "tun",
 	"splice":      "",

@@ -51,6 +51,8 @@ var facts = []fact{
 	{"docs/limits.md", "one per leg and 500 ms", []string{"stack: challengePeriod == 500*time.Millisecond"}},
 	{"docs/limits.md", "552 (IPv6: 1280) at least; kept 10 minutes", []string{"stack: minMTU4 == 552 && minMTU6 == 1280 && pathMTULife == 10*time.Minute"}},
 	{"docs/limits.md", "50 a second, 100 at first; 2 to 4 times 4096 are remembered", []string{"stack: strangersEach == 50 && strangersBurst == 100 && acquaintances == 4096"}},
+	{"docs/limits.md", "until it is the active | 2048, 4 MiB, 200 ms |", []string{"stack: heldPackets == 2048 && heldBytes == 4<<20 && heldLife == 200*time.Millisecond"}},
+	{"docs/limits.md", "handed on, for | 500 ms; 1 s, and 50 ms when the peer is active |", []string{"tun: keeperLife == 500*time.Millisecond", "appliance: handOnTime == time.Second", "stack: onwardLast == 50*time.Millisecond"}},
 	{"docs/limits.md", "| clients asked whether their connection is lost | 4096 for 10 s |", []string{"stack: lostMax == 4096 && lostKeep == 10*time.Second"}},
 	{"docs/limits.md", "65 536 for 10 s / 65 536 for 60 s", []string{"stack: tombstoneMax == 65536 && tombstoneLife == 10*time.Second", "replication/limits.go ~ def(&l.MaxTombstones, 1<<16)", "replication/limits.go ~ def(&l.Linger, 60*second)"}},
 	{"docs/limits.md", "| bytes per stream and turn of a worker | 1 MiB |", []string{"appliance/carry: MoveMax == 1<<20"}},

@@ -33,6 +33,8 @@ import (
 const (
 	// tunName is the device; one appliance runs per network namespace.
 	tunName = "lockstep0"
+	// tunnelName is the tunnel to the peer, which outlives the process.
+	tunnelName = "lockstep1"
 	// routeTable and rulePriority are where the policy routes live; the values
 	// are unlikely to be in use and say whose they are (the sync port's number).
 	routeTable   = 7400
@@ -200,13 +202,14 @@ func (n *Node) build(undo *closers) error {
 	n.routes, err = tun.InstallRoutes(tun.RouteConfig{
 		TUN: tunName, Front: n.cfg.Networks.Front.Interface, Back: n.cfg.Networks.Back.Interface,
 		Table: routeTable, RulePriority: rulePriority, Virtual: virtual,
-		Servers: n.transparentServers(), Gateways: n.cfg.Networks.Back.Gateway, Log: n.log,
+		Servers: n.transparentServers(), Gateways: n.cfg.Networks.Back.Gateway, Tunnel: n.tunnel(mtu), Log: n.log,
 	})
 	if err != nil {
 		_ = n.dev.Close()
 		return err
 	}
 	undo.add("routes", n.routes.Close)
+	n.startKeeper(undo)
 	if err := n.startGuard(undo); err != nil {
 		_ = n.dev.Close()
 		return err
@@ -264,7 +267,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 	n.journal.relay = n.relay
 	var err error
 	n.engine, err = stack.New(stack.Options{
-		Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: payloadLimit(n.cfg.Limits.Memory), Clock: n.clock, Notice: n.notice, OnLink: n.onLink.has,
+		Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: payloadLimit(n.cfg.Limits.Memory), Clock: n.clock, Notice: n.notice, OnLink: n.onLink.has, Onward: n.onward,
 		OnPressure: func(a netip.AddrPort) {
 			n.log.Warn("many clients do not finish their handshake (a SYN flood?): others get SYN cookies (services[].limits.half_open)", "address", a)
 		},

@@ -20,7 +20,7 @@ func (n *Node) startGuard(undo *closers) error {
 		Strict: n.cfg.Networks.Ingress == config.IngressStrict, Virtual: n.vips(), Log: n.log,
 	}
 	if n.peerName() != "" {
-		cfg.Member = n.cfg.Self()
+		cfg.Member, cfg.TunnelPort = n.cfg.Self(), n.tunnel(0).Port
 	}
 	needed := hopLimited(n.cfg) >= 0
 	seen := map[netip.AddrPort]bool{}

@@ -17,6 +17,7 @@ import (
 type nodePath struct {
 	dev         tun.Device
 	routes      *tun.Routes
+	keeper      *tun.Keeper     // nil: there is none
 	filter      *tun.Guard      // nil where the kernel has no packet filter
 	steering    *steer.Steering // nil: packets come by the routes alone, noSteering says why
 	noSteering  string

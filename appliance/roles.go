@@ -77,6 +77,7 @@ func (n *Node) beginSession(ctx context.Context, s *link.Session, ends chan<- se
 	} else {
 		n.engine.SetCookieSecret(secret)
 	}
+	n.openTunnel(s)
 	if err := n.journal.shell.Begin(n.journal.now(), s.Version, s); err != nil {
 		n.log.Error("begin session with the peer", "err", err)
 		s.Close()
@@ -115,6 +116,7 @@ func (n *Node) becomeStandby(epoch uint64) {
 		return
 	}
 	n.setRole(replication.RoleStandby)
+	n.engine.Hold(true)
 	n.log.Info("standby", "epoch", epoch)
 }
 
@@ -122,6 +124,7 @@ func (n *Node) becomeStandby(epoch uint64) {
 // its connections: somebody else continues them.
 func (n *Node) stepDown(why string) {
 	n.engine.SetActive(false)
+	n.engine.Hold(false)
 	n.withdraw()
 	n.resting = nil
 	n.relay.Reset()
@@ -145,6 +148,7 @@ func (n *Node) takeover(epoch uint64, known time.Time, why string) error {
 	t := &takeoverReport{At: known, Why: why, Connections: len(conns) + rest.Len(), Lost: n.notContinued(err)}
 	n.relay.Rest(rest)
 	n.speak(epoch)
+	n.succeed()
 	n.setRole(replication.RoleActive)
 	n.announce()
 	t.Answering = time.Since(known)

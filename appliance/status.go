@@ -137,6 +137,7 @@ func (n *Node) statusConnections(s *control.Status, st *replication.Stats) {
 		Open: open, Protected: st.Protected, Unprotected: st.Unprotected,
 		HalfOpen: n.engine.HalfOpen(), Tombstones: n.engine.Tombstones(),
 		CookiesSent: n.engine.C.CookiesSent.Load(), CookiesAccepted: n.engine.C.CookiesAccepted.Load(),
+		HandedOn: n.engine.C.HandedOn.Load(), Held: n.engine.C.Held.Load(),
 	}
 	if n.getRole() == replication.RoleStandby {
 		s.Connections.Open, s.Connections.Tombstones = st.Connections, st.Tombstones

@@ -19,6 +19,10 @@ import (
 // its way. Nothing is lost if it does not: it was not acknowledged either.
 const drainLimit = 100 * time.Millisecond
 
+// handOnTime is for how long an active that hands over gives what still arrives here to the
+// standby: longer than the neighbours take to know that one.
+const handOnTime = time.Second
+
 // handOver is one under way.
 type handOver struct {
 	reply   chan<- error    // nil: nobody waits
@@ -102,6 +106,7 @@ func (l *roleLoop) handOver(r switchRequest) {
 	n, h := l.n, &handOver{reply: r.reply}
 	err := n.maySwitchOver(r)
 	if err == nil {
+		n.engine.HandOn(handOnTime)
 		err = l.rules.HandOver(n.journal.now())
 	}
 	if err != nil {

@@ -33,6 +33,7 @@ const (
 	DropTimestamp                // older than what came before (RFC 7323, section 5: PAWS)
 	DropAckRange                 // acknowledges what was never sent, or what is long gone (RFC 5961, section 5)
 	DropUrgent                   // an urgent mark that cannot be passed on; its bytes are
+	DropHeld                     // came before this standby was the active, and too early or too much of it
 	numDrops
 )
 
@@ -41,7 +42,7 @@ var dropNames = [numDrops]string{
 	"pending-queue-full", "bad-cookie", "early-segment", "unknown-flow", "stale-segment",
 	"own-handshake", "detached", "not-tcp", "memory-limit", "tun-write", "connection-limit", "icmp-error", "connection-lost",
 	"signed-segments", "ipv6-extension", "no-port", "unknown-neighbour",
-	"old-timestamp", "ack-range", "urgent-mark",
+	"old-timestamp", "ack-range", "urgent-mark", "held",
 }
 
 func (d Drop) String() string { return dropNames[d] }
@@ -64,6 +65,8 @@ type Counters struct {
 	Rebuilt     atomic.Uint64 // private handshakes completed
 	// SYN cookies: SYN-ACKs of which nothing was remembered, and clients that answered.
 	CookiesSent, CookiesAccepted atomic.Uint64
+	Held                         atomic.Uint64 // segments that came before we were the active, and were treated then
+	HandedOn                     atomic.Uint64 // segments given to the peer that continues the connections
 	Probes                       atomic.Uint64 // repeated questions where a rebuilt leg's peer is
 }
 

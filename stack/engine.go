@@ -82,6 +82,9 @@ type Options struct {
 	// OnLink reports addresses of our own networks, which cost the kernel a neighbour
 	// entry each (see neighbours). nil: there are none.
 	OnLink func(netip.Addr) bool
+	// Onward sends a packet (its virtio-net header first) to the peer, see HandOn. It must not
+	// block. nil: there is no way.
+	Onward func(bufs [][]byte) error
 	// Clock is what the lease, TSvals and round trips are read from. nil: the system's.
 	Clock clock.Clock
 }
@@ -116,10 +119,14 @@ type engineIO struct {
 	handler Handler
 	passer  Passer // the same; nil: it takes no connections to be passed on
 	stack   *stack.Stack
+	onward  func(bufs [][]byte) error
 	clock   netClock
 	link    *link
-	gro     gro.GRO   // of readLoop
-	frags   fragments // of readLoop
+
+	reading sync.Mutex // held while a packet is taken in; guards what follows
+	gro     gro.GRO
+	frags   fragments
+	held    held
 }
 
 // engineVoice is whether the engine may speak: looked at for each packet, without a lock.
@@ -175,7 +182,7 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		onNotice: o.Notice, neighbours: neighbours{onLink: o.OnLink, tokens: strangersBurst}, done: make(chan struct{}),
-		engineIO:    engineIO{dev: o.Device, handler: o.Handler, clock: newNetClock(o.Clock)},
+		engineIO:    engineIO{dev: o.Device, handler: o.Handler, onward: o.Onward, clock: newNetClock(o.Clock)},
 		engineSizes: engineSizes{window: uint64(o.Window), sendBuffer: o.SendBuffer, memory: o.Memory},
 		engineLegs:  engineLegs{table: newTable(), owned: make(map[[16]byte]bool), listeners: make(map[netip.AddrPort]*listener), passedBy: make(map[*Spliced]struct{})},
 	}

@@ -179,7 +179,11 @@ func (e *Engine) readLoop() {
 	small, large := buffer.NewViewSize(smallRead), buffer.NewViewSize(largeRead)
 	e.gro.Init(true)
 	e.gro.Dispatcher = e.link.current()
-	e.dev.OnIdle(e.gro.Flush)
+	e.dev.OnIdle(func() {
+		e.reading.Lock()
+		e.gro.Flush()
+		e.reading.Unlock()
+	})
 	defer func() { small.Release(); large.Release() }()
 	bufs := make([][]byte, 3)
 	for {
@@ -199,30 +203,39 @@ func (e *Engine) readLoop() {
 		}
 		e.C.PacketsIn.Add(1)
 		e.C.BytesIn.Add(uint64(n))
-		if e.pass(bufs, n) {
-			continue
+		e.reading.Lock()
+		taken := e.pass(bufs, n) || e.hold(bufs, n)
+		if !taken {
+			small, large = e.takeIn(hdr[:], small, large, n)
 		}
-		var payload buffer.Buffer
-		if n <= tinyMax {
-			_ = payload.Append(buffer.NewViewWithData(small.AsSlice()[:n]))
-		} else {
-			small.CapLength(min(n, smallRead))
-			_ = payload.Append(small)
-			small = buffer.NewViewSize(smallRead)
-		}
-		if rest := n - smallRead; rest > copyMax {
-			large.CapLength(rest)
-			_ = payload.Append(large)
-			large = buffer.NewViewSize(largeRead)
-		} else if rest > 0 {
-			v := buffer.NewView(rest)
-			_, _ = v.Write(large.AsSlice()[:rest])
-			_ = payload.Append(v)
-		}
-		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
-		e.receive(hdr[:], pkt, n)
-		pkt.DecRef()
+		e.reading.Unlock()
 	}
+}
+
+// takeIn gives a packet that was read to netstack or whoever else it is for, and returns buffers
+// for the next one.
+func (e *Engine) takeIn(hdr []byte, small, large *buffer.View, n int) (*buffer.View, *buffer.View) {
+	var payload buffer.Buffer
+	if n <= tinyMax {
+		_ = payload.Append(buffer.NewViewWithData(small.AsSlice()[:n]))
+	} else {
+		small.CapLength(min(n, smallRead))
+		_ = payload.Append(small)
+		small = buffer.NewViewSize(smallRead)
+	}
+	if rest := n - smallRead; rest > copyMax {
+		large.CapLength(rest)
+		_ = payload.Append(large)
+		large = buffer.NewViewSize(largeRead)
+	} else if rest > 0 {
+		v := buffer.NewView(rest)
+		_, _ = v.Write(large.AsSlice()[:rest])
+		_ = payload.Append(v)
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
+	e.receive(hdr, pkt, n)
+	pkt.DecRef()
+	return small, large
 }
 
 // firstSlice is the first contiguous part of an inbound packet; it holds all

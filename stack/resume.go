@@ -22,12 +22,16 @@ const (
 // SetActive mutes (false) or unmutes the engine. A muted engine emits nothing
 // and takes nothing in (invariant 4).
 func (e *Engine) SetActive(on bool) {
+	// Whatever is read meanwhile waits: what has come before it is older.
+	e.reading.Lock()
+	defer e.reading.Unlock()
 	now := int64(e.now())
 	if e.active.Swap(on) == on {
 		return
 	}
 	if on {
 		e.activeAt.Store(now)
+		e.treatHeld()
 	} else {
 		e.mutedAt.Store(max(min(now, e.lease.Load()), e.activeAt.Load()))
 	}

@@ -15,7 +15,7 @@ import (
 
 // desired is what the kernel must have for the data path, declared in one place:
 // InstallRoutes puts it in, in this order, a look puts back what is missing of it, and
-// Close takes it out again. (Beside it: the TUN link up, with its address.)
+// Close takes it out again. (Beside it: the TUN link up, with its address, and the tunnel.)
 type desired struct {
 	sysctls sysctlSet
 	routes  []wantedRoute
@@ -27,7 +27,8 @@ type desired struct {
 // wantedRoute is a route of the policy table, or one that leads there.
 type wantedRoute struct {
 	*netlink.Route
-	toTUN bool // and not nowhere
+	toTUN    bool // and not nowhere
+	toTunnel bool // it goes when the tunnel does
 }
 
 // wantedPrefix is a network that must be reached through the back interface: by a
@@ -48,9 +49,10 @@ func (r *Routes) want(v6 bool) error {
 		return err
 	}
 	r.desired.sysctls.wanted = slices.Concat(r.tunSysctls(v6), forwarding, r.redirectSysctls())
-	r.desired.routes = slices.Concat(r.throwRoutes(), r.nowhereRoutes(), r.tableRoutes(v6))
+	r.desired.routes = slices.Concat(r.throwRoutes(), r.nowhereRoutes(), r.tableRoutes(v6), r.tunnelRoutes(v6))
 	r.desired.prefixes = r.gatewayPrefixes()
-	r.desired.rules = r.wantedRules()
+	segments := r.wantedRules()
+	r.desired.rules = slices.Concat(segments, r.tunnelRules(segments), r.localErrorRules())
 	return nil
 }
 
@@ -58,15 +60,22 @@ func (r *Routes) want(v6 bool) error {
 // never gets to send anything on it. They are not restored: they go with the device,
 // and restoring them on a live one would make the kernel talk.
 func (r *Routes) tunSysctls(v6 bool) []*wantedSysctl {
-	stay := func(family, name, value string) *wantedSysctl {
-		return &wantedSysctl{key: ifaceKey(family, r.cfg.TUN, name), value: value, stays: true}
+	// This host's own ICMP errors come back, see localErrorRules.
+	own := &wantedSysctl{key: ifaceKey("ipv4", r.cfg.TUN, "accept_local"), value: "1", stays: true}
+	return append(quietSysctls(r.cfg.TUN, v6), own)
+}
+
+// quietSysctls are those of an interface that packets of others come out of, and on which
+// the kernel shall say nothing.
+func quietSysctls(name string, v6 bool) []*wantedSysctl {
+	stay := func(family, key, value string) *wantedSysctl {
+		return &wantedSysctl{key: ifaceKey(family, name, key), value: value, stays: true}
 	}
 	// Segments come out of the TUN device with clients' addresses, whose route leads
 	// elsewhere: strict reverse path filtering would drop them. The kernel uses
 	// max(conf.all, conf.IFACE), so 2 (loose) wins over a strict default.
 	list := []*wantedSysctl{
 		stay("ipv4", "rp_filter", "2"),
-		stay("ipv4", "accept_local", "1"), // this host's own ICMP errors come back, see localErrorRules
 	}
 	if v6 {
 		list = append(list,
@@ -256,7 +265,7 @@ func (r *Routes) wantedRules() []*netlink.Rule {
 		rule.Sport = netlink.NewRulePortRange(s.Port(), s.Port())
 		list = append(list, rule)
 	}
-	return append(list, r.localErrorRules()...)
+	return list
 }
 
 func (r *Routes) newRule(a netip.Addr) *netlink.Rule {

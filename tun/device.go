@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -155,6 +156,10 @@ func (op *vecOp) unload() {
 // link stays down until InstallRoutes or somebody else sets it up.
 func Open(name string, mtu int) (Device, error) {
 	wg, err := wgtun.CreateTUN(name, mtu)
+	for end := time.Now().Add(2 * keeperLife); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond) // a killed predecessor's Keeper has it for a moment
+		wg, err = wgtun.CreateTUN(name, mtu)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open tun %q: %w%s", name, err, openHint(err))
 	}

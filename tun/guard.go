@@ -24,7 +24,7 @@ type GuardConfig struct {
 
 	// Strict refuses what can only be forged: a server's segment from the front, a
 	// client's from the back unless the way back to it leads there as well, and
-	// segments to Member's port from an interface that does not have its address.
+	// what is for Member's port or the tunnel's from an interface that does not have its address.
 	Strict bool
 	// Virtual are the addresses that clients connect to. A packet to one of them has
 	// arrived: unlike one that is routed on, it may come with a hop limit of 1. So may
@@ -32,6 +32,8 @@ type GuardConfig struct {
 	Virtual []netip.Addr
 	Servers []netip.AddrPort
 	Member  netip.AddrPort // on the sync network; invalid: none
+	// TunnelPort is the UDP port of the tunnel to the peer, at Member's address; 0: none.
+	TunnelPort uint16
 
 	HopLimits []HopLimit
 

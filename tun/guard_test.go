@@ -23,7 +23,7 @@ func guardConfig() GuardConfig {
 		TUN: tunName, Front: "front", Back: "back", Strict: true,
 		Virtual: []netip.Addr{netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8::10")},
 		Servers: []netip.AddrPort{netip.MustParseAddrPort("10.20.0.11:80"), netip.MustParseAddrPort("[fd20::11]:80")},
-		Member:  netip.MustParseAddrPort("10.30.0.1:7400"),
+		Member:  netip.MustParseAddrPort("10.30.0.1:7400"), TunnelPort: 7401,
 	}
 }
 
@@ -199,6 +199,14 @@ func TestRefusedByInterface(t *testing.T) {
 	for _, c := range forged {
 		rawSend(t, c.from, segment(c.src, c.dst, 64))
 		want[c.reason]++
+	}
+	for _, from := range []*testNS{s.client, s.server} { // into the tunnel
+		b := segment("10.1.0.1:4001", "10.30.0.1:7401", 64)
+		b[9] = unix.IPPROTO_UDP
+		binary.BigEndian.PutUint16(b[10:], 0)
+		binary.BigEndian.PutUint16(b[10:], inetChecksum(b[:20]))
+		rawSend(t, from, b)
+		want["sync-from-elsewhere"]++
 	}
 	// True ones pass: a client's, a server's, and of a host beside the servers.
 	for _, c := range []struct {

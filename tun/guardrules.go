@@ -124,6 +124,9 @@ func (r *guardRules) refuse(c *nftables.Chain, f *family, vips, servers *nftable
 	if m := r.cfg.Member; m.IsValid() && familyOf(m.Addr()) == f {
 		for _, name := range []string{r.cfg.Front, r.cfg.Back} {
 			r.rule(c, fromIf(name), f.is(), f.addrIs(f.dst, m.Addr()), portIs(2, m.Port()), notLocalHere(), drop(refusedSync))
+			if port := r.cfg.TunnelPort; port > 0 {
+				r.rule(c, fromIf(name), f.is(), f.addrIs(f.dst, m.Addr()), udpTo(port), notLocalHere(), drop(refusedSync))
+			}
 		}
 	}
 }
@@ -215,6 +218,13 @@ func icmpIs(proto, kind byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, cmp(expr.CmpOpEq, proto),
 		load(expr.PayloadBaseTransportHeader, register, 0, 1), cmp(expr.CmpOpEq, kind),
+	}
+}
+
+func udpTo(port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, cmp(expr.CmpOpEq, unix.IPPROTO_UDP),
+		load(expr.PayloadBaseTransportHeader, register, 2, 2), cmp(expr.CmpOpEq, byte(port>>8), byte(port)),
 	}
 }
 

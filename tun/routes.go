@@ -37,7 +37,7 @@ type RouteConfig struct {
 	TUN, Front, Back string // interface names; all three must exist
 
 	Table        int // routing table of our own, neither 0 nor 253 to 255
-	RulePriority int // 1 to 32765: after the local table's rule, before the main table's
+	RulePriority int // 2 to 32765, the one before is taken as well: after the local table's rule, before the main table's
 
 	// Virtual are the addresses held by the active appliance: VIPs and the
 	// floating gateway addresses. None may be configured in the kernel.
@@ -49,6 +49,8 @@ type RouteConfig struct {
 	// Where the kernel has no connected route for such a prefix on Back
 	// (because the appliance has no address of its own there), one is added.
 	Gateways []netip.Prefix
+	// Tunnel leads to the other appliance of a pair, see OpenTunnel.
+	Tunnel TunnelConfig
 
 	Log *slog.Logger // nil: silent
 }
@@ -62,8 +64,8 @@ func (c *RouteConfig) validate() error {
 	if c.Table < 1 || c.Table > 1<<31-1 || c.Table >= unix.RT_TABLE_DEFAULT && c.Table <= unix.RT_TABLE_LOCAL {
 		bad("table %d is not free for policy routes (1 to 2147483647, without 253 to 255)", c.Table)
 	}
-	if c.RulePriority < 1 || c.RulePriority > 32765 {
-		bad("rule priority %d is not between 1 and 32765", c.RulePriority)
+	if c.RulePriority < 2 || c.RulePriority > 32765 {
+		bad("rule priority %d is not between 2 and 32765", c.RulePriority)
 	}
 	for _, a := range c.Virtual {
 		if !usableUnicast(a) {
@@ -158,6 +160,7 @@ func (r *Routes) install() error {
 	if err := r.refuseKernelAddresses(); err != nil {
 		return err
 	}
+	r.shutTunnel() // a killed predecessor's
 	// Leftovers go before the checks for strangers, which would take them for such.
 	if err := r.removeLeftovers(back.Attrs().Index); err != nil {
 		return err
@@ -357,6 +360,7 @@ func (r *Routes) Close() error {
 		// As far as it was set; the device normally goes next anyway.
 		_ = r.nl.AddrDel(tun, &netlink.Addr{IPNet: hostNet(dummyAddr())})
 	}
+	r.shutTunnel()
 	errs = append(errs, r.desired.sysctls.restore())
 	r.nl.Close()
 	return errors.Join(errs...)

@@ -57,6 +57,9 @@ func (r *Routes) removeLeftovers(backIndex int) error {
 // A table with a TUN route serves another gateway that is alive.
 func (r *Routes) deadTables(family int, rules []netlink.Rule) (map[int]bool, error) {
 	tables := map[int]bool{r.cfg.Table: true}
+	if r.ownTable(r.cfg.Table + tunnelTable) {
+		tables[r.cfg.Table+tunnelTable] = true
+	}
 	for i := range rules {
 		table := rules[i].Table
 		if rules[i].Protocol != routeProtocol || tables[table] {
@@ -66,7 +69,7 @@ func (r *Routes) deadTables(family int, rules []netlink.Rule) (map[int]bool, err
 		if err != nil {
 			return nil, err
 		}
-		tables[table] = !slices.ContainsFunc(routes, func(rt netlink.Route) bool { return rt.Type == unix.RTN_UNICAST })
+		tables[table] = !slices.ContainsFunc(routes, func(rt netlink.Route) bool { return rt.Type == unix.RTN_UNICAST && len(rt.Gw) == 0 })
 	}
 	return tables, nil
 }
@@ -87,7 +90,7 @@ func (r *Routes) removeLeftoverRules(rules []netlink.Rule, tables map[int]bool) 
 		case !tables[rule.Table]:
 			continue
 		case rule.Protocol == routeProtocol:
-		case rule.Table == r.cfg.Table:
+		case r.ownTable(rule.Table):
 			return n, r.foreign(fmt.Sprint(rule))
 		default:
 			continue
@@ -113,7 +116,7 @@ func (r *Routes) removeLeftoverRoutes(family int, tables map[int]bool, backIndex
 		for i := range routes {
 			switch {
 			case routes[i].Protocol == routeProtocol:
-			case table == r.cfg.Table:
+			case r.ownTable(table):
 				return n, r.foreign(fmt.Sprint(routes[i]))
 			default:
 				continue

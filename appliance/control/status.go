@@ -117,6 +117,10 @@ type Connections struct {
 	CookiesSent     uint64 `json:"cookies_sent"`
 	CookiesAccepted uint64 `json:"cookies_accepted"`
 	Tombstones      int    `json:"tombstones"` // finished, kept to answer a repeated FIN
+	// Segments of connections that changed hands: given to the peer by an active that hands over; and
+	// those that came before this appliance was the active, and were treated then.
+	HandedOn uint64 `json:"handed_on"`
+	Held     uint64 `json:"held"`
 }
 
 // Takeover describes one takeover by this appliance.

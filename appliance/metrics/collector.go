@@ -52,6 +52,7 @@ func Families() []Family {
 		{"lockstep_last_loss_service_connections", "The same by service.", false, []string{"service"}},
 
 		{"lockstep_connections", "Connections by state: open, protected, unprotected, half_open, tombstone.", false, []string{"state"}},
+		{"lockstep_in_flight_total", "Segments under way while the active changed: given to the peer in a hand-over, kept until this one was the active.", true, []string{"what"}},
 		{"lockstep_syn_cookies_total", "SYN cookies: sent to clients beyond the limit on handshakes, accepted from those that answered.", true, []string{"what"}},
 		{"lockstep_drops_total", "Packets, frames and connections dropped or refused, by reason.", true, []string{"reason"}},
 		{"lockstep_memory_buffered_bytes", "Bytes buffered over all connections.", false, nil},
@@ -130,6 +131,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	emit("lockstep_syn_cookies_total", float64(s.Connections.CookiesSent), "sent")
 	emit("lockstep_syn_cookies_total", float64(s.Connections.CookiesAccepted), "accepted")
+	emit("lockstep_in_flight_total", float64(s.Connections.HandedOn), "handed_on")
+	emit("lockstep_in_flight_total", float64(s.Connections.Held), "held")
 	for reason, n := range s.Drops {
 		emit("lockstep_drops_total", float64(n), reason)
 	}

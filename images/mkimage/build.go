@@ -18,7 +18,7 @@ import (
 
 // Modules that are loaded on every machine: what the appliance works with, what configuration is
 // read from, and the watchdog of last resort.
-var always = []string{"tun", "nf_tables", "nft_fib_inet", "nft_limit", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "isofs", "evdev", "softdog"}
+var always = []string{"tun", "nf_tables", "nft_fib_inet", "nft_limit", "vxlan", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "isofs", "evdev", "softdog"}
 
 // Modules for devices that a machine may have: loaded where there is one.
 var drivers = []string{

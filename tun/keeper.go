@@ -1,0 +1,293 @@
+package tun
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lockstep/internal/confine"
+)
+
+// What has been routed to the TUN device when the process dies lies in the device's queue and would
+// go with it: of connections on which one segment is under way at a time nearly all, since it takes
+// milliseconds to end a process (its memory first, then its descriptors). So a small process beside
+// it keeps the device for a moment longer than the appliance lives and hands on what comes out of it
+// to the peer. It does the same when the peer says that it has taken over: then the appliance hangs, and is
+// mute should it go on. It is given three descriptors and does nothing else.
+
+const (
+	// keeperName is what the second process is called, and how it knows itself.
+	keeperName = "lockstep-keeper"
+	// keeperLife is how long it goes on after the appliance has died: until the neighbours know the
+	// other one. Then the device ends, and the kernel's own route into the tunnel is next.
+	keeperLife = 500 * time.Millisecond
+	// successorType is the EtherType of what a successor says (IEEE 802, local experimental), and the text.
+	successorType = 0x88b5
+	successorSays = "lockstep: taken over"
+	// keeperQuit tells it to end at once, and is no interface's index.
+	keeperQuit = 0
+)
+
+// ErrNoTunnel: there is no way to the peer.
+var ErrNoTunnel = errors.New("no tunnel to the peer")
+
+// descriptors of the second process.
+const (
+	keeperControl = 3 + iota // the read end of a pipe: interface indexes of the tunnel, or keeperQuit
+	keeperTUN
+	keeperTunnel
+)
+
+func init() {
+	if len(os.Args) > 0 && os.Args[0] == keeperName {
+		keep()
+		os.Exit(0)
+	}
+}
+
+// Keeper is the process beside.
+type Keeper struct {
+	proc    *os.Process
+	control *os.File
+	sender  *tunnelSender
+	closing atomic.Bool
+	ended   chan struct{}
+}
+
+// StartKeeper starts it for a device of Open's. gone is told should it end before Close.
+func StartKeeper(dev Device, gone func(error)) (*Keeper, error) {
+	d, ok := dev.(*nativeDevice)
+	if !ok {
+		return nil, errors.New("keep the TUN device: it is none of the kernel's")
+	}
+	s, err := newTunnelSender()
+	if err != nil {
+		return nil, fmt.Errorf("keep the TUN device: %w", err)
+	}
+	k := &Keeper{sender: s, ended: make(chan struct{})}
+	if err := k.start(d); err != nil {
+		_ = s.close()
+		return nil, fmt.Errorf("keep the TUN device: start %s: %w", keeperName, err)
+	}
+	go func() {
+		defer close(k.ended)
+		state, err := k.proc.Wait()
+		if !k.closing.Load() {
+			gone(errors.Join(err, fmt.Errorf("%s has ended: %v", keeperName, state)))
+		}
+	}()
+	return k, nil
+}
+
+func (k *Keeper) start(d *nativeDevice) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		w.Close()
+		return err
+	}
+	defer null.Close()
+	nul, ctl, out := null.Fd(), r.Fd(), uintptr(k.sender.fd)
+	var pid int
+	// The device's descriptor as it is: os.File.Fd would make it a blocking one, in this process as well.
+	cerr := d.raw.Control(func(fd uintptr) {
+		pid, err = syscall.ForkExec("/proc/self/exe", []string{keeperName}, &syscall.ProcAttr{
+			Env: []string{"GOMAXPROCS=1"}, Files: []uintptr{nul, nul, nul, ctl, fd, out},
+			Sys: &syscall.SysProcAttr{Setpgid: true}, // no signal of a terminal's is for it
+		})
+	})
+	if err = errors.Join(cerr, err); err == nil {
+		k.proc, err = os.FindProcess(pid)
+	}
+	if err != nil {
+		w.Close()
+		return err
+	}
+	k.control = w
+	return nil
+}
+
+// tunnel tells which interface the tunnel is now.
+func (k *Keeper) tunnel(index int, src, dst []byte) error {
+	k.sender.to(index, src, dst)
+	if err := unix.Bind(k.sender.fd, &unix.SockaddrLinklayer{Ifindex: index, Protocol: hton16(successorType)}); err != nil {
+		return fmt.Errorf("listen for the successor: %w", err)
+	}
+	// The end of the interface that it was bound to is an error that the next call would be told of.
+	_, _ = unix.GetsockoptInt(k.sender.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	return k.tell(uint32(index), src, dst)
+}
+
+func (k *Keeper) tell(index uint32, src, dst []byte) error {
+	b := binary.BigEndian.AppendUint32(nil, index)
+	b = append(append(b, src...), dst...)
+	b = append(b, make([]byte, keeperMessage-len(b))...)
+	_, err := k.control.Write(b)
+	return err
+}
+
+// keeperMessage is an index and the two ends' link addresses.
+const keeperMessage = 4 + 6 + 6
+
+// HandOn sends a packet with its virtio-net header to the peer.
+func (k *Keeper) HandOn(bufs [][]byte) error { return k.sender.send(bufs) }
+
+// Succeed tells the peer's keeper that we have taken over.
+func (k *Keeper) Succeed() error {
+	var hdr [VnetHeaderLen]byte
+	return k.sender.frame(hdr[:], successorType, [][]byte{[]byte(successorSays)})
+}
+
+// Close ends the second process.
+func (k *Keeper) Close() error {
+	k.closing.Store(true)
+	_ = k.tell(keeperQuit, nil, nil) // fails if it is gone already
+	err := k.control.Close()
+	<-k.ended
+	return errors.Join(err, k.sender.close())
+}
+
+// keep is the second process.
+func keep() {
+	_ = confine.Keep() // it has what it needs; a build with cgo keeps the rights of its parent
+	s := &tunnelSender{fd: keeperTunnel}
+	buf := make([]byte, VnetHeaderLen+MaxPacketLen)
+	for {
+		fds := []unix.PollFd{{Fd: keeperControl, Events: unix.POLLIN}, {Fd: keeperTunnel, Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+		if fds[1].Revents&unix.POLLIN != 0 && s.succeeded(buf) {
+			s.drain(buf)
+		}
+		if fds[0].Revents == 0 {
+			continue
+		}
+		n, err := unix.Read(keeperControl, buf[:keeperMessage]) // as it was written: less than PIPE_BUF
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil || n != keeperMessage: // the appliance is dead
+			s.drain(buf)
+			return
+		case binary.BigEndian.Uint32(buf) == keeperQuit:
+			return
+		default:
+			s.to(int(binary.BigEndian.Uint32(buf)), buf[4:10], buf[10:16])
+		}
+	}
+}
+
+// succeeded reports whether the peer says that it has taken over.
+func (s *tunnelSender) succeeded(buf []byte) bool {
+	n, err := unix.Read(s.fd, buf)
+	const at = VnetHeaderLen + etherLen
+	return err == nil && n >= at+len(successorSays) && string(buf[at:at+len(successorSays)]) == successorSays
+}
+
+// drain hands on what is in the device's queue, and what comes.
+func (s *tunnelSender) drain(buf []byte) {
+	if s.dest.Load() == nil {
+		return
+	}
+	for end := time.Now().Add(keeperLife); ; {
+		n, err := unix.Read(keeperTUN, buf)
+		switch {
+		case err == nil && n > VnetHeaderLen:
+			for s.send([][]byte{buf[:VnetHeaderLen], buf[VnetHeaderLen:n]}) == unix.EAGAIN && time.Now().Before(end) {
+				_, _ = unix.Poll([]unix.PollFd{{Fd: keeperTunnel, Events: unix.POLLOUT}}, int(time.Until(end).Milliseconds()))
+			} // whatever else is wrong with it, the next may pass
+		case errors.Is(err, unix.EAGAIN):
+			left := time.Until(end).Milliseconds()
+			if left <= 0 {
+				return
+			}
+			_, _ = unix.Poll([]unix.PollFd{{Fd: keeperTUN, Events: unix.POLLIN}}, int(left))
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return // the device was deleted
+		}
+		if time.Now().After(end) {
+			return
+		}
+	}
+}
+
+// tunnelSender puts packets into the tunnel, superpackets among them.
+type tunnelSender struct {
+	fd   int
+	dest atomic.Pointer[tunnelDest]
+}
+
+type tunnelDest struct {
+	index int
+	ether [etherLen]byte // destination, source, type
+}
+
+func newTunnelSender() (*tunnelSender, error) {
+	// Protocol 0: nothing is received.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open packet socket: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("send superpackets by a packet socket: %w", err)
+	}
+	return &tunnelSender{fd: fd}, nil
+}
+
+func (s *tunnelSender) close() error { return unix.Close(s.fd) }
+
+func (s *tunnelSender) to(index int, src, dst []byte) {
+	d := &tunnelDest{index: index}
+	copy(d.ether[:], dst)
+	copy(d.ether[6:], src)
+	s.dest.Store(d)
+}
+
+// send puts a packet into the tunnel; bufs[0] is its virtio-net header.
+func (s *tunnelSender) send(bufs [][]byte) error {
+	var h VnetHeader
+	if err := h.Decode(bufs[0]); err != nil {
+		return err
+	}
+	proto := uint16(unix.ETH_P_IP)
+	if len(bufs[1]) > 0 && bufs[1][0]>>4 == 6 {
+		proto = unix.ETH_P_IPV6
+	}
+	if h.Flags&FlagNeedsCsum != 0 {
+		h.CsumStart += etherLen
+	} else {
+		h.Flags = 0 // nobody takes our word for a checksum
+	}
+	if h.GSOType != GSONone {
+		h.HdrLen += etherLen
+	}
+	var hdr [VnetHeaderLen]byte
+	h.Encode(hdr[:])
+	return s.frame(hdr[:], proto, bufs[1:])
+}
+
+const etherLen = 14
+
+// frame sends one frame, or fails at once.
+func (s *tunnelSender) frame(hdr []byte, proto uint16, payload [][]byte) error {
+	d := s.dest.Load()
+	if d == nil {
+		return ErrNoTunnel
+	}
+	ether := d.ether
+	binary.BigEndian.PutUint16(ether[12:], proto)
+	to := &unix.SockaddrLinklayer{Ifindex: d.index, Protocol: hton16(proto)}
+	_, err := unix.SendmsgBuffers(s.fd, append([][]byte{hdr, ether[:]}, payload...), nil, to, unix.MSG_DONTWAIT)
+	return err
+}
