@@ -29,7 +29,7 @@ func TestNothingInFlightIsLost(t *testing.T) {
 			p := start(t, o)
 			c := newCouple(p, o)
 			talk := p.converse(30)
-			for round := range 5 {
+			for round := range 10 {
 				c.inSync()
 				talk.answered(p, 5)
 				before := talk.retransmitted()
