@@ -98,3 +98,20 @@ func TestHandedOn(t *testing.T) {
 		t.Error("handed on afterwards")
 	}
 }
+
+// A connection of a takeover's rest that another goroutine makes while its segment is looked up is found: it is no
+// stranger's, who would be reset.
+func TestMadeMeanwhile(t *testing.T) {
+	p := newPassing(t, 10)
+	client, server := p.opened(t, 40000).Params()
+	q := newPassing(t, 10)
+	q.SetMissing(func(netip.AddrPort, netip.AddrPort) bool {
+		q.SetMissing(nil)
+		if _, err := q.RestoreSpliced(client, server, false, q); err != nil {
+			t.Error(err)
+		}
+		return false // somebody else has taken it from the rest
+	})
+	q.client(40000, made{flags: ackFlag, seq: 1001, ack: 5001, window: 65535})
+	q.leaves(t, "ACK", 40000, 8080, ackFlag, 1001, 5001)
+}

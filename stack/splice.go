@@ -435,8 +435,12 @@ func (e *Engine) SetMissing(make func(local, remote netip.AddrPort) bool) {
 
 // passed returns the connection that is passed on and has the flow, be it in the table or to be put there.
 func (e *Engine) passed(f *flow) splicedSide {
+	// Asked for before the table is: whoever it says does not rest any more is in the table by then, and so is one
+	// that is put there by another goroutine meanwhile.
+	m := e.missing.Load()
 	side := e.table.spliced(f)
-	if side.Spliced == nil && e.wake(f) {
+	if side.Spliced == nil && m != nil {
+		(*m)(addrPort(f.local, f.localPort), addrPort(f.remote, f.remotePort))
 		side = e.table.spliced(f)
 	}
 	return side

@@ -32,7 +32,7 @@ func dropOf(r splice.Reason) Drop {
 // pass takes a packet of n bytes in bufs (virtio-net header, headers and first bytes, the rest) if it belongs
 // to a connection that is passed on.
 func (e *Engine) pass(bufs [][]byte, n int) bool {
-	if e.table.nPassed.Load() == 0 && e.missing.Load() == nil || !e.Active() {
+	if e.missing.Load() == nil && e.table.nPassed.Load() == 0 || !e.Active() { // in this order: see passed
 		return false
 	}
 	var s segment

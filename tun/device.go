@@ -156,7 +156,7 @@ func (op *vecOp) unload() {
 // link stays down until InstallRoutes or somebody else sets it up.
 func Open(name string, mtu int) (Device, error) {
 	wg, err := wgtun.CreateTUN(name, mtu)
-	for end := time.Now().Add(2 * keeperLife); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
+	for end := time.Now().Add(10 * keeperLife); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond) // a killed predecessor's Keeper has it for a moment
 		wg, err = wgtun.CreateTUN(name, mtu)
 	}

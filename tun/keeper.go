@@ -47,6 +47,7 @@ const (
 func init() {
 	if len(os.Args) > 0 && os.Args[0] == keeperName {
 		keep()
+		_ = unix.Close(keeperTUN) // whatever the end of the process takes: a successor waits for the device
 		os.Exit(0)
 	}
 }
