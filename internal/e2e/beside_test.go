@@ -43,9 +43,19 @@ func (p *pair) urgentByte(c net.Conn) (b byte) {
 	return b
 }
 
-// sendUrgent writes data whose last byte is urgent.
-func sendUrgent(c net.Conn, b byte) error {
-	return fdOf(c, func(fd int) error { return unix.Sendto(fd, []byte{b}, unix.MSG_OOB, nil) })
+// sendUrgent writes a byte of urgent data, as soon as the send buffer has room for it.
+func sendUrgent(c net.Conn, b byte) (err error) {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	if werr := raw.Write(func(fd uintptr) bool {
+		err = unix.Sendto(int(fd), []byte{b}, unix.MSG_OOB, nil)
+		return err != unix.EAGAIN
+	}); werr != nil {
+		return werr
+	}
+	return err
 }
 
 // What a segment says beside its bytes gets to the other side: where urgent data is, also among a lot
