@@ -14,10 +14,26 @@ const (
 	loopPeriod = time.Second
 	// loopMissing is how many in a row must not come back.
 	loopMissing = 3
+	// loopNever is how many at first tell that they never will.
+	loopNever = 10
 	// loopBusy is how many packets in a period show as well that the kernel brings them:
 	// an overloaded queue may lose ours.
 	loopBusy = 1000
+	// loopLate is how late a look may be to count. After a pause of ours (no CPU, a stopped
+	// machine) the packet is waiting to be read, by a goroutine that has had none either.
+	loopLate = loopPeriod / 2
 )
+
+// loopClock says when to look: a whole period after sending, however late the look before was.
+type loopClock struct{ due time.Duration }
+
+// sent returns in how long the look is due.
+func (c *loopClock) sent(now time.Duration) time.Duration {
+	c.due = now + loopPeriod
+	return loopPeriod
+}
+
+func (c *loopClock) late(now time.Duration) bool { return now-c.due > loopLate }
 
 // loopJudge judges the loop packets of one family.
 type loopJudge struct {
@@ -30,15 +46,16 @@ type loopJudge struct {
 	next   int
 }
 
-// judge is told, a period after the last was sent, the highest number that came back and
-// whether packets came in plenty.
-func (j *loopJudge) judge(seen uint64, busy bool) {
+// judge is told, a period after the last was sent, the highest number that came back,
+// whether packets came in plenty, and whether the look is late: then what is missing does not count.
+func (j *loopJudge) judge(seen uint64, busy, late bool) {
 	switch {
 	case j.sent == 0:
 	case seen >= j.sent || seen > j.seen:
 		j.worked, j.lost, j.seen = true, 0, seen
 	case busy:
 		j.lost = 0
+	case late:
 	default:
 		j.lost++
 	}
@@ -69,8 +86,9 @@ func (n *Node) watchLoop(ctx context.Context) {
 		}
 		j.addrs = append(j.addrs, a.Unmap())
 	}
-	tick := time.NewTicker(loopPeriod)
-	defer tick.Stop()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var clock loopClock
 	number, packets, told := uint64(0), uint64(0), false
 	for began := time.Now(); ; {
 		for _, j := range judges {
@@ -83,16 +101,18 @@ func (n *Node) watchLoop(ctx context.Context) {
 				j.sent = number
 			}
 		}
+		timer.Reset(clock.sent(time.Since(began)))
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
+		late := clock.late(time.Since(began))
 		in := n.engine.C.PacketsIn.Load()
 		for _, j := range judges {
-			j.judge(n.engine.LoopSeen(j.family == "IPv6"), in-packets > loopBusy)
+			j.judge(n.engine.LoopSeen(j.family == "IPv6"), in-packets > loopBusy, late)
 			n.found(faultsOfLoop+j.family, j.fault())
-			if !told && !j.worked && len(j.addrs) > 0 && time.Since(began) > 10*loopPeriod {
+			if !told && !j.worked && j.lost >= loopNever {
 				told = true
 				n.log.Info("packets from "+tunName+" to itself are not forwarded (a forward chain?), so a path that is blocked later will not be noticed", "family", j.family)
 			}

@@ -123,28 +123,57 @@ func (r *Reach) close() {
 
 // ask sends requests and judges the silence.
 func (r *Reach) ask(ctx context.Context) {
-	tick := time.NewTicker(r.cfg.Period)
-	defer tick.Stop()
-	reached, known := false, false
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	j := reachJudge{period: r.cfg.Period, timeout: r.cfg.Timeout}
 	for seq := 1; ; seq++ {
 		r.send(seq)
+		timer.Reset(j.sent(time.Since(r.begun)))
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
-		heard := r.heard.Load()
-		now := heard > 0 && time.Since(r.begun)-time.Duration(heard) < r.cfg.Timeout
-		if now == reached || !now && !known {
+		if !j.look(time.Since(r.begun), time.Duration(r.heard.Load())) {
 			continue
 		}
-		reached, known = now, true
 		select {
 		case <-r.events:
 		default:
 		}
-		r.events <- now // has room: we are the only sender
+		r.events <- j.reached // has room: we are the only sender
 	}
+}
+
+// reachJudge keeps this process's own stalls from looking like the network's: after a pause of ours (no CPU, a
+// stopped machine) answers are waiting to be read. So a period is one of silence only if the look at its end came in
+// time, and each begins when its requests have left.
+type reachJudge struct {
+	period, timeout time.Duration
+	due             time.Duration // of the look
+	heard           time.Duration // when the newest answer was read that a look has seen; 0: none yet
+	silent          time.Duration // in periods
+	reached         bool
+}
+
+// sent returns in how long to look.
+func (j *reachJudge) sent(now time.Duration) time.Duration {
+	j.due = now + j.period
+	return j.period
+}
+
+// look is told when the newest answer was read, and reports whether something has changed.
+func (j *reachJudge) look(now, heard time.Duration) bool {
+	was := j.reached
+	switch {
+	case heard > j.heard:
+		j.heard, j.silent, j.reached = heard, 0, true
+	case now-j.due <= j.period/2:
+		if j.silent += j.period; j.silent >= j.timeout {
+			j.reached = false // as before the first answer
+		}
+	}
+	return j.reached != was
 }
 
 func (r *Reach) send(seq int) {

@@ -92,3 +92,43 @@ func TestReachOfNobodyIsSilent(t *testing.T) {
 	case <-time.After(200 * time.Millisecond): // forty time-outs
 	}
 }
+
+// A process that was without a CPU has not read the answers: that is no silence of the network's, which is noticed after
+// the time-out all the same.
+func TestReachAfterPausesOfOurOwn(t *testing.T) {
+	j := reachJudge{period: time.Second, timeout: 3 * time.Second}
+	now, heard := time.Duration(0), time.Duration(0)
+	look := func(pause time.Duration, answered bool) bool {
+		in := j.sent(now)
+		if in != j.period {
+			t.Fatalf("a look %v after sending", in)
+		}
+		if answered {
+			heard = now + time.Millisecond
+		}
+		now += in + pause
+		return j.look(now, heard)
+	}
+	if look(0, false) || look(9*time.Second, false) {
+		t.Fatal("something is told before the first answer")
+	}
+	if !look(0, true) || !j.reached {
+		t.Fatal("an answer is not told")
+	}
+	for range 10 {
+		if look(9*time.Second, false) {
+			t.Fatal("not reached after a pause of our own")
+		}
+	}
+	for i := range 3 {
+		if got := look(100*time.Millisecond, false); got != (i == 2) {
+			t.Fatalf("silence for %d periods: told %v", i+1, got)
+		}
+	}
+	if j.reached {
+		t.Fatal("reached although nobody answers")
+	}
+	if !look(9*time.Second, true) || !j.reached {
+		t.Fatal("an answer that was read late is not told")
+	}
+}
