@@ -140,7 +140,12 @@ func (k *Kept) ending(src *replica) {
 // safe reports whether the standby knows how far the client is. Until then a server that may live is
 // not given up: if this appliance died, nobody else could show what the client has (see vouched).
 func (k *Kept) safe() bool {
-	return !k.flags.Protected.Load() || k.streams[replication.Response].Permit.Load() >= k.seen.end
+	s := &k.streams[replication.Response]
+	to := k.seen.end
+	if s.FinPassed {
+		to = s.End + 1
+	}
+	return !k.flags.Protected.Load() || s.Permit.Load() >= to
 }
 
 // settling reports whether an end between two messages has come only just now.

@@ -97,6 +97,65 @@ func TestServerStaysWhileTheStandbyLacksSomething(t *testing.T) {
 	}
 }
 
+// Nor is one for its health check, which fails on a busy machine, too. When the standby knows it, or
+// patience is over, it is: it may hang.
+func TestFailingServerStaysWhileTheStandbyLacksSomething(t *testing.T) {
+	for name, patience := range map[string]time.Duration{"confirmed": time.Hour, "takeover": time.Hour, "response ended": time.Hour, "patience": time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			l := newLost(t, func(s *relay.Service) {
+				if l := s.Pool.Len(); l < 2 {
+					spare(s)
+				}
+				s.Patience = patience
+				s.Ask = func(_ int, _ uint64, done func(kept.Fate)) { done(kept.Alive) }
+			})
+			l.more = nil
+			c := l.opened(40000)
+			again := l.Replica(c, second, 3000)
+			l.loseDigest(c)
+			if name == "response ended" {
+				end(c.Server, script.FIN)
+				l.until("the end", c, func(cl, _ script.State) bool { return cl.Fin })
+			}
+			fails := func() { l.svc.Pool.Checked(0, false, "it does not answer") }
+			if fails(); patience < time.Hour {
+				c.Client.MayReset()
+				c.Server.MayReset()
+				send(c.Client, script.Next, 0, gone)
+				l.until("it is given up", c, func(_, _ script.State) bool { return l.svc.Counts().Lost == 1 })
+				return
+			}
+			stays := func() {
+				t.Helper()
+				send(c.Client, script.Next, 0, gone)
+				l.settle()
+				if s := c.Server.State(); s.Dead || again.Server.State().Received > 0 {
+					t.Fatalf("the server is given up: %+v\n%s", s, l.Trace())
+				}
+				c.Server.MayReset()
+			}
+			switch stays(); name {
+			case "response ended":
+				l.Journal().Hold(false)
+				send(c.Client, script.Next, 0, gone+1)
+				l.until("it is given up", c, func(_, s script.State) bool { return s.Dead })
+				return
+			case "takeover":
+				c.Server.MayReset()
+				l.takeover()
+				fails()
+				stays() // the client has more than is known here
+				send(c.Server, covered, gone-covered, asked)
+			default:
+				l.Journal().Hold(false)
+			}
+			l.ask(again)
+			goOn(again, gone-covered+100, false)
+			l.until("the other one serves", c, func(cl, _ script.State) bool { return cl.Received == gone+100 })
+		})
+	}
+}
+
 // spare gives a service a second server.
 func spare(s *relay.Service) {
 	s.Pool = pool.New(pool.Config{Servers: append(s.Pool.Servers(), second)})

@@ -35,7 +35,9 @@ func (k *Kept) dismiss() {
 		err := r.leg.Err()
 		switch {
 		case err == nil && r == k.source && k.streams[replication.Response].FinPassed:
-			if down, checks := k.pool.Failing(r.server); down && checks > r.checks {
+			if down, checks := k.pool.Failing(r.server); !down || checks <= r.checks {
+				r.failing = 0
+			} else if !k.owes(r) {
 				k.retire(r)
 			}
 		case err == nil && k.unhealthy(r):
@@ -70,12 +72,40 @@ func (k *Kept) unhealthy(r *replica) bool {
 	down, checks := k.pool.Failing(r.server)
 	switch {
 	case !down:
-		return false
 	case r == k.source:
-		return checks > r.checks && (k.spare() || k.stands(r))
+		down = checks > r.checks && (k.spare() || k.stands(r))
 	default:
-		return checks > r.checks || k.spare()
+		down = checks > r.checks || k.spare()
 	}
+	if !down {
+		r.failing = 0
+		return false
+	}
+	return !k.owes(r)
+}
+
+// owes reports whether r, whose health check fails, is kept for what only its server can show: what the client
+// has and the standby, which would continue its leg, does not know (see safe), or what the former
+// active had released (see vouched). A check fails on a busy machine, too. One that hangs says nothing more: the
+// standby has the rest in a moment, or it is given up. Whatever comes, r has the service's patience.
+func (k *Kept) owes(r *replica) bool {
+	now := k.host.Now()
+	if r.failing == 0 {
+		r.failing = now
+	}
+	to := r.failing + k.svc.Patience
+	if now >= to {
+		return false
+	}
+	owes := !k.safe() && (r == k.source || r.recorded.Load() || k.legOut.Load())
+	if !owes && r == k.source && !k.streams[replication.Response].FinPassed {
+		ok, _ := k.vouched()
+		owes = !ok
+	}
+	if owes {
+		k.wakeAt(to)
+	}
+	return owes
 }
 
 // spare reports whether there is a server for another leg that is not known to be down.
