@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -119,18 +120,24 @@ func (n *Node) lostServer(s *relay.Service, w *servers, l kept.Loss) {
 }
 
 // serverDiverged tells what a server has sent that is not what the client has, once per
-// server and minute in the log; the status has the newest.
+// server and minute in the log; the status has the newest. One that has only ended short is no such
+// server: it may have been killed.
 func (n *Node) serverDiverged(s *relay.Service, w *servers, d *kept.Divergence) {
 	addr := s.Pool.Addr(d.Server)
-	w.mu.Lock()
-	w.last.LastDivergence = fmt.Sprintf("%s, connection %d: %s", addr, d.Conn, d)
-	w.last.DivergedAt = time.Now()
-	w.mu.Unlock()
-	msg := "a server's output differs from what the client has got"
-	if d.Ended != "" {
+	level, msg := slog.LevelWarn, "a server's output differs from what the client has got"
+	switch {
+	case d.Short:
+		level, msg = slog.LevelInfo, "a server that was told a request again has ended before it was where the client is"
+	case d.Ended != "":
 		msg = "a server that was told a request again does not follow to where the client is"
 	}
-	n.log.Warn(msg, "service", s.Name, "server", addr, "connection", d.Conn, "offset", d.Offset, "exact", d.Exact,
+	if !d.Short {
+		w.mu.Lock()
+		w.last.LastDivergence = fmt.Sprintf("%s, connection %d: %s", addr, d.Conn, d)
+		w.last.DivergedAt = time.Now()
+		w.mu.Unlock()
+	}
+	n.log.Log(context.Background(), level, msg, "service", s.Name, "server", addr, "connection", d.Conn, "offset", d.Offset, "exact", d.Exact,
 		"client_has", d.Client, "server_sent", d.Sent, "ended", d.Ended, loglimit.Per(s.Name+" "+addr.String()))
 }
 

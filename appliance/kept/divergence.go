@@ -81,8 +81,10 @@ type Divergence struct {
 	// if they are not known any more. What a protocol hides as different by nature shows
 	// as stars.
 	Client, Sent string
-	// Ended says how the server has ended its stream, if it did so too early.
+	// Ended says how the server has ended its stream, if it did so too early. Short: nothing that it
+	// had sent is known to differ. So ends one that is killed: it is told, but no divergence.
 	Ended string
+	Short bool
 }
 
 func (d *Divergence) String() string {
@@ -169,30 +171,37 @@ func (k *Kept) diverged(r *replica, to uint64) {
 	}
 }
 
-// refusals is how often a server may end a replay too early before that counts as a
-// divergence: one that is just starting may say so and hang up. It is tried on, ever more
-// rarely, until the service's patience is over.
+// refusals is how often a server may end a replay too early, with something else than the client
+// has, before that counts as a divergence: one that is just starting may say so and hang up. It is
+// tried on, ever more rarely, until the service's patience is over.
 const refusals = 3
 
+// refusal is how often a server has ended a replay too early, and how often of that with other bytes.
+type refusal struct{ times, other int }
+
 // refused notes that a server has ended its stream before the point that the client has
-// reached. It is told at once, and counted when the server has done it again and again.
+// reached. It is told at once, and counted when the server has said something else again and again. That
+// it only falls short does not count, however often: a server that is killed does.
 func (k *Kept) refused(r *replica, how string) {
 	if r.at >= k.seen.end {
 		return
 	}
 	if k.refusedBy == nil {
-		k.refusedBy = map[int]int{}
+		k.refusedBy = map[int]refusal{}
 	}
-	k.refusedBy[r.server]++
+	d := k.divergence(r, r.at)
+	n := k.refusedBy[r.server]
+	n.times++
+	if d.Exact {
+		n.other++
+	}
+	k.refusedBy[r.server] = n
 	k.svc.counts.refused.Add(1)
-	switch k.refusedBy[r.server] {
-	case 1:
-		if k.svc.OnDivergence != nil {
-			d := k.divergence(r, r.at)
-			d.Ended, d.Exact, d.Offset = how, true, r.at
-			k.svc.OnDivergence(d)
-		}
-	case refusals:
+	if d.Exact && n.other == refusals {
 		k.svc.counts.diverged.Add(1)
+	}
+	if first := n.times == 1 || d.Exact && n.other == 1; first && k.svc.OnDivergence != nil {
+		d.Ended, d.Short, d.Exact, d.Offset = how, !d.Exact, true, r.at
+		k.svc.OnDivergence(d)
 	}
 }

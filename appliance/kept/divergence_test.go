@@ -89,3 +89,35 @@ func TestRefusedReplayIsTold(t *testing.T) {
 		t.Errorf("in words: %s", s)
 	}
 }
+
+// A replica that is killed within its replay, however often, is none that differs: what it had sent
+// is what the client has. One that has said something else each time is.
+func TestKilledReplicaDoesNotDiffer(t *testing.T) {
+	for name, x := range map[string]struct {
+		flags uint8
+		alt   bool
+	}{"killed, FIN": {script.FIN, false}, "killed, RST": {script.RST, false}, "says something else": {script.FIN, true}} {
+		t.Run(name, func(t *testing.T) {
+			var told told
+			l := newLost(t, func(s *relay.Service) { s.Hot, s.OnDivergence = true, told.note })
+			c := l.opened(40000)
+			l.takeover()
+			r := l.Replica(c, second, 3000)
+			r.Server.MayReset()
+			send(c.Server, script.Next, gone-covered, asked)
+			l.until("more of the response", c, func(cl, _ script.State) bool { return cl.Received == gone })
+			for n := range uint64(3) {
+				l.ask(r)
+				goOn(r, 50, x.alt)
+				l.settle()
+				end(r.Server, x.flags)
+				l.until("its end", c, func(_, _ script.State) bool { return l.svc.Counts().Refused == n+1 })
+			}
+			l.settle()
+			d, n := told.last()
+			if n != 1 || d.Short == x.alt || d.Ended == "" || (l.svc.Counts().Diverged == 1) != x.alt {
+				t.Errorf("told %d times, %+v; %+v", n, d, l.svc.Counts())
+			}
+		})
+	}
+}

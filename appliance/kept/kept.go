@@ -78,12 +78,12 @@ type responseState struct {
 
 // serverState is who serves, and who may.
 type serverState struct {
-	source     *replica      // whose bytes the client gets; nil: none can
-	claim      claim         // of the source that it has ended
-	last       int           // the server that was chosen last; the next search begins behind it
-	refusedBy  map[int]int   // by server: replays that it has ended too early; nil: none
-	bad        uint64        // servers that have diverged on this connection, by bit
-	lostAt     time.Duration // since when there is no source; 0: there is
+	source     *replica        // whose bytes the client gets; nil: none can
+	claim      claim           // of the source that it has ended
+	last       int             // the server that was chosen last; the next search begins behind it
+	refusedBy  map[int]refusal // by server: replays that it has ended too early; nil: none
+	bad        uint64          // servers that have diverged on this connection, by bit
+	lostAt     time.Duration   // since when there is no source; 0: there is
 	lostWhy    string
 	retryAt    time.Duration // earliest next dial
 	suspect    uint64        // one behind the offset at which a living server has ended too early
