@@ -47,7 +47,7 @@ var facts = []fact{
 	{"docs/limits.md", "| 7 attempts, 8 s apart at most | given up, 39 s after the first |", []string{"stack: synAckContinued == 7 && synAckMax == 4 && (1+2+4+4*8)*synAckFirst == 39*time.Second"}},
 	{"docs/limits.md", "50 within 10 s, then 120, one a second; 10 000 a second in all", []string{"stack: probesQuick == 50 && probesSlow == 120 && probeBatch*(time.Second/probePause) == 10000", "stack/probe.go ~ 100 * time.Millisecond, 200 * time.Millisecond, time.Second}"}},
 	{"docs/limits.md", "and is silent for 200 ms and two round trips |", []string{"stack: suspectAfter == 200*time.Millisecond"}},
-	{"docs/limits.md", "once a second: those heard in the second before that silence, or in it, and silent for 200 ms |", []string{"stack: askSilentEvery == time.Second && lately == time.Second && suspectAfter == 200*time.Millisecond"}},
+	{"docs/limits.md", "once a second, if it has left 2 probes unanswered: those heard in the second before that silence, or in it, by more than an answer to a probe, and silent for 200 ms |", []string{"stack: outageProbes == 2 && askSilentEvery == time.Second && lately == time.Second && suspectAfter == 200*time.Millisecond"}},
 	{"docs/limits.md", "one per leg and 500 ms", []string{"stack: challengePeriod == 500*time.Millisecond"}},
 	{"docs/limits.md", "552 (IPv6: 1280) at least; kept 10 minutes", []string{"stack: minMTU4 == 552 && minMTU6 == 1280 && pathMTULife == 10*time.Minute"}},
 	{"docs/limits.md", "50 a second, 100 at first; 2 to 4 times 4096 are remembered", []string{"stack: strangersEach == 50 && strangersBurst == 100 && acquaintances == 4096"}},

@@ -40,3 +40,36 @@ func (e *Engine) TakeAllPorts(local netip.Addr, server netip.AddrPort) { e.takeA
 
 // DelayMax is how long an acknowledgement may wait for an answer.
 const DelayMax = delayMax
+
+// CameBack tells since how long ago whoever has come back was silent, if others are to be asked.
+func (e *Engine) CameBack() (ago time.Duration, ok bool) {
+	p := &e.probes
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return e.now() - p.backSince, p.back || p.backAt != 0
+}
+
+// Suspected reports whether the peer is asked because it does not acknowledge what was sent again.
+func (l *Leg) Suspected() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.suspected
+}
+
+// Turns counts what the prober has in store for the leg.
+func (e *Engine) Turns(l *Leg) (n int) {
+	l.mu.Lock()
+	turn := l.turn
+	l.mu.Unlock()
+	p := &e.probes
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, q := range p.queues {
+		for _, it := range q {
+			if it.leg == l && it.turn == turn {
+				n++
+			}
+		}
+	}
+	return n
+}

@@ -141,10 +141,13 @@ type legProbe struct {
 	headAt     time.Duration       // when it left last
 	headDone   bool                // the peer has acknowledged one of this endpoint's
 	headSeen   uint64              // end of the newest segment that left
+	headFirst  time.Duration       // when one left for the first time that was then the next that the peer lacks; by Engine.tick
 	resumed    bool                // it is probed because we were silent: see resume.go
 	unheard    bool                // and has said nothing since
 	suspected  bool                // it is probed because the peer is silent: see outage.go
 	silentFrom time.Duration       // and has been since then
+	answeredAt time.Duration       // when it answered last; by Engine.tick
+	turn       uint                // of the prober's items only the newest counts
 	missed     atomic.Bool         // something of it was not taken in while we were silent
 }
 

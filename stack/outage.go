@@ -15,6 +15,9 @@ const (
 	suspectAfter = silenceMin
 	// askSilentEvery is how often the others are asked, at most.
 	askSilentEvery = time.Second
+	// outageProbes is how many probes a peer must have left unanswered for it to have been an outage,
+	// beside what was sent, and what was sent again: a lost segment at the end of a flight is none of the others' business.
+	outageProbes = 2
 )
 
 // suspect begins to ask a peer to which something is sent again. mu is held.
@@ -27,7 +30,7 @@ func (l *Leg) suspect() {
 	}
 	l.probesSent, l.revives = 0, 0
 	l.probing, l.suspected, l.resumed, l.unheard = true, true, true, true
-	l.silentFrom = time.Duration(l.heardAt.Load())
+	l.silentFrom = max(time.Duration(l.heardAt.Load()), l.headFirst)
 	l.engine.probes.add(l, l.probeQueue(), l.engine.now())
 }
 
@@ -40,7 +43,10 @@ func (l *Leg) locate() (first bool) {
 
 // speaks notes that it has said something. mu is held.
 func (l *Leg) speaks() {
-	l.unheard = false
+	if l.unheard {
+		l.unheard = false
+		l.answeredAt = time.Duration(l.heardAt.Load())
+	}
 	if l.suspected {
 		l.back()
 	}
@@ -52,6 +58,9 @@ func (l *Leg) back() {
 	l.suspected = false
 	e := l.engine
 	e.probes.add(l, probeNow, e.now())
+	if l.probesSent < outageProbes {
+		return
+	}
 	p := &e.probes
 	p.mu.Lock()
 	since := l.silentFrom
@@ -73,11 +82,19 @@ func (p *prober) cameBack(now time.Duration) (since time.Duration, ok bool) {
 	return p.backSince, true
 }
 
-// askSilent asks the peers that were heard shortly before since or after it, and are silent now.
+// askSilent asks the peers that were heard shortly before since or after it, and are silent now. Whoever has only answered
+// such a question since is idle, and would be asked for ever.
 func (e *Engine) askSilent(since time.Duration) {
 	for _, l := range e.table.all() {
-		if time.Duration(l.heardAt.Load()) >= since-lately && l.Silent() >= suspectAfter {
+		if at := time.Duration(l.heardAt.Load()); at >= since-lately && l.Silent() >= suspectAfter && !l.onlyAnswered(at) {
 			l.resume(since)
 		}
 	}
+}
+
+// onlyAnswered reports whether what was heard at that time was the answer to a question.
+func (l *Leg) onlyAnswered(at time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.answeredAt > 0 && at <= l.answeredAt
 }

@@ -62,3 +62,69 @@ func TestOthersAreAskedAfterAnOutage(t *testing.T) {
 		t.Error("an idle client is disturbed")
 	}
 }
+
+// A client that was idle for ten minutes answers what is sent again, late: a segment was lost, and that was no
+// outage. Nobody else is asked.
+func TestALostSegmentIsNoOutage(t *testing.T) {
+	c := &jumping{born: time.Now()}
+	b := newBench(t, stack.Options{Clock: c})
+	l := b.open()
+	b.unacked = 100
+	b.heard(l)
+	c.by.Add(int64(10 * time.Minute))
+	b.poll("the janitor's clock", func() bool { return l.Silent() >= 9*time.Minute })
+	b.write(l, 0, 1000)
+	b.poll("suspected", l.Suspected)
+	b.inject(script.Segment{Flags: script.ACK, Seq: benchISN + 101, Ack: b.iss + 1001, Win: 1000, Opts: b.opts(false)})
+	b.poll("back", func() bool { return !l.Suspected() })
+	if ago, ok := b.eng.CameBack(); ok {
+		t.Errorf("all who were heard since %v ago are asked", ago)
+	}
+}
+
+// In an outage a client may have been idle for long before: it began when what it does not acknowledge left.
+func TestOutageBeginsWithWhatIsLost(t *testing.T) {
+	c := &jumping{born: time.Now()}
+	b := newBench(t, stack.Options{Clock: c})
+	l := b.open()
+	b.unacked = 100
+	b.heard(l)
+	c.by.Add(int64(10 * time.Minute))
+	b.poll("the janitor's clock", func() bool { return l.Silent() >= 9*time.Minute })
+	n := b.count()
+	b.write(l, 0, 1000)
+	b.expect(n, "probe", b.asked)
+	b.expect(b.count(), "another one", b.asked)
+	b.expect(b.count(), "a third one", b.asked)
+	b.inject(script.Segment{Flags: script.ACK, Seq: benchISN + 101, Ack: b.iss + 1, Win: 1000, Opts: b.opts(false)})
+	var ago time.Duration
+	b.poll("back", func() (ok bool) { ago, ok = b.eng.CameBack(); return ok })
+	if ago > 5*time.Minute {
+		t.Errorf("it is said to have begun %v ago", ago)
+	}
+	if n := b.eng.Turns(l); n > 1 {
+		t.Errorf("the prober has the leg %d times", n)
+	}
+}
+
+// An idle client that has answered is not asked again, however often others come back.
+func TestIdleClientIsAskedOnce(t *testing.T) {
+	c := &jumping{born: time.Now()}
+	b := newBench(t, stack.Options{Clock: c})
+	l := b.open()
+	b.heard(l)
+	asked := 0
+	for range 8 {
+		c.by.Add(int64(time.Second))
+		b.poll("the janitor's clock", func() bool { return l.Silent() >= time.Second/2 })
+		b.eng.AskSilentNow(300 * time.Millisecond)
+		if l.Unheard() {
+			asked++
+			b.inject(script.Segment{Flags: script.ACK, Seq: benchISN + 101, Ack: b.iss + 1, Win: 1000, Opts: b.opts(false)})
+			b.poll("answer", func() bool { return !l.Unheard() })
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+}

@@ -41,14 +41,17 @@ type prober struct {
 }
 
 type probeItem struct {
-	leg *Leg
-	due time.Duration
+	leg  *Leg
+	turn uint // Leg.turn: it is the leg's newest item
+	due  time.Duration
 }
 
 const probeNow = len(probeDelays)
 
+// add takes the place of what the leg is queued for. l.mu is held.
 func (p *prober) add(l *Leg, queue int, now time.Duration) {
-	it := probeItem{leg: l, due: now}
+	l.turn++
+	it := probeItem{leg: l, turn: l.turn, due: now}
 	if queue != probeNow {
 		it.due += probeDelays[queue]
 	}
@@ -63,14 +66,14 @@ func (p *prober) add(l *Leg, queue int, now time.Duration) {
 
 // due takes up to probeBatch legs whose time has come, and tells how long it is until
 // the next one's; ok is false if there is none.
-func (p *prober) due(now time.Duration) (legs []*Leg, wait time.Duration, ok bool) {
+func (p *prober) due(now time.Duration) (legs []probeItem, wait time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := len(p.queues) - 1; i >= 0; i-- {
 		q := p.queues[i]
 		n := 0
 		for n < len(q) && q[n].due <= now && len(legs) < probeBatch {
-			legs = append(legs, q[n].leg)
+			legs = append(legs, q[n])
 			q[n].leg = nil
 			n++
 		}
@@ -104,8 +107,8 @@ func (e *Engine) probeLoop() {
 			e.askSilent(since)
 		}
 		legs, wait, ok := e.probes.due(e.now())
-		for _, l := range legs {
-			l.probeAgain()
+		for _, it := range legs {
+			it.leg.probeAgain(it.turn)
 		}
 		if len(legs) == probeBatch { // whatever kicks meanwhile: what leaves in a second is bounded
 			select {
@@ -159,10 +162,14 @@ func (l *Leg) headDue() bool {
 }
 
 // probeAgain sends the next probe, if one is needed.
-func (l *Leg) probeAgain() {
+func (l *Leg) probeAgain(turn uint) {
 	l.outMu.Lock()
 	defer l.outMu.Unlock()
 	l.mu.Lock()
+	if turn != l.turn {
+		l.mu.Unlock()
+		return
+	}
 	var b []byte
 	var head *stack.PacketBuffer
 	switch {
@@ -212,6 +219,9 @@ func (l *Leg) keepHead(pkt *stack.PacketBuffer, tcp header.TCP, payload int) {
 	}
 	if !ok || start > max(l.txUna, l.peerAck) || start+uint64(payload) <= l.txUna {
 		return // not the next one, or a window probe
+	}
+	if !again {
+		l.headFirst = time.Duration(l.engine.tick.Load())
 	}
 	continued := l.restored && !l.headDone
 	if !continued && !again && l.engine.Active() {
