@@ -43,10 +43,10 @@ func answers(ctx context.Context, conn net.Conn) bool {
 		return false
 	}
 	asked, from, _ := lookAt(raw, repairOff)
-	for asked {
+	for over := false; asked && !over; {
 		select {
 		case <-ctx.Done():
-			return false
+			over = true // a last look: after a pause of ours the answer has come long ago
 		case <-time.After(answerLook):
 		}
 		open, next, wl1 := lookAt(raw, repairOffSilent)

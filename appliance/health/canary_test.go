@@ -268,15 +268,20 @@ func TestEndsSoon(t *testing.T) {
 	})
 }
 
-// What the kernel says of a connection: that its peer's socket is there, once in a while, and
-// that it is not, also if its end has not been read.
-func TestAnswers(t *testing.T) {
+func needRoot(t *testing.T) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") != "" {
 			t.Fatal("this test needs root, and CI is set")
 		}
 		t.Skip("this test needs root")
 	}
+}
+
+// What the kernel says of a connection: that its peer's socket is there, once in a while, and
+// that it is not, also if its end has not been read.
+func TestAnswers(t *testing.T) {
+	needRoot(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -236,7 +236,7 @@ func (p *Prober) status() []serverStatus {
 // before the call is not taken for alive.
 //
 // Callers share probes: those who come while one is proving something wait together
-// for the next. It takes two timeouts and 20 ms at most. If the error is errPaused,
+// for the next. It takes two timeouts and 20 ms at most, not counting pauses of this process. If the error is errPaused,
 // errStopped or ctx's, nothing was found out about the server.
 func (p *Prober) Now(ctx context.Context, server int) error {
 	f, err := p.board(server)
@@ -330,18 +330,28 @@ func (p *Prober) takeOff(t *target) (live context.Context, f *flight, in time.Du
 	return p.live, f, 0
 }
 
+// lateProbes is how many probes in a row are made again because their end was seen late: this process had no CPU or was
+// stopped, and an answer may be waiting to be read. The next counts: a server that is gone must be found out at last.
+const lateProbes = 3
+
 // fly makes one probe.
 func (p *Prober) fly(live context.Context, t *target, f *flight) {
-	t.begun = time.Now()
-	t.next = t.begun.Add(p.cfg.Health.Interval)
-	ctx, cancel := context.WithTimeout(live, p.cfg.Health.Timeout)
-	err := p.probe(ctx, t.addr, f.thorough, func() {
-		p.mu.Lock()
-		f.open = false
-		p.mu.Unlock()
-	})
-	cancel()
-	p.landed(live, t, f, err)
+	for again := 0; ; again++ {
+		t.begun = time.Now()
+		t.next = t.begun.Add(p.cfg.Health.Interval)
+		ctx, cancel := context.WithTimeout(live, p.cfg.Health.Timeout)
+		err := p.probe(ctx, t.addr, f.thorough, func() {
+			p.mu.Lock()
+			f.open = false
+			p.mu.Unlock()
+		})
+		late := ctx.Err() != nil && time.Since(t.begun) > p.cfg.Health.Timeout*3/2
+		cancel()
+		if err == nil || !late || again == lateProbes || live.Err() != nil {
+			p.landed(live, t, f, err)
+			return
+		}
+	}
 }
 
 // landed tells everybody what a probe has found.
