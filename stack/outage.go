@@ -25,6 +25,9 @@ func (l *Leg) suspect() {
 	if l.probing || !l.confirmed || l.halfWay || l.err != nil || l.state != stAttached || l.restored && !l.located {
 		return
 	}
+	if !l.engine.Active() {
+		return // the silence is ours
+	}
 	if l.Silent() < max(suspectAfter, 2*time.Duration(l.p.RTTMicros)*time.Microsecond) {
 		return
 	}
@@ -70,16 +73,18 @@ func (l *Leg) back() {
 	p.mu.Unlock()
 }
 
-// cameBack tells, once, since when whoever has come back was silent.
-func (p *prober) cameBack(now time.Duration) (since time.Duration, ok bool) {
+// cameBack tells, once, since when whoever has come back was silent; or when it is to be called again, if it is too early.
+func (p *prober) cameBack(now time.Duration) (since, again time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.back || p.backAt != 0 && now < p.backAt+askSilentEvery {
-		p.back = false
-		return 0, false
+	if !p.back {
+		return 0, 0, false
+	}
+	if next := p.backAt + askSilentEvery; p.backAt != 0 && now < next {
+		return 0, next - now, false
 	}
 	p.back, p.backAt = false, now
-	return p.backSince, true
+	return p.backSince, 0, true
 }
 
 // askSilent asks the peers that were heard shortly before since or after it, and are silent now. Whoever has only answered

@@ -128,3 +128,21 @@ func TestIdleClientIsAskedOnce(t *testing.T) {
 		t.Errorf("asked %d times", asked)
 	}
 }
+
+// While the engine is mute its silence is its own: what was sent in vain leaves at once when it may
+// speak again, however often netstack's timer has struck meanwhile.
+func TestOwnSilenceIsNoOutage(t *testing.T) {
+	b := newBench(t, stack.Options{})
+	l := b.open()
+	b.unacked = 100
+	b.heard(l)
+	b.eng.SetActive(false)
+	b.write(l, 0, 1000)
+	b.poll("two repetitions, which do not leave", func() bool { return l.Silent() > 1500*time.Millisecond })
+	if l.Suspected() {
+		t.Error("the client is taken for silent")
+	}
+	n := b.count()
+	b.eng.Unmute()
+	b.expect(n, "the first segment", func(s *script.Segment) bool { return len(s.Payload) > 0 && s.Seq == b.iss+1 })
+}

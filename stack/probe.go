@@ -103,10 +103,14 @@ func (e *Engine) probeLoop() {
 		if since, ok := e.probes.resumed(); ok {
 			e.resumeLegs(since)
 		}
-		if since, ok := e.probes.cameBack(e.now()); ok {
+		since, again, ok := e.probes.cameBack(e.now())
+		if ok {
 			e.askSilent(since)
 		}
 		legs, wait, ok := e.probes.due(e.now())
+		if again > 0 && (!ok || again < wait) {
+			wait, ok = again, true
+		}
 		for _, it := range legs {
 			it.leg.probeAgain(it.turn)
 		}

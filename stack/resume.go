@@ -127,8 +127,6 @@ func (l *Leg) resume(since time.Duration) {
 	if there {
 		l.resumed, l.unheard = true, true
 	}
-	if !l.probing {
-		l.probing = true
-		l.engine.probes.add(l, probeNow, l.engine.now())
-	}
+	l.probing, l.suspected = true, false // what it may lack leaves now
+	l.engine.probes.add(l, probeNow, l.engine.now())
 }
