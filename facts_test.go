@@ -57,6 +57,7 @@ var facts = []fact{
 	{"docs/limits.md", "65 536 for 10 s / 65 536 for 60 s", []string{"stack: tombstoneMax == 65536 && tombstoneLife == 10*time.Second", "replication/limits.go ~ def(&l.MaxTombstones, 1<<16)", "replication/limits.go ~ def(&l.Linger, 60*second)"}},
 	{"docs/limits.md", "| bytes per stream and turn of a worker | 1 MiB |", []string{"appliance/carry: MoveMax == 1<<20"}},
 	{"docs/limits.md", "| 256; 2 KiB; 2 s | the oldest is dropped", []string{"stack: fragmentsMax == 256 && fragmentSize == 2<<10 && fragmentLife == 2*time.Second"}},
+	{"docs/limits.md", "([steering](steering.md)) | 4096 |", []string{"tun/steer: ownMax == 4096"}},
 	{"docs/limits.md", "| packets in the TUN's queue | 8192 |", []string{"tun: tunQueueLen == 8192"}},
 	{"docs/limits.md", "| protected connections | as many as the services' `limits.connections` let in", []string{"appliance/appliance.go ~ lim.MaxConns += s.Limits.Connections"}},
 	{"docs/limits.md", "in one turn of the role loop | 1000,", []string{"appliance: restEach == 1000"}},

@@ -78,7 +78,11 @@ func (n *Node) lookSteering() {
 	if err != nil {
 		obstacle = fmt.Sprintf("who else must see packets is not known: %v", err)
 	}
-	n.steering.Look(obstacle)
+	own, err := tun.OwnAddresses()
+	if err != nil && obstacle == "" {
+		obstacle = err.Error()
+	}
+	n.steering.Look(own, obstacle)
 }
 
 // watchSteering looks after it.

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -50,6 +52,22 @@ func steered(t *testing.T, o options) {
 			n += k
 		}
 		return n
+	}
+	// Connections of the appliances' own machines are theirs: an operator's to a server, from the standby and the active.
+	for _, h := range []*lab.Host{c.A, c.B} {
+		for _, v6 := range []bool{false, true} {
+			server := c.ServerAddr(0, v6, 80).String()
+			err := h.Do(func() error {
+				conn, err := net.DialTimeout("tcp", server, 20*time.Second)
+				if err == nil {
+					err = conn.Close()
+				}
+				return err
+			})
+			if err != nil {
+				t.Errorf("from %s to %s: %v", h.Name(), server, err)
+			}
+		}
 	}
 	c.both(12 * mib)
 	for way, n := range c.status(c.active).Steering.Packets {

@@ -141,6 +141,11 @@ func (p *program) path(f *ip) {
 		p.plain6(f)
 	}
 	p.lengths(f)
+	if p.hook != Out { // of nobody else's: routing refuses it, at the latest where it is answered
+		p.add(asm.Mov.Reg(rExtra, asm.R0))
+		p.lookup(f, f.src, -1, kindOwn)
+		p.add(asm.JNE.Imm(asm.R0, 0, pass), asm.Mov.Reg(asm.R0, rExtra))
+	}
 	switch p.hook {
 	case Front:
 		p.front(f)
@@ -186,6 +191,7 @@ func (p *program) plain4(f *ip) {
 	}
 	p.add( // martians (RFC 1812, 5.3.7) are routing's
 		asm.LoadMem(asm.R0, rData, l2+f.src, asm.Byte), asm.JEq.Imm(asm.R0, 0, pass), asm.JEq.Imm(asm.R0, 127, pass), asm.JGE.Imm(asm.R0, 224, pass),
+		asm.LoadMem(asm.R0, rData, l2+f.dst, asm.Byte), asm.JEq.Imm(asm.R0, 0, pass), asm.JEq.Imm(asm.R0, 127, pass), asm.JGE.Imm(asm.R0, 224, pass),
 		asm.LoadMem(asm.R0, rData, l2, asm.Word),
 	)
 	for off := int16(4); off < f.len; off += 4 {
@@ -211,6 +217,7 @@ func (p *program) plain6(f *ip) {
 	}
 	p.add( // of link-local and multicast addresses, and of those that no router may forward
 		asm.LoadMem(asm.R0, rData, l2+f.src, asm.Byte), asm.JEq.Imm(asm.R0, 0, pass), asm.JGE.Imm(asm.R0, 0xfe, pass),
+		asm.LoadMem(asm.R0, rData, l2+f.dst, asm.Byte), asm.JEq.Imm(asm.R0, 0, pass), asm.JGE.Imm(asm.R0, 0xfe, pass),
 	)
 }
 

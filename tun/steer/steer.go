@@ -60,7 +60,11 @@ const (
 	kindServer
 	kindFrom
 	kindTo
+	kindOwn
 )
+
+// ownMax is how many addresses this machine may have of its own; with more nothing is steered.
+const ownMax = 4096
 
 // Values of the table's entries.
 const (
@@ -82,6 +86,7 @@ const entryLen = 20
 type Steering struct {
 	cfg    Config
 	log    *slog.Logger
+	fixed  map[entry]uint32 // of the table: what cfg says
 	table  *ebpf.Map
 	counts *ebpf.Map
 	progs  [hooks]*ebpf.Program
@@ -89,14 +94,15 @@ type Steering struct {
 	mu    sync.Mutex // guards what follows
 	links [hooks]link.Link
 	at    [hooks]int // index of the interface
-	why   string     // nothing is steered; empty: it is
+	own   map[entry]uint32
+	why   string // nothing is steered; empty: it is
 	ended bool
 }
 
 // New loads the programs for the TUN device, which must be there; Look puts them where they belong. It takes
 // CAP_BPF and CAP_NET_ADMIN, of the whole machine and not only of a user namespace.
 func New(cfg Config) (*Steering, error) {
-	s := &Steering{cfg: cfg, log: cfg.Log, why: "not yet"}
+	s := &Steering{cfg: cfg, log: cfg.Log, why: "not yet", own: map[entry]uint32{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -111,14 +117,14 @@ func (s *Steering) load() (err error) {
 	if err != nil {
 		return fmt.Errorf("find interface %q: %w", s.cfg.TUN, err)
 	}
-	entries := s.cfg.entries()
+	s.fixed = s.cfg.entries()
 	s.table, err = ebpf.NewMap(&ebpf.MapSpec{
-		Name: "lockstep_ends", Type: ebpf.Hash, KeySize: entryLen, ValueSize: 4, MaxEntries: uint32(len(entries) + 1),
+		Name: "lockstep_ends", Type: ebpf.Hash, KeySize: entryLen, ValueSize: 4, MaxEntries: uint32(len(s.fixed) + 2*ownMax),
 	})
 	if err != nil {
 		return err
 	}
-	for e, v := range entries {
+	for e, v := range s.fixed {
 		if err := s.table.Put(e, v); err != nil {
 			return err
 		}
@@ -141,43 +147,85 @@ func (s *Steering) load() (err error) {
 	return nil
 }
 
-// entries are the table.
+// entries are what is in the table whatever happens.
 func (c *Config) entries() map[entry]uint32 {
 	m := map[entry]uint32{}
-	put := func(k kind, v uint32, addrs ...netip.AddrPort) {
-		for _, a := range addrs {
-			e := entry{Port: [2]byte{byte(a.Port() >> 8), byte(a.Port())}, Kind: k, Fam: unix.AF_INET}
-			ip := a.Addr().Unmap()
-			if ip.Is6() {
-				e.Fam = unix.AF_INET6
-			}
-			copy(e.Addr[:], ip.AsSlice())
-			m[e] = v
-		}
-	}
 	for _, l := range []struct {
 		kind  kind
 		addrs []netip.AddrPort
 	}{{kindListen, c.Listen}, {kindForged, c.AllFrom}, {kindServer, c.Servers}, {kindFrom, c.From}, {kindTo, c.To}} {
-		put(l.kind, take, l.addrs...)
+		for _, a := range l.addrs {
+			m[key(l.kind, a)] = take
+		}
 	}
 	for _, a := range c.Gateways {
-		put(kindVirtual, take, netip.AddrPortFrom(a, 0))
+		m[key(kindVirtual, netip.AddrPortFrom(a, 0))] = take
 	}
 	vips := take
 	if c.Strict {
 		vips = leave
 	}
 	for _, a := range c.VIPs {
-		put(kindVirtual, vips, netip.AddrPortFrom(a, 0))
+		m[key(kindVirtual, netip.AddrPortFrom(a, 0))] = vips
 	}
 	return m
 }
 
+func key(k kind, a netip.AddrPort) entry {
+	e := entry{Port: [2]byte{byte(a.Port() >> 8), byte(a.Port())}, Kind: k, Fam: unix.AF_INET}
+	ip := a.Addr().Unmap()
+	if ip.Is6() {
+		e.Fam = unix.AF_INET6
+	}
+	copy(e.Addr[:], ip.AsSlice())
+	return e
+}
+
+// leaveOwn puts this machine's addresses into the table, as what is left alone: the kernel asks its own table first,
+// and so comes a server's answer to a connection of this machine's (a health check, an operator's) to its socket. A
+// virtual address stays one though somebody has configured it here (Routes).
+func (s *Steering) leaveOwn(own []netip.Addr) error {
+	want := map[entry]uint32{}
+	for _, a := range own {
+		for _, k := range []kind{kindVirtual, kindOwn} {
+			if e := key(k, netip.AddrPortFrom(a, 0)); k == kindOwn || !has(s.fixed, e) {
+				want[e] = leave
+			}
+		}
+	}
+	if len(want) > 2*ownMax {
+		return fmt.Errorf("this machine has more than %d addresses of its own, which must all be known", ownMax)
+	}
+	for e := range s.own {
+		if has(want, e) {
+			continue
+		}
+		if err := s.table.Delete(e); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget an address of this machine: %w", err)
+		}
+		delete(s.own, e)
+	}
+	for e, v := range want {
+		if has(s.own, e) {
+			continue
+		}
+		if err := s.table.Put(e, v); err != nil {
+			return fmt.Errorf("note an address of this machine: %w", err)
+		}
+		s.own[e] = v
+	}
+	return nil
+}
+
+func has(m map[entry]uint32, e entry) bool {
+	_, ok := m[e]
+	return ok
+}
+
 // Look puts the programs where they belong if they are not there: at the first time, if an interface is
 // another one than before, if somebody has taken them away. With an obstacle, which says in words what must see
-// packets that would be steered, it takes them away.
-func (s *Steering) Look(obstacle string) {
+// packets that would be steered, it takes them away. What is to or from an address of own, this machine's, is the kernel's.
+func (s *Steering) Look(own []netip.Addr, obstacle string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -185,6 +233,9 @@ func (s *Steering) Look(obstacle string) {
 	}
 	was := s.why
 	s.why = obstacle
+	if err := s.leaveOwn(own); err != nil && s.why == "" {
+		s.why = err.Error()
+	}
 	for h, name := range []string{s.cfg.Front, s.cfg.Back, s.cfg.TUN} {
 		if s.why != "" {
 			break

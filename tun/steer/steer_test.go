@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -92,12 +94,20 @@ func newRig(t *testing.T, cfg steer.Config) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.must(r.steering.Close()) })
-	r.steering.Look("")
+	r.look("")
 	if why := r.steering.Why(); why != "" {
 		t.Fatal(why)
 	}
 	go r.read()
 	return r
+}
+
+// look is what the appliance does each second.
+func (r *rig) look(obstacle string) {
+	r.t.Helper()
+	own, err := tun.OwnAddresses()
+	r.must(err)
+	r.steering.Look(own, obstacle)
 }
 
 var otherMAC = net.HardwareAddr{2, 0, 0, 0, 0, 9}
@@ -279,6 +289,16 @@ func TestIn(t *testing.T) {
 			{"other port", front, segment(client4, netip.AddrPortFrom(vip4.Addr(), 81), ack, 10)},
 			{"other address", front, segment(client4, direct, ack, 10)},
 			{"forged server", front, segment(server4, vip4, ack, 10)},
+			{"forged, of this machine's own", front, segment(netip.MustParseAddrPort("203.0.113.1:999"), vip4, ack, 10)},
+			{"forged, of this machine's own, IPv6", front, segment(netip.MustParseAddrPort("[2001:db8::1]:999"), vip6, ack, 10)},
+			{"forged, of this machine's own, from the back", back, segment(netip.MustParseAddrPort("10.20.0.2:999"), gateway4, ack, 10)},
+			{"from everybody's", front, segment(netip.MustParseAddrPort("203.0.113.255:999"), vip4, ack, 10)},
+			{"to this machine", back, segment(server4, netip.MustParseAddrPort("10.20.0.2:5555"), syn|ack, 10)},
+			{"to this machine, IPv6", back, segment(server6, netip.MustParseAddrPort("[fd20::2]:5555"), syn|ack, 10)},
+			{"to this machine, on the other side", back, segment(server4, netip.MustParseAddrPort("203.0.113.1:5555"), ack, 10)},
+			{"to loopback", back, segment(server4, netip.MustParseAddrPort("127.0.0.1:5555"), ack, 10)},
+			{"to a group", back, segment(server4, netip.MustParseAddrPort("224.0.0.5:5555"), ack, 10)},
+			{"to link-local", back, segment(server6, netip.MustParseAddrPort("[fe80::5]:5555"), ack, 10)},
 			{"forged client", back, segment(client4, vip4, ack, 10)},
 			{"server's other port", back, segment(netip.AddrPortFrom(server4.Addr(), 22), client4, ack, 10)},
 			{"last hop", front, changed(segment(client4, vip4, ack, 10), func(b []byte) { b[8] = 1 })},
@@ -319,6 +339,45 @@ func TestIn(t *testing.T) {
 		}
 	})
 }
+
+// Addresses of this machine come and go while it runs; a virtual one is none of them, whoever configures it.
+func TestOwn(t *testing.T) {
+	isolated(t, func(t *testing.T) {
+		r := newRig(t, config())
+		later, err := netlink.ParseAddr("10.20.0.77/24")
+		r.must(err)
+		virtual, err := netlink.ParseAddr(gateway4.Addr().String() + "/32")
+		r.must(err)
+		b := segment(server4, netip.MustParseAddrPort("10.20.0.77:5555"), ack, 50)
+		mark := segment(server4, gateway4, ack, 60)
+		r.arrive(back, r.frame(back, b))
+		r.gets("of nobody's", b)
+		r.must(netlink.AddrAdd(r.nics[back], later))
+		r.must(netlink.AddrAdd(r.nics[back], virtual))
+		r.look("")
+		r.arrive(back, r.frame(back, b))
+		r.arrive(back, r.frame(back, mark))
+		r.gets("to the virtual address, and none to this machine", mark)
+		r.must(netlink.AddrDel(r.nics[back], later))
+		r.look("")
+		r.arrive(back, r.frame(back, b))
+		r.gets("of nobody's again", b)
+		r.steering.Look(slices.Repeat([]netip.Addr{later4()}, 9000), "")
+		if why := r.steering.Why(); why != "" {
+			t.Errorf("9000 times one address: %q", why)
+		}
+		many := []netip.Addr{later4()}
+		for range 4096 {
+			many = append(many, many[len(many)-1].Next())
+		}
+		r.steering.Look(many, "")
+		if why := r.steering.Why(); !strings.Contains(why, "more than 4096 addresses") {
+			t.Errorf("too many addresses: %q", why)
+		}
+	})
+}
+
+func later4() netip.Addr { return netip.MustParseAddr("10.30.0.1") }
 
 // leaves awaits an IP packet with TCP on the other end of a NIC.
 func (r *rig) leaves(nic int) (frame []byte) {
@@ -391,7 +450,7 @@ func TestOut(t *testing.T) {
 	})
 }
 
-// A superpacket is taken whole, in both directions, and cut by whoever must.
+// A superpacket that the process writes goes out whole, and is cut by whoever must.
 func TestSuperpacket(t *testing.T) {
 	isolated(t, func(t *testing.T) {
 		r := newRig(t, config())
@@ -434,21 +493,21 @@ func TestLook(t *testing.T) {
 			r.gets(what, b)
 		}
 		comes("at first")
-		r.steering.Look("a filter")
+		r.look("a filter")
 		if why := r.steering.Why(); why != "a filter" {
 			t.Errorf("why: %q", why)
 		}
 		r.arrive(front, r.frame(front, segment(client4, vip4, ack, 60)))
-		r.steering.Look("")
+		r.look("")
 		comes("again")
 		r.must(netlink.LinkDel(r.nics[front]))
-		r.steering.Look("")
+		r.look("")
 		if r.steering.Why() == "" {
 			t.Error("without a NIC packets are said to be steered")
 		}
 		r.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "front"}, PeerName: "front-x"}))
 		r.nics[front], r.ends[front] = r.up("front"), r.socket(r.up("front-x").Attrs().Index)
-		r.steering.Look("")
+		r.look("")
 		comes("by another NIC of the same name")
 	})
 }
@@ -522,8 +581,8 @@ func TestRights(t *testing.T) {
 		if err := steer.Ask(); !errors.Is(err, os.ErrPermission) {
 			t.Errorf("without CAP_BPF: %v", err)
 		}
-		r.steering.Look("an obstacle")
-		r.steering.Look("")
+		r.look("an obstacle")
+		r.look("")
 		b := segment(client4, vip4, ack, 50)
 		r.arrive(front, r.frame(front, b))
 		r.gets("segment", b)
