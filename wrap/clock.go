@@ -144,9 +144,16 @@ func (s *supervisor) keepTime() (stop func()) {
 	}
 }
 
+// shown is what a process's clocks show, and since when.
+func (s *supervisor) shown(p *process) (c trace.Clock, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.clock, p.at
+}
+
 // time answers a clock's system call by what the process's clocks show. Clocks of processor time are the kernel's.
 func (s *supervisor) time(t *trace.Task) (trace.Next, int64) {
-	c := of(t.Proc).clock
+	c, _ := s.shown(of(t.Proc))
 	const second = 1e9
 	switch t.Call() {
 	case unix.SYS_TIME:

@@ -126,12 +126,15 @@ func run(o Options, path string) (unix.WaitStatus, error) {
 	}
 	stop := forward(s.jail.PID)
 	stopClock := s.keepTime()
-	err = tracer.Run(func(int, unix.WaitStatus) {})
+	err = tracer.Run()
 	stopClock()
 	stop()
 	if err != nil {
 		s.jail.Kill()
 		return 0, err
+	}
+	if s.failed != nil {
+		return 0, s.failed
 	}
 	if s.refused != "" {
 		return 0, &CommandError{statusRefused, errors.New(s.refused)}

@@ -25,6 +25,7 @@ type supervisor struct {
 	main      *trace.Process
 	status    unix.WaitStatus // the main process's
 	refused   string          // why the program was not carried
+	failed    error           // why it could not be followed
 	said      map[string]bool
 	inodes    inodes
 	listings  map[int]*listing
@@ -160,10 +161,12 @@ func (s *supervisor) add(t *trace.Process, p *process) {
 // Forked implements trace.Handler: a child serves what its parent serves, by a path of its own.
 func (s *supervisor) Forked(parent, child *trace.Process) {
 	from := of(parent)
-	p := &process{socket: from.socket, clock: from.clock, at: from.at}
+	p := &process{socket: from.socket}
+	p.clock, p.at = s.shown(from)
 	s.serve(p, from.serves, determinant.Child(from.path, from.children))
 	p.position = from.position
 	from.children++
+	_ = child.SetClock(p.clock) // its copy may be of a moment at which the clock was being set; it fails for one that was killed
 	s.add(child, p)
 }
 
@@ -189,6 +192,14 @@ func (s *supervisor) Refused(t *trace.Process, why string) {
 		s.refused = fmt.Sprintf("%s %s: wrap carries programs of 64 bits for x86-64", s.options.Command[0], why)
 	}
 	s.say("process %d %s and was ended: wrap carries programs of 64 bits for x86-64", t.PID, why)
+}
+
+// Failed implements trace.Handler.
+func (s *supervisor) Failed(t *trace.Process, err error) {
+	if t == s.main {
+		s.failed = err
+	}
+	s.say("process %d cannot be followed and was ended: %v", t.PID, err)
 }
 
 // Exec implements trace.Handler.

@@ -41,8 +41,20 @@ type question struct {
 	Op       byte
 	Server   string                 `json:",omitempty"`
 	Of       determinant.Connection `json:",omitzero"`
-	Name     determinant.Name       `json:",omitzero"`
+	Name     name                   `json:",omitzero"`
 	Proposal []byte                 `json:",omitempty"`
+}
+
+// name is determinant.Name. Its path is bytes, of which a string of JSON does not hold all.
+type name struct {
+	Instance        uint64
+	Path            []byte `json:",omitempty"`
+	Kind            determinant.Kind
+	Position, Place uint64
+}
+
+func (n name) determinant() determinant.Name {
+	return determinant.Name{Instance: n.Instance, Path: string(n.Path), Kind: n.Kind, Position: n.Position, Place: n.Place}
 }
 
 type answer struct {
@@ -84,8 +96,8 @@ func Serve(ctx context.Context, path string, servers int) error {
 		old.Close()
 		return fmt.Errorf("somebody else decides at %s already", path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("removing what was left of an earlier socket: %w", err)
+	if err := removeSocket(path); err != nil {
+		return err
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -115,6 +127,23 @@ func Serve(ctx context.Context, path string, servers int) error {
 		}
 		joined.Go(func() { s.serve(c) })
 	}
+}
+
+// removeSocket removes what was left of an earlier socket, and nothing else.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("looking for an earlier socket: %w", err)
+	case info.Mode().Type() != os.ModeSocket:
+		return fmt.Errorf("%s is there and no socket: name another path, or remove it", path)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("removing what was left of an earlier socket: %w", err)
+	}
+	return nil
 }
 
 func nonce() (n [16]byte) {
@@ -154,8 +183,8 @@ func (s *server) serve(c net.Conn) {
 		c.Close()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if name := s.open[c]; name != "" {
-			s.log.LeaveAll(name)
+		if server := s.open[c]; server != "" {
+			s.log.LeaveAll(server)
 		}
 		delete(s.open, c)
 	}()
@@ -178,8 +207,8 @@ func (s *server) serve(c net.Conn) {
 func (s *server) answer(c net.Conn, q question) (answer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name := s.open[c]
-	if name == "" && q.Op != askHello {
+	server := s.open[c]
+	if server == "" && q.Op != askHello {
 		return answer{}, errors.New("say first which server it is")
 	}
 	switch q.Op {
@@ -189,18 +218,18 @@ func (s *server) answer(c net.Conn, q question) (answer, error) {
 				return answer{}, fmt.Errorf("server %q is here already: each needs a name of its own", q.Server)
 			}
 		}
-		if q.Server == "" || name != "" {
+		if q.Server == "" || server != "" {
 			return answer{}, errors.New("a server says once which it is")
 		}
 		s.open[c] = q.Server
 	case askJoin:
-		in, err := s.log.Join(name, q.Of)
+		in, err := s.log.Join(server, q.Of)
 		return answer{Op: saysYes, Instance: in}, err
 	case askDecide:
-		v, err := s.log.Decide(name, q.Name, q.Proposal)
+		v, err := s.log.Decide(server, q.Name.determinant(), q.Proposal)
 		return answer{Op: saysYes, Value: v}, err
 	case askLeave:
-		s.log.Leave(name, q.Name.Instance)
+		s.log.Leave(server, q.Name.Instance)
 	default:
 		return answer{}, fmt.Errorf("no question has the number %d", q.Op)
 	}
@@ -259,13 +288,15 @@ func (c *Client) Join(of determinant.Connection) (determinant.Instance, error) {
 
 // Decide implements determinant.Authority.
 func (c *Client) Decide(n determinant.Name, proposal []byte) ([]byte, error) {
-	a, err := c.ask(question{Op: askDecide, Name: n, Proposal: proposal})
+	a, err := c.ask(question{
+		Op: askDecide, Name: name{n.Instance, []byte(n.Path), n.Kind, n.Position, n.Place}, Proposal: proposal,
+	})
 	return a.Value, err
 }
 
 // Leave implements determinant.Authority.
 func (c *Client) Leave(instance uint64) error {
-	_, err := c.ask(question{Op: askLeave, Name: determinant.Name{Instance: instance}})
+	_, err := c.ask(question{Op: askLeave, Name: name{Instance: instance}})
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -85,6 +86,54 @@ func TestTwoServersAgree(t *testing.T) {
 	}
 	if _, err := b.Join(determinant.Connection{}); err == nil {
 		t.Error("an answer came after there was none")
+	}
+}
+
+// A name is one determinant's, whatever bytes its path has.
+func TestPathsAreBytes(t *testing.T) {
+	path, _ := serve(t)
+	a, b := dial(t, path, "a"), dial(t, path, "b")
+	in, err := a.Join(determinant.Connection{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Join(determinant.Connection{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*Client{a, b} {
+		for n := range uint64(300) {
+			want := binary.BigEndian.AppendUint64(nil, n)
+			got, err := c.Decide(determinant.Name{Instance: in.Number, Path: determinant.Child("", n)}, want)
+			if err != nil || !bytes.Equal(got, want) {
+				t.Fatalf("child %d has %x, %v", n, got, err)
+			}
+		}
+	}
+}
+
+// Only a socket that nobody serves is taken away.
+func TestOtherFilesAreLeft(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Serve(ctx, path, 2); err == nil {
+		t.Error("a file was taken for a socket")
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "content" {
+		t.Errorf("the file has %q, %v", text, err)
+	}
+	left := filepath.Join(t.TempDir(), "sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: left, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	if err := Serve(ctx, left, 2); err != nil {
+		t.Error(err)
 	}
 }
 

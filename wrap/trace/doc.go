@@ -9,6 +9,7 @@
 //
 //	filter.go  the seccomp filter
 //	loop.go    the stops
+//	orphan.go  stops before their time
 //	task.go    processes, threads, calls, memory
 //	vdso.go    the vDSO's functions, replaced
 //	image.go   what an exec has made: auxiliary vector, machine

@@ -50,7 +50,7 @@ func machine(pid int) string {
 // image prepares what an exec has made: its vDSO, and the random bytes that it was given.
 func (tr *Tracer) image(t *Task, random []byte) error {
 	p := t.Proc
-	p.clock = 0
+	p.place(0)
 	if err := p.open(); err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (tr *Tracer) vdso(t *Task, base uint64) error {
 			return fmt.Errorf("changing the vDSO of process %d: %w", t.Proc.PID, err)
 		}
 	}
-	t.Proc.clock = base + tr.layout.value
+	t.Proc.place(base + tr.layout.value)
 	return nil
 }
 

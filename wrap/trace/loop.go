@@ -5,7 +5,6 @@ package trace
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,16 +37,19 @@ type Handler interface {
 	Ended(p *Process, status unix.WaitStatus)
 	// Refused is told why a process was killed.
 	Refused(p *Process, why string)
+	// Failed is told why a process cannot be followed any more. It is killed.
+	Failed(p *Process, err error)
 }
 
 // Tracer follows one tree of processes. It belongs to one locked thread.
 type Tracer struct {
 	handler Handler
 	tasks   map[int]*Task
-	orphans map[int]bool // have stopped before the event that tells of them
-	forking *Task        // the one in a call that makes a process
-	queue   []*Task      // wait for their turn to do the same
+	orphans map[int]orphan
+	forking *Task   // the one in a call that makes a process
+	queue   []*Task // wait for their turn to do the same
 	layout  *layout
+	wait    func(*unix.WaitStatus) (pid int, err error)
 }
 
 // options of every task: all that it makes is traced, too, and nothing outlives the tracer.
@@ -64,16 +66,20 @@ func Attach(pid int, h Handler) (*Tracer, *Process, error) {
 		return nil, nil, fmt.Errorf("tracing process %d (it takes CAP_SYS_PTRACE): %w", pid, errno)
 	}
 	p := &Process{PID: pid, threads: 1}
-	tr := &Tracer{handler: h, tasks: map[int]*Task{pid: {TID: pid, Proc: p}}, orphans: map[int]bool{}}
+	tr := &Tracer{handler: h, tasks: map[int]*Task{pid: {TID: pid, Proc: p}}, orphans: map[int]orphan{}, wait: wait}
 	return tr, p, nil
 }
 
+func wait(status *unix.WaitStatus) (int, error) {
+	return unix.Wait4(-1, status, unix.WALL|wnothread, nil)
+}
+
 // Run handles stops until no child and no traced process of this thread is left. Other children of the thread
-// are reaped, and reported to other.
-func (tr *Tracer) Run(other func(pid int, status unix.WaitStatus)) error {
+// are reaped.
+func (tr *Tracer) Run() error {
 	for {
 		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, unix.WALL|wnothread, nil)
+		pid, err := tr.wait(&status)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -84,21 +90,27 @@ func (tr *Tracer) Run(other func(pid int, status unix.WaitStatus)) error {
 		}
 		t := tr.tasks[pid]
 		switch {
-		case t == nil && status.Stopped():
-			tr.orphans[pid] = true
 		case t == nil:
-			if !tr.orphans[pid] {
-				other(pid, status)
-			}
-			delete(tr.orphans, pid)
+			tr.unknown(pid, status)
 		case status.Stopped():
-			if err := tr.stopped(t, status); err != nil && !errors.Is(err, unix.ESRCH) {
-				return err
+			if err := tr.stopped(t, status); err != nil {
+				tr.failed(t, err)
 			}
 		default:
 			tr.gone(t, status)
 		}
 	}
+}
+
+// failed ends a process that cannot be followed: its own end, and nobody else's. One that does not stand still was killed
+// meanwhile, which its end will tell.
+func (tr *Tracer) failed(t *Task, err error) {
+	var regs unix.PtraceRegs
+	if errors.Is(err, unix.ESRCH) || errors.Is(unix.PtraceGetRegs(t.TID, &regs), unix.ESRCH) {
+		return
+	}
+	tr.handler.Failed(t.Proc, err)
+	_ = unix.Kill(t.Proc.PID, unix.SIGKILL) // it has ended, otherwise
 }
 
 // gone forgets a task. A process ends with its first thread, which the kernel reports last.
@@ -109,12 +121,12 @@ func (tr *Tracer) gone(t *Task, status unix.WaitStatus) {
 		tr.nextFork()
 	}
 	if t.First() {
-		t.Proc.close()
 		tr.handler.Ended(t.Proc, status)
+		t.Proc.close()
 	}
 }
 
-// stopped handles one stop. ESRCH: killed meanwhile, which its end will tell.
+// stopped handles one stop.
 func (tr *Tracer) stopped(t *Task, status unix.WaitStatus) error {
 	signal, event := status.StopSignal(), int(status)>>16
 	switch {
@@ -184,6 +196,7 @@ func (tr *Tracer) fork(t *Task) error {
 // nextFork lets the next one make a process. One that was killed while it waited is gone.
 func (tr *Tracer) nextFork() {
 	tr.forking = nil
+	tr.abandon()
 	for len(tr.queue) > 0 {
 		t := tr.queue[0]
 		tr.queue = tr.queue[1:]
@@ -218,17 +231,21 @@ func (tr *Tracer) born(t *Task) error {
 	if unix.Tgkill(t.Proc.PID, tid, 0) == nil {
 		t.Proc.threads++
 	} else {
-		child.Proc = &Process{PID: tid, threads: 1, clock: t.Proc.clock, seq: t.Proc.seq}
-		if err := child.Proc.open(); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+		child.Proc = t.Proc.fork(tid)
+		err = child.Proc.open()
 		tr.handler.Forked(t.Proc, child.Proc)
 	}
 	tr.tasks[tid] = child
-	if tr.orphans[tid] {
-		delete(tr.orphans, tid)
-		if err := tr.resume(child, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			return err
+	early, ok := tr.orphans[tid]
+	delete(tr.orphans, tid)
+	switch {
+	case early.ended && !traced(tid): // else the number is another's now
+		tr.gone(child, early.status)
+	case err != nil:
+		tr.failed(child, err)
+	case ok:
+		if err := tr.resume(child, 0); err != nil {
+			tr.failed(child, err)
 		}
 	}
 	if tr.forking == t {

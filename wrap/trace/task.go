@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,9 +19,11 @@ type Process struct {
 	Data any
 
 	threads int
-	mem     *os.File // /proc/PID/mem of the present image
-	clock   uint64   // where the vDSO's value lies, 0: it has none
-	seq     uint32
+
+	mu    sync.Mutex // of what SetClock uses, which is not the tracer's thread's alone
+	mem   *os.File   // /proc/PID/mem of the present image
+	clock uint64     // where the vDSO's value lies, 0: it has none
+	seq   uint32
 }
 
 // Task is a thread of a process.
@@ -100,11 +103,29 @@ func (p *Process) open() error {
 	if err != nil {
 		return fmt.Errorf("opening the program's memory: %w", err)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.mem = mem
 	return nil
 }
 
+// fork is a process with a copy of this one's memory.
+func (p *Process) fork(pid int) *Process {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &Process{PID: pid, threads: 1, clock: p.clock, seq: p.seq}
+}
+
+// place says where the clock's value lies.
+func (p *Process) place(clock uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clock = clock
+}
+
 func (p *Process) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.mem != nil {
 		p.mem.Close() // read and written without buffers: nothing is lost
 		p.mem = nil

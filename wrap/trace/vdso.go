@@ -187,8 +187,10 @@ func lay(image []byte) (*layout, error) {
 // Clock is what a process's clocks show, in nanoseconds: since 1970, and of the monotonic clock.
 type Clock struct{ Real, Mono int64 }
 
-// SetClock sets what a process reads. Its threads may be running.
+// SetClock sets what a process reads. Its threads may be running. It is safe for use by several goroutines.
 func (p *Process) SetClock(c Clock) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.clock == 0 || p.mem == nil {
 		return nil
 	}
