@@ -118,9 +118,13 @@ func CheckSteering(c *config.Config) []config.Warning {
 		return nil
 	}
 	why := ""
-	if err := steer.Ask(); err != nil {
+	if err := steer.Ask(); errors.Is(err, os.ErrPermission) {
+		return []config.Warning{steeringUnknown(err)}
+	} else if err != nil {
 		why = steeringHint(err)
-	} else if why, err = tun.Others(c.Networks.Front.Interface, c.Networks.Back.Interface); err != nil {
+	} else if why, err = tun.Others(c.Networks.Front.Interface, c.Networks.Back.Interface); errors.Is(err, os.ErrPermission) {
+		return []config.Warning{steeringUnknown(err)}
+	} else if err != nil {
 		return nil // an interface is missing: said already
 	}
 	if why == "" {
@@ -128,4 +132,9 @@ func CheckSteering(c *config.Config) []config.Warning {
 	}
 	return []config.Warning{{Path: "networks.steering", Msg: "packets will take the way of routing and packet filter, which costs more: " + why,
 		Hint: "that is all right; `steering: rules` says so"}}
+}
+
+func steeringUnknown(err error) config.Warning {
+	return config.Warning{Path: "networks.steering", Msg: fmt.Sprintf("not known from here whether packets will be steered past routing: %v", err),
+		Hint: "check as root, or with the rights that the appliance is given (CAP_BPF, CAP_NET_ADMIN)"}
 }

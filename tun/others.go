@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/google/nftables"
@@ -16,7 +18,8 @@ import (
 // caller's network namespace.
 func Others(interfaces ...string) (string, error) {
 	for _, ask := range []func() (string, error){
-		othersFilter, legacyFilter, policies,
+		othersFilter, legacyFilter, policies, othersRules,
+		func() (string, error) { return reversePath(interfaces) },
 		func() (string, error) { return ingress(interfaces) },
 	} {
 		if what, err := ask(); what != "" || err != nil {
@@ -33,8 +36,11 @@ func othersFilter() (string, error) {
 		return "", fmt.Errorf("open packet filter: %w", err)
 	}
 	chains, err := conn.ListChains()
-	if err != nil { // without one nothing is in the way
-		return "", nil //nolint:nilerr // see above
+	if missing(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("list the packet filter's chains: %w", err)
 	}
 	for _, c := range chains {
 		if c.Table.Name == guardTable && c.Table.Family == nftables.TableFamilyINet || !onWay(c) {
@@ -92,7 +98,7 @@ func legacyFilter() (string, error) {
 			return "there are tables of iptables-legacy (" + strings.Join(tables, ", ") + "), which must see what is forwarded", nil
 		}
 		if errors.Is(err, os.ErrPermission) {
-			return "whether there are tables of iptables-legacy is not known (/proc/net/" + name + " cannot be read)", nil
+			return "", fmt.Errorf("look for tables of iptables-legacy: %w", err)
 		}
 	}
 	return "", nil
@@ -101,12 +107,71 @@ func legacyFilter() (string, error) {
 // policies looks for IPsec: what it encrypts is decided by routing.
 func policies() (string, error) {
 	list, err := netlink.XfrmPolicyList(netlink.FAMILY_ALL)
-	if err != nil { // a kernel without
-		return "", nil //nolint:nilerr // see above
+	if missing(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("list policies of IPsec: %w", err)
 	}
 	for _, p := range list {
 		if p.Dir == netlink.XFRM_DIR_FWD || p.Dir == netlink.XFRM_DIR_OUT {
 			return "there are policies of IPsec (ip xfrm policy), which must see what is forwarded", nil
+		}
+	}
+	return "", nil
+}
+
+// missing: the kernel has no such subsystem. Any other error says nothing of what is there.
+func missing(err error) bool {
+	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
+}
+
+// othersRules looks for policy rules that come before ours: they may drop what those take, or lead it elsewhere.
+func othersRules() (string, error) {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		rules, err := netlink.RuleList(family)
+		if missing(err) {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("list policy rules: %w", err)
+		}
+		first := mainPriority
+		for i := range rules {
+			if rules[i].Protocol == routeProtocol {
+				first = min(first, rules[i].Priority)
+			}
+		}
+		for i := range rules {
+			if r := &rules[i]; r.Priority < first && r.Table != unix.RT_TABLE_LOCAL {
+				return fmt.Sprintf("there is a policy rule of priority %d (ip rule), before the appliance's, which must see what is forwarded", r.Priority), nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// mainPriority is that of the main table's rule.
+const mainPriority = 32766
+
+// reversePath looks for the strict reverse path filter (RFC 3704), which routing applies. The kernel uses the larger one of
+// all's and the interface's.
+func reversePath(interfaces []string) (string, error) {
+	for _, name := range interfaces {
+		largest := 0
+		for _, of := range []string{"all", name} {
+			b, err := os.ReadFile(filepath.Join(procSysNet, ifaceKey("ipv4", of, "rp_filter")))
+			if err != nil {
+				return "", fmt.Errorf("ask for the reverse path filter: %w", err)
+			}
+			n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+			if err != nil {
+				return "", fmt.Errorf("ask for the reverse path filter: %w", err)
+			}
+			largest = max(largest, n)
+		}
+		if largest == 1 {
+			return "the reverse path filter is strict (sysctl net.ipv4.conf." + name + ".rp_filter or all's is 1; 2 is loose), which must see what comes in", nil
 		}
 	}
 	return "", nil

@@ -1,7 +1,10 @@
 package tun
 
 import (
+	"errors"
 	"net/netip"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -68,6 +71,19 @@ func TestOthers(t *testing.T) {
 		flush()
 		find("")
 	}
+	rule := netlink.NewRule()
+	rule.Family, rule.Priority, rule.Src, rule.Type = netlink.FAMILY_V4, 100, ipNet(netip.MustParsePrefix("203.0.113.0/24")), unix.RTN_BLACKHOLE
+	ns.run(func() error { return netlink.RuleAdd(rule) })
+	find("policy rule of priority 100")
+	ns.run(func() error { return netlink.RuleDel(rule) })
+	find("")
+	filter := func(v string) {
+		ns.run(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/nic/rp_filter", []byte(v), 0) })
+	}
+	filter("1")
+	find("net.ipv4.conf.nic.rp_filter")
+	filter("2")
+	find("")
 	policy := &netlink.XfrmPolicy{
 		Src: ipNet(netip.MustParsePrefix("203.0.113.0/24")), Dst: ipNet(netip.MustParsePrefix("198.51.100.0/24")), Dir: netlink.XFRM_DIR_OUT,
 		Tmpls: []netlink.XfrmPolicyTmpl{{Proto: netlink.XFRM_PROTO_ESP, Mode: netlink.XFRM_MODE_TRANSPORT}},
@@ -89,4 +105,23 @@ func TestOthers(t *testing.T) {
 			LinkIndex: nic.Attrs().Index, Parent: qdisc.Handle, Priority: 1, Protocol: unix.ETH_P_ALL}, ClassId: netlink.MakeHandle(1, 1)})
 	})
 	find("tc filter show dev nic ingress")
+}
+
+// Who may not ask has not found that nobody is there.
+func TestOthersUnknown(t *testing.T) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread without rights dies with the goroutine
+		hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&hdr, &none[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		if what, err := Others(); what != "" || !errors.Is(err, os.ErrPermission) {
+			t.Errorf("%q, %v", what, err)
+		}
+	}()
+	<-done
 }
