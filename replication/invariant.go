@@ -71,10 +71,8 @@ func (a *active) check(joined bool) error {
 		if !mine {
 			continue
 		}
-		for i := range e.s {
-			if err := e.s[i].check(Stream(i), e.allowed(Stream(i))); err != nil {
-				return fmt.Errorf("connection %d, %v: %w", e.id, Stream(i), err)
-			}
+		if err := e.checkStreams(); err != nil {
+			return err
 		}
 		if h := &e.s[Response]; e.state <= stateOpen && e.age.in != (h.received > h.permit) {
 			return broken("connection %d: received %d, permit %d, aging %v", e.id, h.received, h.permit, e.age.in)
@@ -96,6 +94,19 @@ func (a *active) check(joined bool) error {
 		return err
 	}
 	return a.checkBatches()
+}
+
+// checkStreams verifies the offsets: one that is passed on has none, so one whose plain record was told is not passed on.
+func (e *conn) checkStreams() error {
+	if e.spliced && (e.log != nil || e.s != [2]half{}) {
+		return broken("connection %d is passed on, and has offsets %+v, log %v", e.id, e.s, e.log != nil)
+	}
+	for i := range e.s {
+		if err := e.s[i].check(Stream(i), e.allowed(Stream(i))); err != nil {
+			return fmt.Errorf("connection %d, %v: %w", e.id, Stream(i), err)
+		}
+	}
+	return nil
 }
 
 // checkLog verifies what log.go says of a logged connection.

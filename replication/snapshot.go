@@ -284,6 +284,7 @@ func (a *active) adopt(e *conn, r *Record, pos *[2]StreamPos, log *Log, now Nano
 	a.unprotected--
 	a.protected++
 	e.session, e.state, e.opened, e.dirty = a.session, stateOpen, true, false
+	e.spliced = r.Spliced
 	if r.Spliced {
 		a.room(recordRoom(r), now)
 		a.splice(e, r)

@@ -57,17 +57,20 @@ func (c *Core) Terminate(now Nanos, r *Record, pos [2]StreamPos) error {
 	switch {
 	case c.role != RoleActive:
 		return ErrRole
-	case e == nil:
+	case e == nil || e.ended:
 		c.drops[UnknownConn]++
 		return ErrUnknownConn
 	case e.session == a.session && e.state == stateDropping:
+		e.spliced = false
 		return nil
 	case !a.isProtected(e):
+		e.spliced = false // a standby that joins adopts it as what it is now
 		return ErrNoSession
 	}
 	why, ok := c.terminable(e, r, &pos)
 	if !ok {
 		c.unprotect(e, why)
+		e.spliced = false
 		return nil
 	}
 	a.terminate(e, r, &pos, c.now)
