@@ -21,6 +21,9 @@ type legDrain struct {
 	// beyond is announced: whoever continues the connection as one that is passed on could not keep it,
 	// and an end whose numbers are beyond the other's window is not heard at all.
 	edge uint64
+	// closed: the gate stands where the journal is told (CloseGate). A segment that was on its way to passOn by then
+	// moves it no further.
+	closed bool
 }
 
 // pendingDraining is pendingMax for a leg that gets its endpoint while bytes flow: a flight is
@@ -70,21 +73,20 @@ func (l *Leg) passOn(p *crossing) {
 	if ack, ok := l.rxOffset(tcp.AckNumber()); ok {
 		edge := ack + uint64(tcp.WindowSize())<<l.ws
 		l.drain.edge = max(l.drain.edge, edge)
-		if own, ok := l.rxOffset(p.acked); ok {
+		if own, ok := l.rxOffset(p.acked); ok && !l.drain.closed {
 			l.permit = max(l.permit, own)
 		}
 		// A receiver that has taken more than its window may be at the endpoint's beginning, or beyond: the peer must
 		// not forget what the endpoint lacks.
-		if ack = max(min(ack, l.rxNxt), l.rxAcked); ack <= l.permit {
-			if w := l.windowTo(ack, edge); w != tcp.WindowSize() {
-				f.put(14, []byte{byte(w >> 8), byte(w)})
-			}
-			if s := l.rxSeq(ack); s != tcp.AckNumber() {
-				f.put(8, be(s))
-			}
-			l.left(ack, edge)
-			owed = l.payOwed()
+		ack = max(min(ack, l.rxNxt, l.permit), l.rxAcked)
+		if w := l.windowTo(ack, edge); w != tcp.WindowSize() {
+			f.put(14, []byte{byte(w >> 8), byte(w)})
 		}
+		if s := l.rxSeq(ack); s != tcp.AckNumber() {
+			f.put(8, be(s))
+		}
+		l.left(ack, edge)
+		owed = l.payOwed()
 	}
 	l.mu.Unlock()
 	if p.bare {

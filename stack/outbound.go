@@ -412,7 +412,7 @@ func (l *Leg) Permit(off uint64) {
 	}
 }
 
-// CloseGate puts a gate where none was, at what has been acknowledged so far, and
+// CloseGate puts a gate where none was, or only the receiver's own word, at what has been acknowledged so far, and
 // returns that: nothing that was said is taken back, nothing more is said before
 // Permit. All bytes below it have arrived; those that were not discarded are in the
 // receive queue. fin: the last that is acknowledged is the peer's FIN, which may show
@@ -423,8 +423,8 @@ func (l *Leg) CloseGate() (acked uint64, fin bool) {
 	l.endDelayNow()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.gateOpen {
-		l.gateOpen = false
+	if l.gateOpen || l.drain.on {
+		l.gateOpen, l.drain.closed = false, l.drain.on
 		l.permit = l.rxAcked
 	}
 	return l.rxAcked, l.finHeld || (l.rxFin > 0 && l.rxAcked >= l.rxFin)

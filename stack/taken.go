@@ -134,13 +134,13 @@ func (p *Spliced) newLeg(t *taken, i splice.Side, ev Events) *Leg {
 // is done with, and goes to no endpoint. mu is held, and released.
 func (p splicedSide) drains(s *segment, hdr, first, rest []byte) (done bool) {
 	t, n := p.taken, len(first)+len(rest)
+	at := s.ipLen + len(s.tcp)
+	head := append(make([]byte, 0, at), first[:at]...)
+	v := p.conn.Forward(p.from, hdr, head, s.ipLen, n, p.engine.now()) // where the ends are is to be known if it is let go
 	if t.sw.Phase() != splice.Draining {
 		p.mu.Unlock()
 		return false
 	}
-	at := s.ipLen + len(s.tcp)
-	head := append(make([]byte, 0, at), first[:at]...)
-	v := p.conn.Forward(p.from, hdr, head, s.ipLen, n, p.engine.now())
 	believed := s.tcp.Flags()&header.TCPFlagAck != 0 && p.conn.Believed(p.from)
 	if v.Drop != splice.DropNone {
 		p.mu.Unlock()
@@ -175,10 +175,14 @@ func (p *Spliced) Drained() bool {
 	return p.taken != nil && p.taken.sw.Phase() == splice.Telling
 }
 
-// TakenUp leaves a drained connection to its legs.
-func (p *Spliced) TakenUp() {
+// TakenUp leaves a drained connection to its legs. It reports false if a reset has come before: Ended tells.
+func (p *Spliced) TakenUp() bool {
 	p.mu.Lock()
 	t, a := p.taken, p.conn.Addrs()
+	if t == nil || t.sw.Phase() != splice.Telling {
+		p.mu.Unlock()
+		return false
+	}
 	p.gone, p.taken = true, nil
 	p.mu.Unlock()
 	// What is read from now on finds the legs only.
@@ -186,6 +190,7 @@ func (p *Spliced) TakenUp() {
 	p.engine.table.removeSpliced(&cf, p)
 	p.engine.table.removeSpliced(&sf, p)
 	t.legs[splice.Server].ownPort = p.ownPort.Swap(false)
+	return true
 }
 
 // LetGo gives up taking it up: it is passed on as before. What the endpoints have is unacknowledged to

@@ -161,6 +161,50 @@ func TestTakeUpIsGivenUp(t *testing.T) {
 	p.none(t)
 }
 
+// A reset that comes when all has arrived, before the connection is left to its legs, is the connection's end.
+func TestTakenUpAfterReset(t *testing.T) {
+	p, s := flying(t)
+	client, server, err := s.TakeUp(p, p)
+	if err != nil || client.Attach() != nil || server.Attach() != nil {
+		t.Fatal(err)
+	}
+	if s.TakenUp() || s.Gone() {
+		t.Fatal("taken up before all has arrived")
+	}
+	p.says(splice.Client, 40000, 0, made{flags: ackFlag, seq: 1001, ack: 5201, window: 0})
+	if !s.Drained() {
+		t.Fatal("not drained")
+	}
+	p.says(splice.Client, 40000, 0, made{flags: rstFlag, seq: 1001})
+	if s.TakenUp() || s.Ended() != EndedByReset || s.Gone() || p.Legs() != 2 {
+		t.Errorf("ended %v, gone %v, %d flows", s.Ended(), s.Gone(), p.Legs())
+	}
+}
+
+// A segment that is on its way while the gate is closed acknowledges no more than the journal is told then: a
+// standby that continues from there would ask its sender for what that has forgotten.
+func TestTakeUpClosesTheGate(t *testing.T) {
+	p, s := flying(t)
+	client, server, err := s.TakeUp(p, p)
+	if err != nil || client.Attach() != nil || server.Attach() != nil {
+		t.Fatal(err)
+	}
+	p.says(splice.Client, 40000, 0, made{flags: ackFlag, seq: 1001, ack: 5101, window: 100})
+	p.passes(t, "the client's own word", splice.Server, 0, 1001, 5101)
+	if acked, _ := server.CloseGate(); acked != 101 {
+		t.Fatalf("closed at %d", acked)
+	}
+	p.says(splice.Client, 40000, 0, made{flags: ackFlag, seq: 1001, ack: 5201, window: 0})
+	p.passes(t, "what was on its way", splice.Server, 0, 1001, 5101)
+	if acked, _ := server.CloseGate(); acked != 101 {
+		t.Errorf("acknowledged to %d", acked)
+	}
+	server.Permit(201)
+	if a := p.next(t); a.DestinationPort() != 8080 || a.AckNumber() != 5201 {
+		t.Errorf("what the standby holds: ack %d to %d", a.AckNumber(), a.DestinationPort())
+	}
+}
+
 // A segment that no receiver would take raises no gate and no stamp, and its acknowledgement ends nothing.
 func TestTakeUpForged(t *testing.T) {
 	p, s := flying(t)

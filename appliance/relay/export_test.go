@@ -35,3 +35,29 @@ func Rename(r *Relay, from, to string) {
 	r.byName[to] = r.byName[from]
 	delete(r.byName, from)
 }
+
+// Taking says that a connection is being taken up, and keeps the workers from it until done is called.
+func Taking(c *Conn) (done func()) {
+	for !c.schedule.CompareAndSwap(schedIdle, schedRunning) {
+	}
+	c.takingSince.Store(1)
+	return func() {
+		c.takingSince.Store(0)
+		c.r.sched.leave(c, false)
+	}
+}
+
+// Want asks for a connection to be taken up.
+func Want(c *Conn) {
+	c.want.Store(true)
+	c.r.sched.add(c, false)
+}
+
+// TendPassed is what the janitor does for one that is passed on; it reports whether that ends it.
+func TendPassed(c *Conn) (killed bool) {
+	c.tendPassed(c.r.now())
+	return c.killed.Load() != killNot
+}
+
+// IsTaking reports whether a connection is being taken up.
+func IsTaking(c *Conn) bool { return c.takingSince.Load() != 0 }

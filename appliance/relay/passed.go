@@ -220,8 +220,10 @@ func (c *Conn) abortPassed() {
 func (c *Conn) tendPassed(now time.Duration) (calm bool) {
 	opened := c.flags.Opened.Load()
 	t := c.passed.Tend(opened)
-	if t.Gone && c.passed.Ended() == stack.NotEnded { // see vanished
-		c.kill(false)
+	if t.Gone && c.passed.Ended() == stack.NotEnded {
+		if c.vanished() {
+			c.kill(false)
+		}
 		return false
 	}
 	if opened {
@@ -262,8 +264,10 @@ func (c *Conn) askUnheard(here time.Duration) {
 }
 
 // vanished reports whether it has been taken for a tombstone just when it went on, and has left the table:
-// nothing comes of it any more.
-func (c *Conn) vanished() bool { return c.passed.Gone() && c.passed.Ended() == stack.NotEnded }
+// nothing comes of it any more. (One that is being taken up leaves the table to its legs.)
+func (c *Conn) vanished() bool {
+	return c.passed.Gone() && c.passed.Ended() == stack.NotEnded && c.takingSince.Load() == 0
+}
 
 // passedWaitsFor is waitsFor.
 func (c *Conn) passedWaitsFor() string {

@@ -28,22 +28,24 @@ type passRig struct {
 }
 
 func newPassRig(t *testing.T, tune func(*relay.Service), light ...bool) *passRig {
+	return passRigOf(t, tune, script.Options{Light: len(light) > 0})
+}
+
+func passRigOf(t *testing.T, tune func(*relay.Service), o script.Options) *passRig {
 	p := &passRig{t: t, out: make(chan script.Segment, 1000)}
-	p.Rig = newRig(t, script.Options{
-		Light: len(light) > 0,
-		Raw: func(hdr, pkt []byte) {
-			if s, err := script.Decode(hdr, pkt); err == nil { // else it is a pong
-				p.out <- s
-			}
-		},
-		Tune: func(s *relay.Service) {
-			p.svc, s.Pass = s, true
-			s.Pool = pool.New(pool.Config{Servers: []netip.AddrPort{passServer, passServer2}, Retry: time.Hour})
-			if tune != nil {
-				tune(s)
-			}
-		},
-	})
+	o.Raw = func(hdr, pkt []byte) {
+		if s, err := script.Decode(hdr, pkt); err == nil { // else it is a pong
+			p.out <- s
+		}
+	}
+	o.Tune = func(s *relay.Service) {
+		p.svc, s.Pass = s, true
+		s.Pool = pool.New(pool.Config{Servers: []netip.AddrPort{passServer, passServer2}, Retry: time.Hour})
+		if tune != nil {
+			tune(s)
+		}
+	}
+	p.Rig = newRig(t, o)
 	return p
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"lockstep/appliance/carry"
 	"lockstep/replication"
+	"lockstep/stack"
 )
 
 // A connection that is passed on may be ended here while it runs, if there is something to do for it: a client that
@@ -83,19 +84,31 @@ func (c *Conn) stepTaking() {
 		return
 	}
 	p := c.carrier.(*plain)
-	switch {
-	case c.passed.Drained():
-		c.takenUp(p)
-		return
-	case p.c.client.Err() != nil || p.server.Err() != nil, c.r.now()-time.Duration(since) > takeMax:
+	if p.c.client.Err() != nil || p.server.Err() != nil || c.r.now()-time.Duration(since) > takeMax {
 		c.letGo()
 		return
 	}
+	drained := c.passed.Drained()
 	for s := range replication.Stream(2) {
 		p.trim(s)
 		for p.move(s) {
 		}
 	}
+	if drained && !c.r.journal.Congested() {
+		c.takenUp(p)
+	}
+}
+
+// mayTell closes the gates and reports whether the journal can be told of both streams: what a receiver has taken
+// from before its endpoint, beyond where that begins, may still have to be sent and found known (stack: acknowledgeKnown).
+func (p *plain) mayTell() (g carry.Gates, ok bool) {
+	g, _ = p.CloseGates()
+	for s := range replication.Stream(2) {
+		if g.Acked[s] > p.Delivered(s) {
+			return g, false
+		}
+	}
+	return g, true
 }
 
 // takeUp begins it.
@@ -134,15 +147,20 @@ func (c *Conn) letGo() {
 	c.passed.LetGo()
 	c.begun.Store(false)
 	c.takingSince.Store(0)
+	c.r.taking.Add(-1)
+	if c.passed.Ended() != stack.NotEnded {
+		return // a reset: its end is being told
+	}
 	c.notFor.Store(int64(c.r.now() + takeAgain))
 	c.svc.takeGivenUp.Add(1)
-	c.r.taking.Add(-1)
 }
 
 // takenUp makes it a connection that is ended here.
 func (c *Conn) takenUp(p *plain) {
-	c.passed.TakenUp()
-	gates, _ := p.CloseGates()
+	gates, ok := p.mayTell()
+	if !ok || !c.passed.TakenUp() {
+		return // a later step finds what has come of it
+	}
 	c.flags.Protected.Store(true)
 	c.taken.Store(true) // what the journal says is for the carrier from now on
 	c.svc.passed.Add(-1)
