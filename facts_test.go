@@ -40,7 +40,7 @@ var facts = []fact{
 	{"docs/limits.md", "when that begins | 5 s to arrive", []string{"appliance/relay: takeMax == 5*time.Second"}},
 	{"docs/limits.md", "it stays passed on, for a minute at least", []string{"appliance/relay: takeAgain == time.Minute"}},
 	{"docs/limits.md", "was passed on until then | 32; 512 |", []string{"stack: pendingMax == 32", "stack: pendingDraining == 512"}},
-	{"docs/paths.md", "no more window for two seconds", []string{"appliance/relay: stalledLooks*janitorPeriod == 2*time.Second"}},
+	{"docs/paths.md", "at two looks in a row, a second apart", []string{"appliance/relay: stalledLooks == 2 && janitorPeriod == time.Second"}},
 	{"docs/paths.md", "watched for half a second", []string{"stack: stampSpan == 500*time.Millisecond"}},
 	{"docs/paths.md", "has not arrived within 5 s", []string{"appliance/relay: takeMax == 5*time.Second"}},
 	{"docs/paths.md", "A client that is silent for 16 s", []string{"stack: splicedHalfOpen == 16*time.Second"}},

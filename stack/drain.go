@@ -124,8 +124,8 @@ func (l *Leg) restamp(f *fields, newest uint32) {
 func (p *crossing) strip() {
 	p.vnet, p.first, p.rest = make([]byte, tun.VnetHeaderLen), nil, nil
 	tcp := header.TCP(p.head[p.ipLen:])
-	tcp.SetFlags(uint8(header.TCPFlagAck))
-	put16(tcp[18:], 0) // the urgent pointer
+	tcp[13] = tcp[13]&0xc0 | byte(header.TCPFlagAck) // ECE and CWR are about the path, not the payload (RFC 3168, 6.1)
+	put16(tcp[18:], 0)                               // the urgent pointer
 	var x uint16
 	if p.head[0]>>4 == 6 {
 		header.IPv6(p.head).SetPayloadLength(uint16(len(p.head) - header.IPv6MinimumSize))

@@ -29,7 +29,7 @@ type Spliced struct {
 	half     bool          // counted among the handshakes; engine.mu
 	buried   time.Duration // engine.mu
 
-	mu       sync.Mutex // guards what follows; a leaf
+	mu       sync.Mutex // guards what follows; beneath it Leg.mu and a table shard, see taken.go
 	events   SplicedEvents
 	conn     splice.Conn
 	dialled  bool   // the server's flow is in the table

@@ -139,8 +139,10 @@ func TestTakeUpIsGivenUp(t *testing.T) {
 		await(t, "both have endpoints", func() bool { return client.Established() && server.Established() })
 	}
 	take()
-	p.says(splice.Server, 40000, 300, made{flags: ackFlag, seq: 5201, ack: 1001, window: 3000})
-	p.passes(t, "bare", splice.Client, 0, 5201, 1001)
+	p.says(splice.Server, 40000, 300, made{flags: ackFlag | 0x40, seq: 5201, ack: 1001, window: 3000})
+	if b := p.passes(t, "bare", splice.Client, 0, 5201, 1001); b[13] != byte(ackFlag)|0x40 {
+		t.Errorf("flags %x: what it says of congestion is lost", b[13])
+	}
 	if _, _, err := s.TakeUp(p, p); !errors.Is(err, errNotNow) {
 		t.Errorf("taken up twice: %v", err)
 	}

@@ -323,6 +323,9 @@ func (v *validator) keeping(path string, s *Service) {
 	if s.Protection != ProtectGateway && s.Health.Off() && !v.faulty(path+".health") {
 		v.add(path+".health", "write http: /path or tcp: true", "has neither http nor tcp, but with protection %s a server's end is judged by its health check", s.Protection)
 	}
+	if s.SlowClients == SlowBuffer && (s.Path == PathNetstack || s.Protection != ProtectGateway) {
+		v.add(path+".slow_clients", "write path: auto and protection: gateway, or leave it out", "buffer is for connections that are passed on, and this service has none")
+	}
 	if s.Protection == ProtectHot && len(s.Servers) == 1 {
 		v.add(path+".servers", "name a second one, or write protection: log", "protection hot needs two servers or more")
 	}
