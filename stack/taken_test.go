@@ -202,8 +202,10 @@ func TestTakeUpClosesTheGate(t *testing.T) {
 		t.Errorf("acknowledged to %d", acked)
 	}
 	server.Permit(201)
-	if a := p.next(t); a.DestinationPort() != 8080 || a.AckNumber() != 5201 {
-		t.Errorf("what the standby holds: ack %d to %d", a.AckNumber(), a.DestinationPort())
+	for a := p.next(t); a.AckNumber() != 5201; a = p.next(t) { // the window may leave first, on its own
+		if a.AckNumber() != 5101 || a.DestinationPort() != 8080 {
+			t.Fatalf("ack %d to %d", a.AckNumber(), a.DestinationPort())
+		}
 	}
 }
 
