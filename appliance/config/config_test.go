@@ -164,7 +164,6 @@ func TestFaults(t *testing.T) {
 		{"health both", "- name: web", "- name: web\n    health: {http: /, tcp: true}", "services[0].health", "both"},
 		{"health neither", "- name: web", "- name: web\n    protection: log\n    health: {tcp: false}", "services[0].health", "neither"},
 		{"nothing to buffer", "- name: web", "- name: web\n    slow_clients: buffer", "services[0].slow_clients", "passed on"},
-		{"kept, to buffer", "- name: web", "- name: web\n    path: auto\n    protection: log\n    health: {tcp: true}\n    slow_clients: buffer", "services[0].slow_clients", "passed on"},
 		{"health path", "- name: web", "- name: web\n    health: {http: x}", "services[0].health.http", "path"},
 		{"health timeout", "- name: web", "- name: web\n    health: {timeout: 6s}", "services[0].health.timeout", "interval"},
 		{"keepalive idle", "- name: web", "- name: web\n    keepalive: {idle: 10ms}", "services[0].keepalive.idle", "0 for never"},
