@@ -263,7 +263,7 @@ func (s *Steering) attach(h Hook, name string) error {
 		return fmt.Errorf("find interface %q: %w", name, err)
 	}
 	if s.links[h] != nil {
-		if s.at[h] == ifc.Index && attached(s.links[h]) {
+		if s.at[h] == ifc.Index && attached(s.links[h]) && s.last(h) {
 			return nil
 		}
 		_ = s.links[h].Close()
@@ -285,6 +285,20 @@ func attached(l link.Link) bool {
 	}
 	t := info.TCX()
 	return t != nil && t.Ifindex != 0
+}
+
+// last: no program comes after ours, which would not see what ours takes. Put there again, ours is the last.
+func (s *Steering) last(h Hook) bool {
+	there, err := link.QueryPrograms(link.QueryOptions{Target: s.at[h], Attach: ebpf.AttachTCXIngress})
+	if err != nil || len(there.Programs) == 0 {
+		return false
+	}
+	info, err := s.progs[h].Info()
+	if err != nil {
+		return false
+	}
+	id, ok := info.ID()
+	return ok && there.Programs[len(there.Programs)-1].ID == id
 }
 
 func (s *Steering) detach() {

@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -500,6 +503,22 @@ func TestLook(t *testing.T) {
 		r.arrive(front, r.frame(front, segment(client4, vip4, ack, 60)))
 		r.look("")
 		comes("again")
+		dropper, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "dropper", Type: ebpf.SchedCLS, License: "GPL",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}})
+		r.must(err)
+		later, err := link.AttachTCX(link.TCXOptions{Interface: r.nics[front].Attrs().Index, Program: dropper, Attach: ebpf.AttachTCXIngress})
+		r.must(err)
+		before := r.steering.Packets()["front"]
+		r.look("")
+		r.arrive(front, r.frame(front, segment(client4, vip4, ack, 70)))
+		mark := segment(server4, client4, ack, 80)
+		r.arrive(back, r.frame(back, mark))
+		r.gets("not past another's program", mark)
+		if n := r.steering.Packets()["front"]; n != before {
+			t.Errorf("%d packets were steered past another's program", n-before)
+		}
+		r.must(errors.Join(later.Close(), dropper.Close()))
+		comes("without it")
 		r.must(netlink.LinkDel(r.nics[front]))
 		r.look("")
 		if r.steering.Why() == "" {
