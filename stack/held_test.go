@@ -115,3 +115,24 @@ func TestMadeMeanwhile(t *testing.T) {
 	q.client(40000, made{flags: ackFlag, seq: 1001, ack: 5001, window: 65535})
 	q.leaves(t, "ACK", 40000, 8080, ackFlag, 1001, 5001)
 }
+
+// The segment of a connection that rests is no word of the one before it on the same flow, which has ended.
+func TestRestBehindTombstone(t *testing.T) {
+	p := newPassing(t, 10)
+	client, server := p.opened(t, 40000).Params()
+	q := newPassing(t, 10)
+	old := server
+	old.Remote = netip.AddrPortFrom(server.Remote.Addr(), server.Remote.Port()+1)
+	if _, err := q.RestoreSpliced(client, old, true, q); err != nil {
+		t.Fatal(err)
+	}
+	q.SetMissing(func(netip.AddrPort, netip.AddrPort) bool {
+		_, err := q.RestoreSpliced(client, server, false, q)
+		if err != nil {
+			t.Error(err)
+		}
+		return err == nil
+	})
+	q.client(40000, made{flags: ackFlag, seq: 1001, ack: 5001, window: 65535})
+	q.leaves(t, "ACK", 40000, 8080, ackFlag, 1001, 5001)
+}
