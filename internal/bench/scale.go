@@ -169,12 +169,17 @@ func (c *crowd) order(ctx context.Context, order, what string) (a asked, err err
 	defer stop()
 	follow := func(i int) {
 		n := news{i: i, err: c.clients[i].Send(order)}
-		for n.err == nil && !n.e.Done {
-			n.e = crowdEvent{}
-			n.err = next(ctx, c.clients[i], &n.e, 2*crowdPatience)
+		for {
+			if n.err == nil {
+				n.e = crowdEvent{}
+				n.err = next(ctx, c.clients[i], &n.e, 2*crowdPatience)
+			}
 			select {
 			case said <- n:
 			case <-ctx.Done():
+				return
+			}
+			if n.err != nil || n.e.Done {
 				return
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lockstep/appliance/config"
+	"lockstep/internal/lab"
 	"lockstep/internal/lab/labtest"
 )
 
@@ -167,4 +168,31 @@ func (w *trigger) Write(b []byte) (int, error) {
 		close(w.fired)
 	}
 	return len(b), nil
+}
+
+// A client that cannot be told what to do is an error, and is not waited for.
+func TestCrowdThatIsGone(t *testing.T) {
+	labtest.RequireRoot(t)
+	l, err := lab.New(t.Context(), lab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	h, err := l.Host("client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := h.Go(crowdClientRole, crowdClientArgs{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.End(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c := &crowd{n: 1, clients: []*lab.RoleProc{p}, say: t.Logf}
+	if _, err := c.order(ctx, crowdAsk, "have answered"); err == nil || ctx.Err() != nil {
+		t.Errorf("%v", err)
+	}
 }
