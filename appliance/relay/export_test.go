@@ -61,3 +61,16 @@ func TendPassed(c *Conn) (killed bool) {
 
 // IsTaking reports whether a connection is being taken up.
 func IsTaking(c *Conn) bool { return c.takingSince.Load() != 0 }
+
+// RestLeft is how many connections a takeover has not made yet.
+func RestLeft(r *Relay) int { return r.restingLeft() }
+
+// HoldRest lets nobody make one of them until it is released.
+func HoldRest(r *Relay) (release func()) {
+	t := r.resting.Load()
+	t.mu.Lock()
+	return t.mu.Unlock
+}
+
+// Inspects is whether the janitor inspects a connection that is passed on.
+var Inspects = inspects

@@ -1,6 +1,10 @@
 package relay
 
-import "time"
+import (
+	"time"
+
+	"lockstep/replication"
+)
 
 // The janitor looks at every connection: has its time run out, is an end to be asked whether it is there? There may be
 // a million, so it goes through a list, a part of it each time, and leaves out those that are passed on and
@@ -44,7 +48,7 @@ func (r *Relay) janitor() {
 	defer r.wg.Done()
 	t := time.NewTicker(janitorPeriod / janitorParts)
 	defer t.Stop()
-	var due []*Conn
+	var due []watched
 	for turn := uint64(0); ; turn++ {
 		select {
 		case <-r.done:
@@ -53,31 +57,40 @@ func (r *Relay) janitor() {
 		}
 		now := r.now()
 		due = r.due(due[:0], int(turn%janitorParts), now)
-		for _, c := range due {
-			r.tend(c, turn/janitorParts, now)
+		for _, w := range due {
+			r.tend(w, turn/janitorParts, now)
 		}
 		clear(due)
 	}
 }
 
 // due are the connections of a part of the list that are to be looked at.
-func (r *Relay) due(due []*Conn, part int, now time.Duration) []*Conn {
+func (r *Relay) due(due []watched, part int, now time.Duration) []watched {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := len(r.list)
 	for _, w := range r.list[n*part/janitorParts : n*(part+1)/janitorParts] {
 		if now >= w.calm {
-			due = append(due, w.c)
+			due = append(due, w)
 		}
 	}
 	return due
 }
 
+// inspects reports whether a connection that is passed on is inspected in this turn: in the first of calmFor, or when
+// it comes from having been calm, since it is looked at once in that time then. An inspection gives it until the
+// next one, a minute, to get on.
+func inspects(id replication.ConnID, turn uint64, calm, now time.Duration) bool {
+	const rounds = uint64(calmFor / janitorPeriod)
+	wasCalm := calm > 0 && now-calm < janitorPeriod
+	return (turn/rounds+uint64(id))%(inspectEvery/rounds) == 0 && (wasCalm || turn%rounds == 0)
+}
+
 // tend looks at one.
-func (r *Relay) tend(c *Conn, turn uint64, now time.Duration) {
+func (r *Relay) tend(w watched, turn uint64, now time.Duration) {
+	c := w.c
 	if c.isPassed() {
-		const rounds = uint64(calmFor / janitorPeriod)
-		if (turn/rounds+uint64(c.ID))%(inspectEvery/rounds) == 0 {
+		if inspects(c.ID, turn, w.calm, now) {
 			c.inspect()
 		}
 		if c.tendPassed(now) {

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"cmp"
-	"math"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -225,9 +224,11 @@ const answersWait = 200 * time.Millisecond
 // End resets all connections to both sides and lets nobody in any more, as a host does
 // that shuts down. It waits until that is done, no longer than limit, and returns how many
 // there were. Of those that are passed on only their ends know where they are; what they answer
-// is waited for, since a RST from there follows. It is called once.
+// is waited for, since a RST from there follows. Of a takeover's rest that cannot be made in half of
+// the time a RST answers what its ends say. It is called once.
 func (r *Relay) End(limit time.Duration) (n int) {
-	_, _ = r.RestoreSome(math.MaxInt) // who cannot be continued is not reset either
+	end := r.now() + limit
+	forgotten := r.endRest(limit / 2) // the other half is for the resets
 	over := make(chan struct{})
 	r.mu.Lock()
 	r.over, n = over, len(r.conns)
@@ -245,13 +246,13 @@ func (r *Relay) End(limit time.Duration) (n int) {
 	r.Each(func(c *Conn) { c.kill(false) })
 	select {
 	case <-over:
-	case <-time.After(limit):
+	case <-time.After(end - r.now()):
 	}
 	select {
 	case <-time.After(answers):
 	case <-r.done:
 	}
-	return n
+	return n + forgotten
 }
 
 // Close stops the workers. The engine must be muted or closed before.

@@ -2,8 +2,10 @@ package relay
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"net/netip"
 	"sync"
+	"time"
 
 	"lockstep/replication"
 )
@@ -16,12 +18,15 @@ import (
 type resting struct {
 	r    *Relay
 	seed maphash.Seed
+	// slots is open addressing by the hash of a flow: index in rest + 1 in the lower bits, some of the hash in
+	// the others; 0: free. It does not change after Rest, so that a packet that is nobody's here waits for nobody.
+	slots []uint32
+	bits  int // of the index
 
-	mu    sync.Mutex // guards what follows; beneath it what restoring locks
+	mu    sync.Mutex // guards what follows; beneath it what restoring locks. It is held for one connection at a time
 	rest  *replication.Rest
-	slots []uint32 // open addressing by the hash of a flow: index in rest + 1; 0: free
-	taken []bool   // by index
-	next  int      // before it all are taken
+	taken []bool // by index
+	next  int    // before it all are taken
 	left  int
 	lost  LostError
 }
@@ -40,7 +45,7 @@ func (r *Relay) Rest(rest *replication.Rest) {
 	for size < 4*n {
 		size *= 2
 	}
-	t := &resting{r: r, seed: maphash.MakeSeed(), rest: rest, slots: make([]uint32, size), taken: make([]bool, n), left: n}
+	t := &resting{r: r, seed: maphash.MakeSeed(), rest: rest, slots: make([]uint32, size), bits: bits.Len(uint(n)), taken: make([]bool, n), left: n}
 	t.lost.ByService = make(map[string]int)
 	var svc *Service
 	for i := range n {
@@ -57,40 +62,68 @@ func (r *Relay) Rest(rest *replication.Rest) {
 		}
 	}
 	r.resting.Store(t)
+	// Who has taken the place of a terminated one, or given way to it, is made before anything else runs: that
+	// one's legs are its worker's later.
+	r.Each(func(c *Conn) {
+		vip, client := c.ends()
+		t.wake(vip, client)
+	})
 	r.engine.SetMissing(t.wake)
 }
 
-func (t *resting) slot(f restFlow) int {
-	return int(maphash.Comparable(t.seed, f) & uint64(len(t.slots)-1))
+// slot is where a flow is looked for, and what is there besides the index if it is that flow.
+func (t *resting) slot(f restFlow) (at int, print uint32) {
+	h := maphash.Comparable(t.seed, f)
+	return int(h & uint64(len(t.slots)-1)), uint32(h>>32) >> t.bits
 }
 
 func (t *resting) put(f restFlow, i int) {
-	at := t.slot(f)
+	at, print := t.slot(f)
 	for t.slots[at] != 0 {
 		at = (at + 1) & (len(t.slots) - 1)
 	}
-	t.slots[at] = uint32(i + 1)
+	t.slots[at] = print<<t.bits | uint32(i+1)
 }
 
 // wake makes the connection that has a flow, and reports whether there was one.
 func (t *resting) wake(local, remote netip.AddrPort) (found bool) {
 	f := restFlow{local, remote}
-	at := t.slot(f)
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	at, print := t.slot(f)
 	// Two may have a flow, of which one has ended: whichever is newer stays.
-	for ; t.slots != nil && t.slots[at] != 0; at = (at + 1) & (len(t.slots) - 1) {
-		i := int(t.slots[at] - 1)
-		if t.taken[i] {
-			continue
-		}
-		client, server := t.rest.Flows(i)
-		if f == (restFlow{client[0], client[1]}) || f == (restFlow{server[0], server[1]}) {
-			t.take(i)
+	for ; t.slots[at] != 0; at = (at + 1) & (len(t.slots) - 1) {
+		if t.slots[at]>>t.bits == print && t.takeIf(int(t.slots[at]&(1<<t.bits-1))-1, f) {
 			found = true
 		}
 	}
 	return found
+}
+
+// takeIf makes a connection unless it is made or the flow is none of its own. One that is being made is so by its return.
+func (t *resting) takeIf(i int, f restFlow) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.taken[i] {
+		return false
+	}
+	client, server := t.rest.Flows(i)
+	if f != (restFlow{client[0], client[1]}) && f != (restFlow{server[0], server[1]}) {
+		return false
+	}
+	t.take(i)
+	return true
+}
+
+// takeNext makes the next connection and returns how many are left.
+func (t *resting) takeNext() (left int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for ; t.next < len(t.taken); t.next++ {
+		if !t.taken[t.next] {
+			t.take(t.next)
+			break
+		}
+	}
+	return t.left
 }
 
 // take makes a connection; mu is held.
@@ -104,7 +137,11 @@ func (t *resting) take(i int) {
 		svc.passed.Add(-1)
 	}
 	r.journal.Continued(k.Record.ID)
-	if _, err := r.restoreOne(&k, 0); err != nil {
+	c, err := r.restoreOne(&k, 0)
+	if c == nil {
+		r.engine.UnclaimPort(k.Record.Server.Local, k.Record.Server.Remote)
+	}
+	if err != nil {
 		r.journal.Close(k.Record.ID, replication.Aborted)
 		t.lost.ByService[k.Record.Service]++
 		if t.lost.First == nil {
@@ -120,16 +157,12 @@ func (r *Relay) RestoreSome(most int) (left int, err error) {
 	if t == nil {
 		return 0, nil
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for ; most > 0 && t.next < len(t.taken); t.next++ {
-		if !t.taken[t.next] {
-			t.take(t.next)
-			most--
-		}
+	left = t.takeNext()
+	for ; most > 1 && left > 0; most-- {
+		left = t.takeNext()
 	}
-	if t.left > 0 {
-		return t.left, nil
+	if left > 0 {
+		return left, nil
 	}
 	r.forgetRest()
 	if t.lost.First != nil {
@@ -154,23 +187,38 @@ func (r *Relay) dropRest() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i, taken := range t.taken {
-		if svc := r.byName[restService(t.rest, i, taken)]; svc != nil {
+		if taken {
+			continue
+		}
+		_, server := t.rest.Flows(i)
+		r.engine.UnclaimPort(server[0], server[1])
+		if svc := r.byName[t.rest.Service(i)]; svc != nil {
 			svc.conns.Add(-1)
 			svc.passed.Add(-1)
 		}
+		t.taken[i] = true
 	}
-	t.slots, t.left = nil, 0
+	t.left = 0
 	t.next = len(t.taken)
 }
 
-func restService(rest *replication.Rest, i int, taken bool) string {
-	if taken {
-		return ""
+// restBatch is how many connections End makes between two looks at the clock.
+const restBatch = 64
+
+// endRest makes what rests, as far as the time allows, and forgets the others. It returns how many these are.
+func (r *Relay) endRest(limit time.Duration) (forgotten int) {
+	for end := r.now() + limit; r.now() < end; {
+		// Who cannot be continued is not reset either.
+		if left, _ := r.RestoreSome(restBatch); left == 0 {
+			return 0
+		}
 	}
-	return rest.Service(i)
+	forgotten = r.restingLeft()
+	r.dropRest()
+	return forgotten
 }
 
-// resting is how many connections are continued and not made yet.
+// restingLeft is how many connections are continued and not made yet.
 func (r *Relay) restingLeft() int {
 	t := r.resting.Load()
 	if t == nil {

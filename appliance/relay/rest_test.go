@@ -1,12 +1,16 @@
 package relay_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"lockstep/appliance/relay"
 	"lockstep/internal/script"
+	"lockstep/replication"
+	"lockstep/stack"
 	"lockstep/tun"
 	"lockstep/tun/tuntest"
 )
@@ -112,5 +116,124 @@ func TestRestIsLost(t *testing.T) {
 	lost, ok := err.(*relay.LostError)
 	if left != 0 || !ok || lost.Lost() != 10 {
 		t.Errorf("%d left: %v", left, err)
+	}
+}
+
+// deaf are the events of a leg that is only dialled.
+type deaf struct{}
+
+func (deaf) Wake(*stack.Leg)              {}
+func (deaf) Delivered(*stack.Leg, uint64) {}
+
+// The gateway's ports of connections that are forgotten, or cannot be continued, are given back.
+func TestRestGivesPortsBack(t *testing.T) {
+	for how, end := range map[string]func(r *relay.Relay){
+		"stepped down": func(r *relay.Relay) { r.Reset() },
+		"not continued": func(r *relay.Relay) {
+			relay.Rename(r, "web", "other")
+			_, _ = r.RestoreSome(10)
+		},
+	} {
+		core := manyPassed(t, 10, restGateway)
+		r, e, _ := newBare(t)
+		_, rest, err := core.TakeoverFirst(2)
+		if err != nil || rest.Len() != 10 {
+			t.Fatal(rest, err)
+		}
+		r.Rest(rest)
+		for port := 1024; port <= 65535; port++ {
+			e.ClaimPort(netip.AddrPortFrom(restGateway, uint16(port)), passServer)
+		}
+		dial := func() error {
+			_, err := e.Dial(stack.Params{Local: netip.AddrPortFrom(restGateway, 0), Remote: passServer, MSS: 1460, OurMSS: 1460}, false, deaf{})
+			return err
+		}
+		if err := dial(); !errors.Is(err, stack.ErrNoPort) {
+			t.Fatalf("%s: before it: %v", how, err)
+		}
+		end(r)
+		if err := dial(); err != nil {
+			t.Errorf("%s: %v", how, err)
+		}
+	}
+}
+
+// A packet of no such connection does not wait for one that is being made.
+func TestStrangersDoNotWait(t *testing.T) {
+	r, w := resting(t, 10)
+	release := relay.HoldRest(r)
+	late := time.AfterFunc(30*time.Second, release)
+	from, to := netip.MustParseAddrPort("192.0.2.7:5555"), netip.MustParseAddrPort("192.0.2.99:6666")
+	w.say(from, to, script.ACK, 1, 1)
+	w.hears(fmt.Sprintf("%v > %v seq 1", from, to))
+	if !late.Stop() {
+		t.Fatal("it waited")
+	}
+	release()
+}
+
+// Who is stopped does not make connections beyond its time.
+func TestRestIsEndedInTime(t *testing.T) {
+	r, _ := resting(t, 1000)
+	n := r.End(time.Nanosecond)
+	if _, _, aborted := r.Counts(); n != 1000 || relay.Made(r) != 0 || aborted != 0 {
+		t.Errorf("%d connections were there, %d are made, %d reset", n, relay.Made(r), aborted)
+	}
+}
+
+// A connection that rests and whose client has begun it in place of a terminated one is made before that one's worker
+// runs, and not by the client's packet.
+func TestRestSupersedesTerminated(t *testing.T) {
+	client := manyClient(1)
+	core := standbyOf(t, 2, func(i int) replication.Record {
+		r := passedRecord(i, client)
+		if i == 0 {
+			r.Spliced = false
+			r.Server.Local = netip.AddrPortFrom(restGateway, 2000)
+		}
+		return r
+	})
+	r, e, far := newBare(t)
+	first, rest, err := core.TakeoverFirst(2)
+	if err != nil || len(first) != 1 || rest.Len() != 1 {
+		t.Fatal(first, rest, err)
+	}
+	conns, err := r.Restore(first, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Rest(rest)
+	if n := relay.RestLeft(r); n != 0 {
+		t.Errorf("%d rest", n)
+	}
+	built := make(chan struct{})
+	r.Rebuild(conns, func() { close(built) })
+	<-built
+	e.Run()
+	e.SetActive(true)
+	w := &bareWire{t, far}
+	w.say(client, passVIP, script.ACK, 100, 200)
+	w.hears(fmt.Sprintf("%v > %v seq 100", client, passServer))
+}
+
+// Between two inspections of a connection that is passed on there is a minute, whether it is calm meanwhile or not.
+func TestInspects(t *testing.T) {
+	for _, every := range []uint64{1, 4} {
+		for phase := range every {
+			var at []uint64
+			var calm time.Duration
+			for turn := phase; turn < 240; turn += every {
+				now := time.Duration(turn+1) * time.Second
+				if relay.Inspects(7, turn, calm, now) {
+					at = append(at, turn)
+				}
+				if every > 1 {
+					calm = now + 3500*time.Millisecond
+				}
+			}
+			if len(at) != 4 || at[1]-at[0] != 60 || at[2]-at[1] != 60 || at[3]-at[2] != 60 {
+				t.Errorf("looked at every %d turns from %d on: inspected in turns %v", every, phase, at)
+			}
+		}
 	}
 }

@@ -21,8 +21,31 @@ func (nobody) Congested() bool                                 { return false }
 func (nobody) MaySplice() bool                                 { return true }
 func (nobody) Close(replication.ConnID, replication.CloseKind) {}
 
-// manyPassed is what a standby hands out that holds n connections which are passed on.
-func manyPassed(b testing.TB, n int) *replication.Core {
+// restGateway is an address of the appliance towards its servers.
+var restGateway = netip.MustParseAddr("10.20.0.1")
+
+// manyPassed is what a standby hands out that holds n connections which are passed on; the servers see the clients'
+// addresses, or that of the gateway.
+func manyPassed(b testing.TB, n int, gateway ...netip.Addr) *replication.Core {
+	return standbyOf(b, n, func(i int) replication.Record {
+		r := passedRecord(i, manyClient(i))
+		for _, a := range gateway {
+			r.Server.Local = netip.AddrPortFrom(a, uint16(1024+i))
+		}
+		return r
+	})
+}
+
+// passedRecord is that of the i-th connection, which is passed on.
+func passedRecord(i int, client netip.AddrPort) replication.Record {
+	leg := replication.LegRecord{Local: passVIP, Remote: client, ISS: uint32(i), IRS: uint32(i) * 3, MSS: 1460, OurMSS: 1460, PeerWS: 7, OurWS: 7, TS: true, SACK: true}
+	r := replication.Record{ID: replication.ConnID(1<<32 + i + 1), Service: "web", Spliced: true, Client: leg, Server: leg}
+	r.Server.Local, r.Server.Remote = client, passServer
+	return r
+}
+
+// standbyOf is one that holds n connections and whose peer is lost.
+func standbyOf(b testing.TB, n int, record func(i int) replication.Record) *replication.Core {
 	a, s := replication.New(replication.Limits{MaxConns: n}), replication.New(replication.Limits{MaxConns: n})
 	must := func(err error) {
 		if err != nil {
@@ -46,10 +69,7 @@ func manyPassed(b testing.TB, n int) *replication.Core {
 		}
 	}
 	for i := range n {
-		client := manyClient(i)
-		leg := replication.LegRecord{Local: passVIP, Remote: client, ISS: uint32(i), IRS: uint32(i) * 3, MSS: 1460, OurMSS: 1460, PeerWS: 7, OurWS: 7, TS: true, SACK: true}
-		r := replication.Record{ID: replication.ConnID(1<<32 + i + 1), Service: "web", Spliced: true, Client: leg, Server: leg}
-		r.Server.Local, r.Server.Remote = client, passServer
+		r := record(i)
 		must(a.Open(0, &r))
 		if i%1000 == 999 || i == n-1 {
 			carry(a, s)
@@ -73,7 +93,7 @@ func newBare(b testing.TB) (*relay.Relay, *stack.Engine, *tuntest.End) {
 	svc.Pool = pool.New(pool.Config{Servers: []netip.AddrPort{passServer}})
 	r := relay.New([]*relay.Service{svc}, nobody{})
 	near, far := tuntest.PipeSize(tuntest.MTU, 1<<14)
-	e, err := stack.New(stack.Options{Device: near, Handler: r, Addresses: []netip.Addr{passVIP.Addr()}})
+	e, err := stack.New(stack.Options{Device: near, Handler: r, Addresses: []netip.Addr{passVIP.Addr(), restGateway}})
 	if err != nil {
 		b.Fatal(err)
 	}

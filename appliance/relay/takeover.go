@@ -206,7 +206,8 @@ func (s *stream) restore(k *replication.StreamState) {
 // Rebuild attaches endpoints to restored connections; done is called when the
 // last has its two. Those whose peers speak meanwhile go first.
 func (r *Relay) Rebuild(conns []*Conn, done func()) {
-	conns = slices.DeleteFunc(conns, func(c *Conn) bool { return c.isPassed() }) // has none
+	// Who is passed on has none, and who is superseded by one of the rest needs none.
+	conns = slices.DeleteFunc(conns, func(c *Conn) bool { return c.isPassed() || c.killed.Load() != killNot })
 	if len(conns) == 0 {
 		done()
 		return
