@@ -169,7 +169,7 @@ func (c *crowd) order(ctx context.Context, order, what string) (a asked, err err
 	defer stop()
 	follow := func(i int) {
 		n := news{i: i, err: c.clients[i].Send(order)}
-		for {
+		for over := false; !over; over = n.err != nil || n.e.Done {
 			if n.err == nil {
 				n.e = crowdEvent{}
 				n.err = next(ctx, c.clients[i], &n.e, 2*crowdPatience)
@@ -177,9 +177,6 @@ func (c *crowd) order(ctx context.Context, order, what string) (a asked, err err
 			select {
 			case said <- n:
 			case <-ctx.Done():
-				return
-			}
-			if n.err != nil || n.e.Done {
 				return
 			}
 		}
