@@ -102,7 +102,7 @@ func reach(n *config.Network) string {
 // summariseService prints what a service is and what will be done with its clients and servers.
 func summariseService(row func(name, format string, args ...any), s *config.Service) {
 	row("service "+s.Name, "%s -> %s", list(s.Listen), list(s.Servers))
-	row("", "protection %s, protocol %s, release %s, source %s, path %s", s.Protection, s.Protocol, s.Release, s.Source, s.Path)
+	row("", "protection %s, protocol %s, release %s, source %s, path %s, slow clients %s", s.Protection, s.Protocol, s.Release, s.Source, s.Path, s.SlowClients)
 	if s.Source == config.SourceGateway {
 		row("", "to each server at most %d connections from each gateway address", stack.PortsPerServer)
 	}
