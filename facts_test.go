@@ -30,6 +30,8 @@ var facts = []fact{
 	{"docs/limits.md", "| an acknowledgement that waits for an answer | 40 ms,", []string{"stack: delayMax == 40*time.Millisecond"}},
 	{"docs/limits.md", "has not asked for yet; one determinant | 65 536; 16 MiB; 64 KiB |", []string{"wrap/determinant: MaxInstances == 65536 && MaxKept == 16<<20 && MaxValue == 64<<10"}},
 	{"docs/limits.md", "| `wrap`: an answer of the authority | 200 ms (`--timeout`) |", []string{"cmd/lockstep/wrap_amd64.go ~ \"timeout\", 200*time.Millisecond"}},
+	{"docs/limits.md", "| 1024, with 64 MiB of entries in sum |", []string{"wrap: maxListings == 1024 && maxListing == 64<<20"}},
+	{"docs/limits.md", "descriptors that the program inherits | below 1024 |", []string{"wrap/jail: maxInherited == 1024"}},
 	{"docs/limits.md", "| 64 MiB of entries; 1 048 576 |", []string{"wrap: maxListing == 64<<20 && maxInodes == 1<<20"}},
 	{"docs/limits.md", "| SYN waits for a server | 130 s |", []string{"appliance/relay: dialMax == 130*time.Second"}},
 	{"docs/limits.md", "(`source: gateway`) | 64 512 |", []string{"stack: PortsPerServer == 64512"}},

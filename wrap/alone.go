@@ -13,10 +13,12 @@ type alone struct{ log *determinant.Log }
 
 // Alone returns an authority for one server.
 func Alone() determinant.Authority {
-	return alone{determinant.NewLog(1, func() (n [16]byte) {
+	log := determinant.NewLog(1, func() (n [16]byte) {
 		_, _ = rand.Read(n[:]) // it never fails (crypto/rand)
 		return n
-	})}
+	})
+	log.Arrive("")
+	return alone{log}
 }
 
 func (a alone) Join(c determinant.Connection) (determinant.Instance, error) { return a.log.Join("", c) }

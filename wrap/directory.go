@@ -26,26 +26,106 @@ const (
 // maxListing is how large a directory may be, in bytes of its entries; a larger one has the kernel's order.
 const maxListing = 64 << 20
 
-// listing is a directory that a process is reading.
+// maxListings is how many directories may be half read, and maxListing how large they may be together.
+const maxListings = 1024
+
+// listing is a directory that is being read: deleting what has been read changes nothing of what is still to come.
 type listing struct {
-	fd      uint64
+	of      identity
 	entries [][]byte
+	size    int
+	used    uint64 // when, counted
+}
+
+// descriptor is a process's.
+type descriptor struct {
+	pid int
+	fd  uint32
+}
+
+// listings are those of all processes.
+type listings struct {
+	of      map[descriptor]*listing
+	size    int
+	uses    uint64
+	evicted bool // a directory has been forgotten that may have been half read
+}
+
+// get returns what a descriptor's directory had when it was begun.
+func (k *listings) get(d descriptor, directory identity) *listing {
+	l := k.of[d]
+	if l == nil || l.of != directory { // the number is another descriptor's now
+		return nil
+	}
+	k.uses++
+	l.used = k.uses
+	return l
+}
+
+func (k *listings) drop(d descriptor) {
+	if l := k.of[d]; l != nil {
+		k.size -= l.size
+		delete(k.of, d)
+	}
+}
+
+// put keeps a listing, and forgets those that have not been used for longest if there is no room.
+func (k *listings) put(d descriptor, l *listing) {
+	k.drop(d)
+	for len(k.of) > 0 && (len(k.of) >= maxListings || k.size+l.size > maxListing) {
+		var oldest descriptor
+		for other, o := range k.of {
+			if former := k.of[oldest]; former == nil || o.used < former.used {
+				oldest = other
+			}
+		}
+		k.drop(oldest)
+		k.evicted = true
+	}
+	k.uses++
+	l.used = k.uses
+	k.size += l.size
+	k.of[d] = l
+}
+
+// forked gives a child what its parent is reading: it has the same descriptors.
+func (k *listings) forked(parent, child int) {
+	for d, l := range k.of {
+		if d.pid == parent {
+			copied := *l
+			k.put(descriptor{child, d.fd}, &copied)
+		}
+	}
+}
+
+// ended forgets what a process was reading.
+func (k *listings) ended(pid int) {
+	for d := range k.of {
+		if d.pid == pid {
+			k.drop(d)
+		}
+	}
 }
 
 // getdents answers with the next entries.
 func (s *supervisor) getdents(t *trace.Task) (next trace.Next, result int64) {
 	borrow(t.Proc.PID, int(int32(t.Arg(0))), func(fd int) {
 		from, err := unix.Seek(fd, 0, unix.SEEK_CUR)
-		if err != nil {
+		var st unix.Stat_t
+		if err != nil || unix.Fstat(fd, &st) != nil {
 			return
 		}
-		l := s.listings[t.Proc.PID]
-		if from == 0 || l == nil || l.fd != t.Arg(0) {
+		d := descriptor{t.Proc.PID, uint32(t.Arg(0))}
+		l := s.listings.get(d, identity{st.Dev, st.Ino})
+		if from == 0 || l == nil {
 			if l = list(fd); l == nil {
 				return
 			}
-			l.fd = t.Arg(0)
-			s.listings[t.Proc.PID] = l
+			if from > 0 && s.listings.evicted {
+				s.say("more directories are read at a time than are remembered: what a program deletes meanwhile may hide other entries from it")
+			}
+			l.of = identity{st.Dev, st.Ino}
+			s.listings.put(d, l)
 		}
 		b, to, ok := l.from(from, min(t.Arg(2), maxDraw))
 		next = trace.Answer
@@ -61,7 +141,7 @@ func (s *supervisor) getdents(t *trace.Task) (next trace.Next, result int64) {
 			}
 		}
 		if result == 0 {
-			delete(s.listings, t.Proc.PID)
+			s.listings.drop(d)
 		}
 	})
 	return next, result
@@ -76,7 +156,7 @@ func list(fd int) *listing {
 	defer unix.Close(own)
 	l := &listing{}
 	chunk := make([]byte, 64<<10)
-	for total := 0; ; {
+	for {
 		n, err := unix.Getdents(own, chunk)
 		if err != nil {
 			return nil
@@ -84,7 +164,7 @@ func list(fd int) *listing {
 		if n == 0 {
 			break
 		}
-		if total += n; total > maxListing {
+		if l.size += n; l.size > maxListing {
 			return nil
 		}
 		for b := bytes.Clone(chunk[:n]); len(b) > 0; {

@@ -34,25 +34,35 @@ var (
 type identity struct{ dev, inode uint64 }
 
 // inodes are the identities that files have for the program, where they are not their own: programs tell by it which
-// file is which, also when nobody is asked any more. A number that a file system has given to another file
-// meanwhile is no concern: the newest agreement counts, and no two files have the same.
+// file is which, also when nobody is asked any more. A file whose own identity another one has got has that one's instead. A number
+// that a file system has given to another file meanwhile is no concern: the newest agreement counts, and no two files have the same.
 type inodes struct{ agreed, own map[identity]identity }
 
 // maxInodes bounds them; further files are known by their own numbers when nobody is asked any more.
 const maxInodes = 1 << 20
 
 func (n inodes) set(own, agreed identity) {
-	if own == agreed {
-		delete(n.own, n.agreed[own])
-		delete(n.agreed, own)
+	had, other := own, agreed // other is whose it is so far
+	if i, ok := n.agreed[own]; ok {
+		had = i
+	}
+	if i, ok := n.own[agreed]; ok {
+		other = i
+	}
+	if had == agreed || len(n.agreed)+2 > maxInodes {
 		return
 	}
-	if former, ok := n.own[agreed]; ok && former != own {
-		delete(n.agreed, former)
+	n.put(own, agreed)
+	n.put(other, had)
+}
+
+func (n inodes) put(own, agreed identity) {
+	if own == agreed {
+		delete(n.agreed, own)
+		delete(n.own, own)
+		return
 	}
-	if len(n.agreed) < maxInodes {
-		n.agreed[own], n.own[agreed] = agreed, own
-	}
+	n.agreed[own], n.own[agreed] = agreed, own
 }
 
 // stat makes what depends on the machine a determinant: numbers, times, blocks. Kind, size, owner and rights of a file are what

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -265,6 +266,85 @@ func TestSignalsArePassedOn(t *testing.T) {
 	}
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 9 {
 		t.Errorf("ended with %v, want status 9", err)
+	}
+}
+
+// When the first process has ended, signals are for nobody else who has its number, and one that ends ends all.
+func TestSignalsAfterTheFirstProcess(t *testing.T) {
+	cmd, out := start(t, wrapped{Command: []string{"sh", "-c", "setsid sleep 1000 & echo ready"}})
+	var all []int
+	until(t, "the end of the first process", func() bool {
+		all = descendants(cmd.Process.Pid)
+		return strings.Contains(out.String(), "ready") && len(all) == 2 // the init and sleep
+	})
+	for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGTERM} {
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	for _, pid := range all {
+		if alive(pid) {
+			t.Errorf("process %d goes on", pid)
+		}
+	}
+}
+
+// Descriptors that the supervisor was given are the program's, by their numbers, and so are systemd's sockets.
+func TestDescriptorsArePassedOn(t *testing.T) {
+	script := `test "$LISTEN_PID" = $$ && cat <&3 && cat <&7 && test ! -e /proc/self/fd/4 && test ! -e /proc/self/fd/8 && test ! -e /proc/1/fd/7`
+	cmd := command(t, wrapped{Command: []string{"sh", "-c", script}})
+	files := map[int]*os.File{}
+	for _, fd := range []int{3, 7} {
+		f, err := os.Create(fmt.Sprintf("%s/%d", t.TempDir(), fd))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		fmt.Fprintf(f, "this is %d\n", fd)
+		if _, err := f.Seek(0, 0); err != nil {
+			t.Fatal(err)
+		}
+		files[fd] = f
+	}
+	// LISTEN_PID is the supervisor's number, which a shell knows before it becomes that.
+	cmd.ExtraFiles = []*os.File{files[3], nil, nil, nil, files[7]}
+	cmd.Args = []string{"sh", "-c", `export LISTEN_PID=$$; exec "$0"`, cmd.Path}
+	cmd.Path = "/bin/sh"
+	out, err := cmd.CombinedOutput()
+	if err != nil || string(out) != "this is 3\nthis is 7\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// What the program closes of its descriptors is closed.
+func TestDescriptorsAreThePrograms(t *testing.T) {
+	cmd := command(t, wrapped{Command: []string{"sh", "-c", "exec 3>&-; read go"}})
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd.ExtraFiles = []*os.File{w}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if err := r.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the program has closed its descriptor, and reading gives %v", err)
+	}
+	in.Close()
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("ended with %v", err)
 	}
 }
 

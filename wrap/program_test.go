@@ -24,7 +24,7 @@ import (
 // Programs that tests run are this test binary, too: a program in Go.
 const envProgram = "LOCKSTEP_WRAP_PROGRAM"
 
-var programs = map[string]func() int{"teller": teller, "threads": threads, "setuid": setuid, "clocks": clocks, "listing": listNames}
+var programs = map[string]func() int{"teller": teller, "threads": threads, "setuid": setuid, "clocks": clocks, "listing": listNames, "empty": empty}
 
 // The thread that a program begins with is the one whose waiting counts, and has to be the one that serves.
 func init() {
@@ -223,6 +223,60 @@ func listNames() int {
 	}
 	fmt.Println(offset, strings.Join(names, " "))
 	return 0
+}
+
+// empty deletes what is in a directory while it reads that, and another one in between.
+func empty() int {
+	dir, err := os.Open(os.Args[1])
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	other, err := os.Open(os.Args[2])
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	b, deleted := make([]byte, 100), 0
+	for {
+		n, err := unix.Getdents(int(dir.Fd()), b)
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		if n == 0 {
+			break
+		}
+		_, _, names := unix.ParseDirent(b[:n], -1, nil)
+		for _, name := range names {
+			if err := os.Remove(os.Args[1] + "/" + name); err != nil {
+				fmt.Println(err)
+				return 1
+			}
+			deleted++
+		}
+		if _, err := unix.Getdents(int(other.Fd()), make([]byte, 100)); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+	}
+	fmt.Println("deleted", deleted)
+	return 0
+}
+
+func TestTwoDirectoriesAtOnce(t *testing.T) {
+	needRoot(t)
+	dir, other := t.TempDir(), t.TempDir()
+	for _, d := range []string{dir, other} {
+		for i := range 30 {
+			if err := os.WriteFile(fmt.Sprintf("%s/%02d", d, i), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if out, status := output(t, program(t, "empty", dir, other)...); status != 0 || out != "deleted 30\n" {
+		t.Errorf("status %d: %s", status, out)
+	}
 }
 
 func TestClocks(t *testing.T) {

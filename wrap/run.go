@@ -78,7 +78,7 @@ func find(command string) (string, error) {
 
 // Run runs a command until it has ended, and returns its wait status. It ends with the command: if that exits with 0 while
 // processes that it has started go on (a daemon that went into the background), then with the last of them, else these
-// are ended. Signals that this process gets go to the command.
+// are ended. Signals that this process gets go to the command; once its first process has ended, SIGTERM and SIGINT end the others.
 func Run(o Options) (unix.WaitStatus, error) {
 	if unix.Geteuid() != 0 {
 		return 0, errors.New("wrap needs root: it makes namespaces for the program and traces what it does. The program may change its user")
@@ -124,7 +124,7 @@ func run(o Options, path string) (unix.WaitStatus, error) {
 		s.jail.Kill()
 		return 0, err
 	}
-	stop := forward(s.jail.PID)
+	stop := s.forward()
 	stopClock := s.keepTime()
 	err = tracer.Run()
 	stopClock()
@@ -152,7 +152,7 @@ var passed = []os.Signal{
 	syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGALRM,
 }
 
-func forward(pid int) (stop func()) {
+func (s *supervisor) forward() (stop func()) {
 	signals, quit := make(chan os.Signal, 16), make(chan struct{})
 	signal.Notify(signals, passed...)
 	var joined sync.WaitGroup
@@ -160,10 +160,14 @@ func forward(pid int) (stop func()) {
 		for {
 			select {
 			case got := <-signals:
-				if terminalSends(got) && inForeground() {
-					continue
+				switch {
+				case s.mainEnded.Load():
+					if got == syscall.SIGTERM || got == syscall.SIGINT {
+						s.jail.Kill()
+					}
+				case !terminalSends(got) || !inForeground():
+					s.jail.Signal(got.(syscall.Signal))
 				}
-				_ = unix.Kill(pid, got.(syscall.Signal)) // it has ended, otherwise
 			case <-quit:
 				return
 			}

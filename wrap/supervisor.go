@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,11 +25,12 @@ type supervisor struct {
 	maxPID    uint64
 	main      *trace.Process
 	status    unix.WaitStatus // the main process's
-	refused   string          // why the program was not carried
-	failed    error           // why it could not be followed
+	mainEnded atomic.Bool
+	refused   string // why the program was not carried
+	failed    error  // why it could not be followed
 	said      map[string]bool
 	inodes    inodes
-	listings  map[int]*listing
+	listings  listings
 
 	mu        sync.Mutex
 	processes map[*trace.Process]*process
@@ -58,7 +60,7 @@ type process struct {
 
 func newSupervisor(o Options) (*supervisor, error) {
 	s := &supervisor{options: o, said: map[string]bool{}, processes: map[*trace.Process]*process{}, inodes: inodes{map[identity]identity{}, map[identity]identity{}},
-		listings: map[int]*listing{}}
+		listings: listings{of: map[descriptor]*listing{}}}
 	var err error
 	if s.maxPID, err = maxPID(); err != nil {
 		return nil, err
@@ -168,6 +170,7 @@ func (s *supervisor) Forked(parent, child *trace.Process) {
 	from.children++
 	_ = child.SetClock(p.clock) // its copy may be of a moment at which the clock was being set; it fails for one that was killed
 	s.add(child, p)
+	s.listings.forked(parent.PID, child.PID)
 }
 
 // Ended implements trace.Handler.
@@ -176,11 +179,12 @@ func (s *supervisor) Ended(t *trace.Process, status unix.WaitStatus) {
 	s.mu.Lock()
 	delete(s.processes, t)
 	s.mu.Unlock()
-	delete(s.listings, t.PID)
+	s.listings.ended(t.PID)
 	if t != s.main {
 		return
 	}
 	s.status = status
+	s.mainEnded.Store(true)
 	if !status.Exited() || status.ExitStatus() != 0 {
 		s.jail.Kill()
 	}
@@ -207,6 +211,7 @@ func (s *supervisor) Exec(t *trace.Process) []byte {
 	if randomAddresses(t.PID) {
 		s.say("a program that got more rights than its caller's has addresses at random: its output may depend on them")
 	}
+	s.listings.ended(t.PID)
 	b := make([]byte, 16)
 	of(t).random.Draw(b)
 	return b

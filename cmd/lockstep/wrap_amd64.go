@@ -26,9 +26,15 @@ func wrapCommands() []*cobra.Command {
 		Use:   "wrap [flags] -- COMMAND [ARGS...]",
 		Short: "Run a server program so that two of them send the same bytes",
 		Long: `Runs an unmodified server program and decides itself what those of its system calls return that depend
-on more than the request: random numbers, all clocks, numbers of processes, what stat and statfs say, the
-order of directories. Two servers of one program, configuration and content, each wrapped and asking one
-authority, then answer the same request with the same bytes, with salts, keys, signatures and encryption.
+on more than the request: getrandom and read of the random devices; the time by time, gettimeofday and
+clock_gettime; numbers of processes; what stat and statfs say; the order of directories. Two servers of one
+program, configuration and content, each wrapped and asking one authority, can then answer the same request with
+the same bytes, also salts, keys and what is signed or encrypted with them. TLS of openssl does; smbd does in most
+runs only. Try it with your server before you count on it.
+
+Not seen, so that a program which sends what it gets there differs: readv and pread of random devices,
+/proc/sys/kernel/random/uuid, RDRAND, RDTSC, getrusage, times, sysinfo, what else /proc and /sys tell, and the
+numbers of files within directories (d_ino: this server's, which may be others than those that stat tells).
 
 What it does not do yet: the authority is a process of this machine (--decide), not the pair of appliances. So
 it shows what wrapped servers agree on; it does not make a connection outlive its server.
@@ -42,7 +48,8 @@ this supervisor. It takes root; the program may change its user. Programs in C a
 carried; of 32 bits are refused; io_uring does not exist for them. A wrapped program cannot be traced by others.
 
 Signals, standard input and output and the exit status pass through. If the first process exits with 0 and others go on,
-wrap waits for them; if it ends otherwise, they are ended.
+wrap waits for them, and SIGTERM or SIGINT ends them; if it ends otherwise, they are ended. A process that cannot be
+followed is ended, and the others go on.
 
 Without --authority the results are this server's own.
 

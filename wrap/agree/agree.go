@@ -222,6 +222,7 @@ func (s *server) answer(c net.Conn, q question) (answer, error) {
 			return answer{}, errors.New("a server says once which it is")
 		}
 		s.open[c] = q.Server
+		s.log.Arrive(q.Server)
 	case askJoin:
 		in, err := s.log.Join(server, q.Of)
 		return answer{Op: saysYes, Instance: in}, err

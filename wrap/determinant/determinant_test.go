@@ -23,6 +23,9 @@ func client(port uint16) Connection {
 
 func join(t *testing.T, l *Log, server string, c Connection) Instance {
 	t.Helper()
+	if !l.present[server] {
+		l.Arrive(server)
+	}
 	in, err := l.Join(server, c)
 	if err != nil {
 		t.Fatal(err)
@@ -32,6 +35,8 @@ func join(t *testing.T, l *Log, server string, c Connection) Instance {
 
 func TestFirstAskedDecides(t *testing.T) {
 	l := NewLog(2, counter())
+	l.Arrive("a")
+	l.Arrive("b")
 	in := join(t, l, "a", client(1))
 	if got := join(t, l, "b", client(1)); got != in {
 		t.Fatalf("b has %v, a %v", got, in)
@@ -49,33 +54,88 @@ func TestFirstAskedDecides(t *testing.T) {
 		t.Errorf("%d bytes are kept of what all have asked for", kept)
 	}
 	l.Leave("a", in.Number)
-	if l.Leave("b", in.Number); len(l.lives) != 0 || len(l.current) != 0 {
-		t.Errorf("left by all, and still there: %v", l.lives)
+	if l.Leave("b", in.Number); len(l.lives) != 0 || len(l.seen) != 0 {
+		t.Errorf("left by all, and still there: %v, %v", l.lives, l.seen)
 	}
 }
 
 // Nobody gets the nonce that he has had, nor that of a connection which somebody has left.
 func TestNonceIsForOneLife(t *testing.T) {
 	l := NewLog(2, counter())
+	for _, server := range []string{"a", "b"} {
+		l.Arrive(server)
+	}
 	first := join(t, l, "a", client(1))
 	again := join(t, l, "a", client(1))
 	if again.Nonce == first.Nonce {
 		t.Error("a server that came again has the same nonce")
 	}
+	if b := join(t, l, "b", client(1)); b != first {
+		t.Errorf("b's first is %v, a's was %v", b, first)
+	}
 	if b := join(t, l, "b", client(1)); b != again {
-		t.Errorf("b has %v, the newest is %v", b, again)
+		t.Errorf("b's second is %v, a's was %v", b, again)
 	}
 	l.Leave("a", again.Number)
 	if c := join(t, l, "c", client(1)); c.Nonce == again.Nonce || c.Nonce == first.Nonce {
-		t.Error("a connection that somebody has left was joined")
+		t.Error("a server that came later has joined what was accepted before")
 	}
 	l.LeaveAll("a")
 	l.LeaveAll("b")
-	if l.LeaveAll("c"); len(l.lives) != 0 {
-		t.Errorf("all servers are gone, and there is %v", l.lives)
+	if l.LeaveAll("c"); len(l.lives) != 0 || len(l.seen) != 0 {
+		t.Errorf("all servers are gone, and there is %v, %v", l.lives, l.seen)
 	}
 	if _, err := l.Decide("a", Name{Instance: again.Number}, nil); err == nil {
 		t.Error("a server that has left was answered")
+	}
+	if _, err := l.Join("a", client(1)); err == nil {
+		t.Error("a server that has left has joined")
+	}
+}
+
+// A server that is late shares nothing with another connection of the same address and port.
+func TestLateServerIsPairedByOrdinal(t *testing.T) {
+	for _, left := range []bool{true, false} {
+		l := NewLog(2, counter())
+		l.Arrive("a")
+		l.Arrive("b")
+		first := join(t, l, "a", client(1))
+		if left {
+			l.Leave("a", first.Number)
+		}
+		second := join(t, l, "a", client(1))
+		late := join(t, l, "b", client(1))
+		if late.Nonce == second.Nonce || left == (late.Nonce == first.Nonce) {
+			t.Errorf("the first left: %v; b's first %v, a's %v and %v", left, late, first, second)
+		}
+		if b := join(t, l, "b", client(1)); b != second {
+			t.Errorf("the first left: %v; b's second %v, a's %v", left, b, second)
+		}
+	}
+}
+
+// A server that is started anew, or late, joins the other's start, and what is accepted from then on.
+func TestStartedAnew(t *testing.T) {
+	l := NewLog(2, counter())
+	l.Arrive("a")
+	join(t, l, "a", Connection{})
+	join(t, l, "a", client(1))
+	l.LeaveAll("a")
+	l.Arrive("a")
+	start := join(t, l, "a", Connection{})
+	old := join(t, l, "a", client(1))
+	l.Arrive("b")
+	if b := join(t, l, "b", Connection{}); b != start {
+		t.Errorf("b's start %v, a's %v", b, start)
+	}
+	next := join(t, l, "a", client(1))
+	if b := join(t, l, "b", client(1)); b != next || b == old {
+		t.Errorf("b's first %v, a's %v, its former %v", b, next, old)
+	}
+	l.LeaveAll("b")
+	l.Arrive("b")
+	if b := join(t, l, "b", Connection{}); b.Nonce == start.Nonce {
+		t.Error("another run has the start's nonce again")
 	}
 }
 

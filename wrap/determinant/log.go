@@ -17,7 +17,7 @@ type Authority interface {
 
 // Limits of a Log.
 const (
-	MaxInstances = 65536    // that last at one time
+	MaxInstances = 65536    // that last at one time, and connections that one server has accepted and another has not
 	MaxKept      = 16 << 20 // bytes of determinants that one instance waits with for a server that has not asked yet
 	MaxValue     = 64 << 10 // bytes of one determinant
 	perValue     = 64       // bytes, roughly, that keeping one takes beside key and value
@@ -25,7 +25,7 @@ const (
 
 var (
 	errFull      = errors.New("too much waits for a server that does not ask")
-	errInstances = fmt.Errorf("%d connections last already", MaxInstances)
+	errInstances = fmt.Errorf("%d connections last already, or wait for a server that does not accept them", MaxInstances)
 	errNoMember  = errors.New("asked by a server that has not joined this connection")
 )
 
@@ -34,14 +34,24 @@ type Log struct {
 	servers int
 	nonce   func() [16]byte
 	last    uint64
-	current map[Connection]*life
+	present map[string]bool
+	seen    map[Connection]*seen
 	lives   map[uint64]*life
+}
+
+// seen is how often each server that is present has accepted a connection of one name, for as long as they differ or one
+// of the lives lasts.
+type seen struct {
+	joins  map[string]uint64
+	newest uint64           // of joins
+	lives  map[uint64]*life // by ordinal: those that nobody has left
 }
 
 // life is an instance and who takes part.
 type life struct {
 	Instance
 	of      Connection
+	ordinal uint64
 	members map[string]bool // by server: whether it has not left
 	values  map[string]*value
 	kept    int
@@ -54,25 +64,52 @@ type value struct {
 
 // NewLog makes a Log for so many servers. nonce draws, and never the same twice.
 func NewLog(servers int, nonce func() [16]byte) *Log {
-	return &Log{servers: servers, nonce: nonce, current: map[Connection]*life{}, lives: map[uint64]*life{}}
+	return &Log{servers: servers, nonce: nonce, present: map[string]bool{}, seen: map[Connection]*seen{}, lives: map[uint64]*life{}}
 }
 
-// Join gives a server the instance that the others have, if it has not had that one. Each server gets each instance
-// once: who has it and comes again has another connection of the same name, or was started anew, and the same
-// randomness for another input would give secrets away. For the same reason nobody joins what somebody has left.
-func (l *Log) Join(server string, c Connection) (Instance, error) {
-	if in := l.current[c]; in != nil {
-		if _, had := in.members[server]; !had && len(in.members) < l.servers {
-			in.members[server] = true
-			return in.Instance, nil
-		}
+// Arrive begins a server's part, before its program does: what others have accepted by then it will not.
+func (l *Log) Arrive(server string) {
+	l.present[server] = true
+	for _, s := range l.seen {
+		s.joins[server] = s.newest
 	}
-	if len(l.lives) >= MaxInstances {
+}
+
+// Join gives a server the instance that the others have: that of its n-th connection of a name with their n-th. The same
+// randomness for another input would give secrets away, so each server gets each instance once, and nobody joins what somebody
+// has left; who is late has one of its own. The program's start is the same whichever of its runs it is: the newest is joined.
+func (l *Log) Join(server string, c Connection) (Instance, error) {
+	if !l.present[server] {
+		return Instance{}, errNoMember
+	}
+	s := l.seen[c]
+	if s == nil && len(l.seen) >= MaxInstances || len(l.lives) >= MaxInstances {
 		return Instance{}, errInstances
 	}
+	if s == nil {
+		s = &seen{joins: map[string]uint64{}, lives: map[uint64]*life{}}
+		l.seen[c] = s
+	}
+	n := s.joins[server] + 1
+	if c == (Connection{}) {
+		n = s.newest + 1
+		if in := s.lives[s.newest]; in != nil {
+			if _, had := in.members[server]; !had {
+				n = s.newest
+			}
+		}
+	}
+	s.joins[server] = n
+	if in := s.lives[n]; in != nil && len(in.members) < l.servers {
+		in.members[server] = true
+		return in.Instance, nil
+	}
 	l.last++
-	in := &life{Instance: Instance{Number: l.last, Nonce: l.nonce()}, of: c, members: map[string]bool{server: true}, values: map[string]*value{}}
-	l.current[c], l.lives[in.Number] = in, in
+	in := &life{Instance: Instance{Number: l.last, Nonce: l.nonce()}, of: c, ordinal: n, members: map[string]bool{server: true}, values: map[string]*value{}}
+	l.lives[in.Number] = in
+	if n > s.newest {
+		s.newest, s.lives[n] = n, in
+	}
 	return in.Instance, nil
 }
 
@@ -111,8 +148,9 @@ func (l *Log) Leave(server string, instance uint64) {
 		return
 	}
 	in.members[server] = false
-	if l.current[in.of] == in {
-		delete(l.current, in.of)
+	if s := l.seen[in.of]; s != nil && s.lives[in.ordinal] == in {
+		delete(s.lives, in.ordinal)
+		l.forget(in.of)
 	}
 	for _, there := range in.members {
 		if there {
@@ -122,9 +160,28 @@ func (l *Log) Leave(server string, instance uint64) {
 	delete(l.lives, instance)
 }
 
+// forget forgets a name of which all have accepted the same number of connections.
+func (l *Log) forget(c Connection) {
+	s := l.seen[c]
+	if len(s.lives) > 0 {
+		return
+	}
+	for server := range l.present {
+		if s.joins[server] != s.newest {
+			return
+		}
+	}
+	delete(l.seen, c)
+}
+
 // LeaveAll ends every part of a server: its supervisor is gone.
 func (l *Log) LeaveAll(server string) {
 	for number := range l.lives {
 		l.Leave(server, number)
+	}
+	delete(l.present, server)
+	for c, s := range l.seen {
+		delete(s.joins, server)
+		l.forget(c)
 	}
 }

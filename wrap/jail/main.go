@@ -21,8 +21,6 @@ const (
 	readyMessage = "ready"
 	goMessage    = "go"
 	doneMessage  = "done"
-
-	stubFD, initFD = 3, 4 // their ends of the sockets
 )
 
 // FirstPID is the program's process number in its namespace. Beneath it are the init's threads.
@@ -43,42 +41,44 @@ func Main(prepare func() error) {
 	}
 	var s Spec
 	if err := json.Unmarshal([]byte(os.Args[1]), &s); err != nil {
-		fail(err)
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 	if os.Args[0] == initName {
 		reap(s)
 	}
-	fail(become(s, prepare))
+	s.fail(become(s, prepare))
 }
 
 // fail tells the supervisor, which prints it.
-func fail(err error) {
-	_, _ = unix.Write(stubFD, []byte(err.Error())) // who does not listen has gone
+func (s Spec) fail(err error) {
+	_, _ = unix.Write(s.StubFD, []byte(err.Error())) // who does not listen has gone
 	os.Exit(1)
 }
 
 // reap is the init: it starts the program and reaps whatever ends beneath it, until nothing is left.
 func reap(s Spec) {
-	unix.CloseOnExec(initFD)
+	unix.CloseOnExec(s.InitFD)
 	// Signals of the terminal are the program's affair. They are caught, since what is ignored the program would inherit.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)
 	if err := enter(s); err != nil {
-		fail(err)
+		s.fail(err)
 	}
 	if err := lastPID(FirstPID - 1); err != nil {
-		fail(err)
+		s.fail(err)
 	}
 	spec, err := json.Marshal(s)
 	if err != nil {
-		fail(err)
+		s.fail(err)
 	}
+	files := inherited() // the stub's socket is one of them
 	if _, err := syscall.ForkExec("/proc/self/exe", []string{stubName, string(spec)}, &syscall.ProcAttr{
-		Env: os.Environ(), Files: []uintptr{0, 1, 2, stubFD},
+		Env: os.Environ(), Files: files,
 	}); err != nil {
-		fail(fmt.Errorf("starting the program's process: %w", err))
+		s.fail(fmt.Errorf("starting the program's process: %w", err))
 	}
-	closeAll(stubFD)
-	go numbers()
+	release(files)
+	go numbers(s.InitFD)
 	for {
 		if _, err := unix.Wait4(-1, nil, 0, nil); errors.Is(err, unix.ECHILD) {
 			os.Exit(0)
@@ -119,10 +119,10 @@ func lastPID(pid int) error {
 }
 
 // numbers sets process numbers as the supervisor asks (NextPID), until it is gone.
-func numbers() {
+func numbers(socket int) {
 	for {
 		var b [16]byte
-		n, err := unix.Read(initFD, b[:])
+		n, err := unix.Read(socket, b[:])
 		if n <= 0 {
 			if errors.Is(err, unix.EINTR) {
 				continue
@@ -133,7 +133,7 @@ func numbers() {
 		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", b[:n], 0); err != nil {
 			answer = "refused"
 		}
-		if _, err := unix.Write(initFD, []byte(answer)); err != nil {
+		if _, err := unix.Write(socket, []byte(answer)); err != nil {
 			return
 		}
 	}
@@ -141,12 +141,12 @@ func numbers() {
 
 // become makes the stub the program. It returns only if that cannot be.
 func become(s Spec, prepare func() error) error {
-	unix.CloseOnExec(stubFD)
-	if _, err := unix.Write(stubFD, []byte(readyMessage)); err != nil {
+	unix.CloseOnExec(s.StubFD)
+	if _, err := unix.Write(s.StubFD, []byte(readyMessage)); err != nil {
 		return err
 	}
 	var b [16]byte
-	if n, err := unix.Read(stubFD, b[:]); err != nil || string(b[:n]) != goMessage {
+	if n, err := unix.Read(s.StubFD, b[:]); err != nil || string(b[:n]) != goMessage {
 		return fmt.Errorf("waiting for the supervisor: %w", err)
 	}
 	const noRandomAddresses = 0x0040000 // ADDR_NO_RANDOMIZE

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -16,17 +17,21 @@ type Spec struct {
 	Args []string
 	// Monotonic is added to the monotonic clock and to that of the time since boot.
 	Monotonic time.Duration
+
+	// StubFD and InitFD are the two processes' ends of the sockets, above all that the program inherits.
+	StubFD, InitFD int
 }
 
 // Jail is a program that has been started, or is about to be.
 type Jail struct {
-	Init int // the init's process number
-	PID  int // the program's, both as this process sees them
+	PID int // the program's process number, as this process sees it
 
-	stub, init int // our ends of the sockets
+	stub, init       int // our ends of the sockets
+	pidfd, initPidfd int // of the program and of the init: numbers are another process's once they have ended
 }
 
-// Start makes the namespaces and the program's process, which waits for Go. The calling goroutine has to be locked to its
+// Start makes the namespaces and the program's process, which waits for Go. Descriptors that this process was given are the
+// program's from then on. The calling goroutine has to be locked to its
 // thread, and that has to last as long as the program: when it ends, so does the init.
 func Start(s Spec) (*Jail, error) {
 	stub, theirStub, err := pair()
@@ -38,31 +43,84 @@ func Start(s Spec) (*Jail, error) {
 		closeAll(stub, theirStub)
 		return nil, err
 	}
-	spec, err := json.Marshal(s)
+	files, spec, err := inherit(s, theirStub, theirInit)
 	if err != nil {
 		closeAll(stub, theirStub, init, theirInit)
-		return nil, fmt.Errorf("writing down the program: %w", err)
+		return nil, err
 	}
-	j := &Jail{stub: stub, init: init}
-	j.Init, err = syscall.ForkExec("/proc/self/exe", []string{initName, string(spec)}, &syscall.ProcAttr{
-		Env:   os.Environ(),
-		Files: []uintptr{0, 1, 2, uintptr(theirStub), uintptr(theirInit)},
+	j := &Jail{stub: stub, init: init, pidfd: -1, initPidfd: -1}
+	_, err = syscall.ForkExec("/proc/self/exe", []string{initName, spec}, &syscall.ProcAttr{
+		Env:   environ(),
+		Files: files,
 		Sys: &syscall.SysProcAttr{
 			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC,
 			Pdeathsig:  syscall.SIGKILL,
+			PidFD:      &j.initPidfd,
 		},
 	})
 	closeAll(theirStub, theirInit)
+	release(files[:len(files)-2])
 	if err != nil {
 		j.Close()
 		return nil, fmt.Errorf("making namespaces for the program (it takes root): %w", err)
 	}
-	if j.PID, err = hello(stub); err != nil {
+	if j.PID, err = hello(stub); err == nil {
+		j.pidfd, err = unix.PidfdOpen(j.PID, 0)
+	}
+	if err != nil {
 		j.Kill()
 		j.Close()
 		return nil, err
 	}
 	return j, nil
+}
+
+// inherit says which descriptors the init gets: those that this process was given, in their places, since the program may know
+// them by number (as from systemd's sockets), and above them the sockets.
+func inherit(s Spec, theirStub, theirInit int) (files []uintptr, spec string, err error) {
+	files = inherited()
+	s.StubFD, s.InitFD = len(files), len(files)+1
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, "", fmt.Errorf("writing down the program: %w", err)
+	}
+	return append(files, uintptr(theirStub), uintptr(theirInit)), string(b), nil
+}
+
+// maxInherited is up to which number descriptors are looked for.
+const maxInherited = 1024
+
+// inherited are the descriptors that an exec would keep, each in its place.
+func inherited() []uintptr {
+	files := []uintptr{0, 1, 2}
+	for fd := len(files); fd < maxInherited; fd++ {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
+			continue
+		}
+		for len(files) < fd {
+			files = append(files, ^uintptr(0)) // closed
+		}
+		files = append(files, uintptr(fd))
+	}
+	return files
+}
+
+// release closes them but the standard ones, once they are another process's: what the program closes shall be closed.
+func release(files []uintptr) {
+	for _, fd := range files[3:] {
+		if fd != ^uintptr(0) {
+			closeAll(int(fd))
+		}
+	}
+}
+
+// environ is the program's. Sockets that systemd has given to this process are the program's (sd_listen_fds(3)).
+func environ() []string {
+	env := os.Environ()
+	if i := slices.Index(env, fmt.Sprintf("LISTEN_PID=%d", os.Getpid())); i >= 0 {
+		env[i] = fmt.Sprintf("LISTEN_PID=%d", FirstPID)
+	}
+	return env
 }
 
 func pair() (ours, theirs int, err error) {
@@ -138,8 +196,11 @@ func (j *Jail) NextPID(pid int) error {
 	return nil
 }
 
-// Kill ends every process of the namespace.
-func (j *Jail) Kill() { _ = unix.Kill(j.Init, unix.SIGKILL) } // it has ended, otherwise
+// Signal sends the program's first process a signal.
+func (j *Jail) Signal(s unix.Signal) { _ = unix.PidfdSendSignal(j.pidfd, s, nil, 0) } // it has ended, otherwise
 
-// Close lets go of the sockets.
-func (j *Jail) Close() { closeAll(j.stub, j.init) }
+// Kill ends every process of the namespace.
+func (j *Jail) Kill() { _ = unix.PidfdSendSignal(j.initPidfd, unix.SIGKILL, nil, 0) } // it has ended, otherwise
+
+// Close lets go of the sockets and processes.
+func (j *Jail) Close() { closeAll(j.stub, j.init, j.pidfd, j.initPidfd) }
