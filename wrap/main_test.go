@@ -282,6 +282,8 @@ func TestSignalsAfterTheFirstProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	limit := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() }) // it has ended, otherwise
+	defer limit.Stop()
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("ended with %v", err)
 	}
