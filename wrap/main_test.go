@@ -296,7 +296,7 @@ func TestSignalsAfterTheFirstProcess(t *testing.T) {
 
 // Descriptors that the supervisor was given are the program's, by their numbers, and so are systemd's sockets.
 func TestDescriptorsArePassedOn(t *testing.T) {
-	script := `test "$LISTEN_PID" = $$ && cat <&3 && cat <&7 && test ! -e /proc/self/fd/4 && test ! -e /proc/self/fd/8 && test ! -e /proc/1/fd/7`
+	script := `test "$LISTEN_PID" = $$ && test -z "$LISTEN_PIDFDID" && cat <&3 && cat <&7 && test ! -e /proc/self/fd/4 && test ! -e /proc/self/fd/8 && test ! -e /proc/1/fd/7`
 	cmd := command(t, wrapped{Command: []string{"sh", "-c", script}})
 	files := map[int]*os.File{}
 	for _, fd := range []int{3, 7} {
@@ -313,7 +313,7 @@ func TestDescriptorsArePassedOn(t *testing.T) {
 	}
 	// LISTEN_PID is the supervisor's number, which a shell knows before it becomes that.
 	cmd.ExtraFiles = []*os.File{files[3], nil, nil, nil, files[7]}
-	cmd.Args = []string{"sh", "-c", `export LISTEN_PID=$$; exec "$0"`, cmd.Path}
+	cmd.Args = []string{"sh", "-c", `export LISTEN_PID=$$ LISTEN_PIDFDID=1; exec "$0"`, cmd.Path}
 	cmd.Path = "/bin/sh"
 	out, err := cmd.CombinedOutput()
 	if err != nil || string(out) != "this is 3\nthis is 7\n" {

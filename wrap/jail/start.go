@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -119,6 +120,7 @@ func environ() []string {
 	env := os.Environ()
 	if i := slices.Index(env, fmt.Sprintf("LISTEN_PID=%d", os.Getpid())); i >= 0 {
 		env[i] = fmt.Sprintf("LISTEN_PID=%d", FirstPID)
+		env = slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, "LISTEN_PIDFDID=") }) // the same check again
 	}
 	return env
 }
