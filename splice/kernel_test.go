@@ -60,8 +60,13 @@ func verify(r io.Reader, n int, halfway func()) error {
 // stream sends n bytes from one to the other, and its end.
 func stream(from, to *net.TCPConn, n int, halfway func(), done chan<- error) {
 	go func() {
-		_, err := io.Copy(from, &pattern{0, n})
-		done <- errors.Join(err, from.CloseWrite())
+		p := &pattern{0, n}
+		_, err := io.Copy(from, io.LimitReader(p, int64(n)*3/4))
+		if halfway != nil {
+			halfway() // has come before the end of either stream: its FIN is not to be one that nobody has seen
+		}
+		_, err2 := io.Copy(from, p)
+		done <- errors.Join(err, err2, from.CloseWrite())
 	}()
 	go func() { done <- verify(to, n, halfway) }()
 }
