@@ -4,7 +4,7 @@
 // filter, whose work on each packet costs more than the gateway's own. It is three
 // small programs (eBPF) in the kernel's TCX hooks (since Linux 6.6).
 //
-// Only what all of these would let pass unchanged is taken: whole TCP segments
+// Only what all of these would let pass unchanged (but for what docs/steering.md names) is taken: whole TCP segments
 // without IP options, of known addresses and ports, no first SYN, with hops left,
 // that fit. All else goes the kernel's usual way, and so does everything where the
 // programs are not: they only make it shorter. They are bound to file descriptors
