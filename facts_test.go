@@ -33,6 +33,7 @@ var facts = []fact{
 	{"docs/limits.md", "| 1024, with 64 MiB of entries in sum |", []string{"wrap: maxListings == 1024 && maxListing == 64<<20"}},
 	{"docs/limits.md", "descriptors that the program inherits | below 1024 |", []string{"wrap/jail: maxInherited == 1024"}},
 	{"docs/limits.md", "| 64 MiB of entries; 1 048 576 |", []string{"wrap: maxListing == 64<<20 && maxInodes == 1<<20"}},
+	{"docs/limits.md", "| the same, until it is parked | 10 s", []string{"appliance/config: DefaultParkAfter == 10*time.Second"}},
 	{"docs/limits.md", "| SYN waits for a server | 130 s |", []string{"appliance/relay: dialMax == 130*time.Second"}},
 	{"docs/limits.md", "(`source: gateway`) | 64 512 |", []string{"stack: PortsPerServer == 64512"}},
 	{"docs/limits.md", "| SYN-ACK | 4 attempts, from 1 s doubling | given up, 15 s after the first |", []string{"stack: synAckMax == 4 && synAckFirst == time.Second && (1+2+4+8)*synAckFirst == 15*time.Second"}},

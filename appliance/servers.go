@@ -46,10 +46,10 @@ func (n *Node) makeServices() []*relay.Service {
 			}),
 			SourceGateway: c.Source == config.SourceGateway, Gateways: n.cfg.Networks.Back.Gateway,
 			MaxConns: c.Limits.Connections, MaxHalfOpen: c.Limits.HalfOpen, MaxSource: c.Limits.HalfOpenSource,
-			Keepalive: carry.Keepalive(c.Keepalive),
-			Idle:      c.Limits.Idle,
-			Pass:      c.Path == config.PathAuto,
-			TakeUp:    c.SlowClients == config.SlowBuffer,
+			Keepalive: carry.Keepalive(c.Keepalive), Park: c.ParkAfter,
+			Idle:   c.Limits.Idle,
+			Pass:   c.Path == config.PathAuto,
+			TakeUp: c.SlowClients == config.SlowBuffer,
 		}
 		s.OnNoPort = func(server netip.AddrPort) {
 			n.log.Warn("no port is left for one more connection with a server: clients are turned away (another address in networks.back.gateway gives as many again)",

@@ -53,7 +53,7 @@ func (n *Node) Status() control.Status {
 	for i, svc := range n.services {
 		c := control.Service{
 			Name: svc.Name, Protection: string(n.cfg.Services[i].Protection), Path: string(n.cfg.Services[i].Path),
-			Connections: svc.Conns(), Spliced: svc.Passed(),
+			Connections: svc.Conns(), Spliced: svc.Passed(), Parked: svc.Parked(),
 		}
 		c.Terminated = max(c.Connections-c.Spliced, 0)
 		c.TakenUp, c.TakeGivenUp = svc.TakenUp()

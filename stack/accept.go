@@ -111,8 +111,9 @@ func (l *Leg) learn(s *segment, tsVal uint32, hasTS bool) {
 	if hasTS && seq <= l.rxNxt {
 		l.noteTimestamp(tsVal) // RFC 7323, 5.3 R3; RCV.NXT as netstack has said it
 	}
-	l.peerWnd = s.tcp.WindowSize()
+	l.peerWnd, l.peerTold = s.tcp.WindowSize(), true
 	l.peerWndMax = max(l.peerWndMax, l.peerWnd)
+	l.rxSeen = max(l.rxSeen, seq+uint64(s.segLen()))
 	if s.payload > 0 {
 		l.delay.came = min(l.delay.came+1, 2)
 	}
@@ -158,7 +159,7 @@ func (l *Leg) echoIn(ecr uint32) uint32 {
 	if ecr == 0 {
 		return 0
 	}
-	if l.restored && !l.ownEcho {
+	if l.again() && !l.ownEcho {
 		if int32(ecr-l.tsBorn) < 0 {
 			return 0
 		}

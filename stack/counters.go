@@ -63,6 +63,7 @@ type Counters struct {
 	Waited      atomic.Uint64 // answers of servers to a SYN kept back until the standby has the record
 	Bypassed    atomic.Uint64 // segments of no protected flow handed back to the kernel
 	Rebuilt     atomic.Uint64 // private handshakes completed
+	Parked      atomic.Uint64 // endpoints given back because nothing was going on
 	// SYN cookies: SYN-ACKs of which nothing was remembered, and clients that answered.
 	CookiesSent, CookiesAccepted atomic.Uint64
 	Held                         atomic.Uint64 // segments that came before we were the active, and were treated then

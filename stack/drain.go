@@ -40,6 +40,9 @@ func (l *Leg) pendingLimit() int {
 
 // firstWindow is what the endpoint may send before the peer's first segment tells its window; mu is held.
 func (l *Leg) firstWindow() uint16 {
+	if l.parked && l.peerTold { // a SYN's is not scaled (RFC 7323, 2.2)
+		return uint16(min(uint32(l.peerWnd)<<max(l.p.PeerWS, 0), 0xffff))
+	}
 	if l.drain.on {
 		return uint16(min(l.peerEdge-min(l.peerEdge, l.txNxt), initialSendWindow))
 	}

@@ -1,6 +1,8 @@
 package stack
 
 import (
+	"time"
+
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
@@ -37,6 +39,8 @@ func (l *Leg) input(s *segment, pkt *stack.PacketBuffer, outHeld bool) verdict {
 		} else {
 			v, wake = l.inputWaiting(s, pkt)
 		}
+	case stParked:
+		v, wake, reply = l.inputParked(s, pkt)
 	case stAttached:
 		if l.err != nil {
 			v, reply = l.inputReset(s) // what it had received is still being passed on
@@ -69,11 +73,14 @@ func (l *Leg) input(s *segment, pkt *stack.PacketBuffer, outHeld bool) verdict {
 // inputEndpoint takes a segment for the endpoint.
 func (l *Leg) inputEndpoint(s *segment, pkt *stack.PacketBuffer) (v verdict, reply answer) {
 	if v, reply = l.inputAttached(s); v == vDeliver {
-		asks := l.asks(s)
+		asks, news := l.asks(s), !l.noNews(s)
 		if v, reply = l.translateIn(s); asks && v == vDeliver && reply == nil {
 			l.asked.Store(true)
 			defer l.events.Wake(l)
 			return vDrop, nil
+		}
+		if news {
+			l.rxCame = time.Duration(l.engine.tick.Load())
 		}
 	}
 	// A peer may repeat its last segment as it first sent it, though all but the FIN is
@@ -146,10 +153,10 @@ func (s *segment) tsEcr() uint32 {
 
 // inputWaiting keeps segments until the endpoint is there.
 func (l *Leg) inputWaiting(s *segment, pkt *stack.PacketBuffer) (v verdict, wake bool) {
-	if s.tcp.Flags()&header.TCPFlagSyn != 0 && l.state == stWaiting && !l.restored {
+	if s.tcp.Flags()&header.TCPFlagSyn != 0 && l.state == stWaiting && !l.again() {
 		return vDrop, false // the client repeats a SYN that is answered already
 	}
-	if s.tcp.Flags()&header.TCPFlagRst != 0 && l.state == stWaiting && !l.restored && s.tcp.SequenceNumber() == l.rxSeq(l.rxNxt) {
+	if s.tcp.Flags()&header.TCPFlagRst != 0 && l.state == stWaiting && !l.again() && s.tcp.SequenceNumber() == l.rxSeq(l.rxNxt) {
 		l.err = ErrReset // while its server is dialled: nothing of it has been passed on
 		return vDrop, true
 	}
@@ -296,7 +303,7 @@ func (l *Leg) learnPeerAck(s *segment, off uint64, tsVal, ecr uint32, stamped bo
 
 // ackNow makes an ACK of what is permitted, from where the peer is.
 func (l *Leg) ackNow() []byte {
-	if l.state != stAttached && l.state != stBuilding { // building: what waited is replayed
+	if l.state != stAttached && l.state != stBuilding && l.state != stParked { // building: what waited is replayed
 		return nil
 	}
 	return l.ackTo(l.rxEdge, l.hurry())

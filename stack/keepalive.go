@@ -39,7 +39,7 @@ func (l *Leg) Answer() { l.reply(l.ackNow, false) }
 // false from then on. ok is false if it cannot be asked now.
 func (l *Leg) Probe() (ok bool) {
 	l.reply(func() []byte {
-		if ok = l.state == stAttached && l.err == nil; !ok {
+		if ok = (l.state == stAttached || l.state == stParked) && l.err == nil; !ok {
 			return nil
 		}
 		l.awaited.Store(true)

@@ -36,6 +36,8 @@ const (
 	stBuilding
 	// stAttached: an endpoint sends and receives.
 	stAttached
+	// stParked: as stWaiting, but an endpoint is to be built only if something comes that needs one.
+	stParked
 	// stTombstone: ended in order; a retransmitted FIN is answered, no more.
 	stTombstone
 	// stReset: ended by our RST, which the peer may not have believed because we do
@@ -119,9 +121,9 @@ func (l *Leg) Params() Params {
 // Established reports whether the leg has an endpoint that can carry data.
 func (l *Leg) Established() bool {
 	l.mu.Lock()
-	st := l.state
+	st, ep := l.state, l.ep
 	l.mu.Unlock()
-	return st == stAttached && l.ep != nil && tcp.EndpointState(l.ep.State()) != tcp.StateSynSent
+	return st == stAttached && ep != nil && tcp.EndpointState(ep.State()) != tcp.StateSynSent
 }
 
 // Waiting reports that the peer is established and an endpoint is to be built.
@@ -166,17 +168,17 @@ func (l *Leg) PeerHas() (off uint64, ok bool) {
 // Err returns why the leg ended, or nil while it has not ended or ended in order.
 func (l *Leg) Err() error {
 	l.mu.Lock()
-	st, err := l.state, l.err
+	st, err, ep := l.state, l.err, l.ep
 	l.mu.Unlock()
-	if err != nil || l.ep == nil {
+	if err != nil || ep == nil {
 		return err
 	}
 	if st >= stTombstone {
 		return nil
 	}
-	switch tcp.EndpointState(l.ep.State()) {
+	switch tcp.EndpointState(ep.State()) {
 	case tcp.StateError:
-		err = errorOf(l.ep.LastError())
+		err = errorOf(ep.LastError())
 	case tcp.StateClose:
 		// The end of LAST-ACK or TIME-WAIT, or what netstack makes of a RST in
 		// CLOSE-WAIT: in order only if our FIN was acknowledged.
@@ -222,15 +224,15 @@ func (l *Leg) Finish() { l.end(stTombstone, nil) }
 // Abort resets the peer and ends the leg.
 func (l *Leg) Abort() {
 	l.mu.Lock()
-	st := l.state
+	st, ep := l.state, l.ep
 	l.mu.Unlock()
 	switch st {
-	case stSynAcked, stWaiting, stBuilding:
+	case stSynAcked, stWaiting, stBuilding, stParked:
 		// In a private handshake the endpoint can not speak to the peer yet.
 		l.sendReset()
 	case stAttached, stDialing:
-		if l.ep != nil {
-			l.ep.Abort() // its RST passes through output while still attached
+		if ep != nil {
+			ep.Abort() // its RST passes through output while still attached
 		}
 	}
 	switch {
@@ -274,7 +276,7 @@ func (l *Leg) end(st legState, err error) {
 	if l.err == nil {
 		l.err = err
 	}
-	pend := l.pending
+	pend, ep := l.pending, l.ep
 	l.pending = nil
 	l.dropHead()
 	l.engine.buffered.Add(-int64(l.rxNxt - l.rxFreed))
@@ -292,10 +294,10 @@ func (l *Leg) end(st legState, err error) {
 	} else {
 		l.engine.forget(l)
 	}
-	if l.ep != nil {
+	if ep != nil {
 		// From here on what the endpoint says is dropped as detached.
 		l.wq.EventUnregister(&l.entry)
-		l.ep.Abort()
+		ep.Abort()
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 
 // The groups of a leg's fields. What guards one is said at it; else it is Leg.mu.
 
-// legEndpoint is the leg's endpoint. ep is set once, before the endpoint can produce events,
-// by the one goroutine that attaches the leg. entry and wq belong to it.
+// legEndpoint is the leg's endpoint. The one goroutine that attaches and parks the leg sets ep, with mu
+// held, before the endpoint can produce events, and may read it without. entry and wq belong to the endpoint.
 type legEndpoint struct {
 	ep    tcpip.Endpoint
 	wq    waiter.Queue
@@ -56,6 +56,9 @@ type legReceiving struct {
 	rxFreed uint64 // discarded from the receive queue; rxNxt-rxFreed is buffered here
 	rxAhead uint64 // bytes before rxFreed that wait elsewhere, see Resume.Ahead
 	rxWants uint64 // right edge that netstack last wanted to announce
+	rxSeen  uint64 // end of what has come from furthest ahead
+	// rxCame is when netstack was given a segment last that told it anything, by Engine.tick.
+	rxCame time.Duration
 
 	permit   uint64 // the gate: no ACK above it leaves
 	gateOpen bool   // no gate at all (alone, or not protected)
@@ -74,6 +77,7 @@ type legSending struct {
 	peerAck    uint64
 	peerWnd    uint16 // newest window field of the peer
 	peerWndMax uint16 // largest one
+	peerTold   bool   // peerWnd is here: the peer has said it after its SYN
 	peerEdge   uint64 // right edge of its window, as the newest ACK has put it; of our stream
 	// txReach is the highest offset that a former active can have sent.
 	txReach uint64
@@ -99,7 +103,7 @@ type legHandshake struct {
 	tombUntil   time.Duration
 }
 
-// legContinued is of a leg that is continued from another appliance.
+// legContinued is of a leg whose endpoint is not its first: it is continued from another appliance, or was parked.
 type legContinued struct {
 	located  bool // the peer has said where it is, by an acceptable segment
 	settled  bool // nothing that the former active sent can change that
@@ -107,6 +111,7 @@ type legContinued struct {
 	quiet    bool // the peer is not to be disturbed; the first pure ACK stays here
 	finHeld  bool // the peer's FIN is held; replay it to the endpoint
 	drain    legDrain
+	parked   bool // its endpoint was given back here, see Park
 }
 
 // legHurry is what makes a peer that has lost what was in flight send it again, see hurry.go.

@@ -27,6 +27,8 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 	case stBuilding:
 		inject = l.privateHandshake(tcp)
 		l.engine.C.drop(DropOwnHandshake)
+	case stParked:
+		l.engine.C.drop(DropOwnHandshake) // the end of the endpoint, not of the connection
 	case stAttached:
 		if l.halfWay && l.keepBack(tcp, payload) {
 			l.engine.C.drop(DropOwnHandshake)

@@ -33,6 +33,9 @@ type Resume struct {
 	// Quiet: nothing was going on, so the peer is not disturbed: no probe, no
 	// repeated ACK. Thousands of idle legs would otherwise delay the busy ones.
 	Quiet bool
+	// Parked: and the leg gets no endpoint before something goes on (see Park). Only where
+	// Quiet has an effect.
+	Parked bool
 }
 
 // Restore puts a leg of another appliance into the table, without an endpoint:
@@ -54,6 +57,9 @@ func (e *Engine) Restore(p Params, r Resume, ev Events) (*Leg, error) {
 		// The peer may have been told that its FIN is here: an ACK must not go back.
 		l.permit, l.rxAcked = r.Received+1, r.Received+1
 		l.rxFin = r.Received + 1
+	}
+	if r.Parked && l.quiet {
+		l.state = stParked
 	}
 	l.txReach = e.reach(&r)
 	l.rxAhead = r.Ahead
@@ -169,7 +175,9 @@ func (l *Leg) connect() error {
 	}
 	l.entry.Init(l, allEvents)
 	l.wq.EventRegister(&l.entry)
+	l.mu.Lock()
 	l.ep = ep
+	l.mu.Unlock()
 	switch terr := ep.Connect(fullAddress(l.p.Remote)).(type) {
 	case *tcpip.ErrConnectStarted, nil:
 		return nil
@@ -240,22 +248,29 @@ func (l *Leg) attached() func() {
 	if l.p.TS {
 		ts = tsOption(make([]byte, 12), l.p.PeerTS, 0)
 	}
-	peer := func(flags header.TCPFlags, seq uint32) {
+	peer := func(flags header.TCPFlags, seq uint32, window uint16) {
 		inject = append(inject, l.flow.build(make([]byte, maxMade), l.v6, true, made{
 			flags: flags, seq: seq, ack: l.stackISS + 1,
-			window: l.firstWindow() >> max(l.p.PeerWS, 0), opts: ts,
+			window: window, opts: ts,
 		}))
 	}
 	var probe []byte
 	l.bornAt = l.engine.now()
-	if l.restored {
+	window := l.firstWindow() >> max(l.p.PeerWS, 0)
+	if l.again() {
 		// A segment from before the window makes netstack announce RCV.NXT
 		// with its whole window: that acknowledges at once all that is held.
 		// A held FIN does the same, and acknowledges itself.
 		if l.finHeld {
-			peer(header.TCPFlagAck|header.TCPFlagFin, l.rxSeq(l.rxNxt))
+			peer(header.TCPFlagAck|header.TCPFlagFin, l.rxSeq(l.rxNxt), window)
 		} else {
-			peer(header.TCPFlagAck, l.rxSeq(l.rxNxt)-1)
+			peer(header.TCPFlagAck, l.rxSeq(l.rxNxt)-1, window)
+		}
+		if l.parked {
+			inject[0] = l.withByte(inject[0])
+			if l.peerTold {
+				peer(header.TCPFlagAck, l.rxSeq(l.rxNxt), l.peerWnd) // its window, which is known
+			}
 		}
 		if !l.quiet && !l.halfWay { // a server in SYN-RECEIVED may take a probe for an error
 			probe = l.probe()
@@ -322,7 +337,7 @@ func (l *Leg) probe() []byte {
 // asked when it seemed idle (Resume.Quiet), and a probe or its answer may be lost.
 func (l *Leg) AskPeer() {
 	l.reply(func() []byte {
-		if l.state != stAttached || !l.restored || l.located {
+		if l.state != stAttached && l.state != stParked || !l.restored || l.located {
 			return nil
 		}
 		return l.probe()

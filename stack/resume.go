@@ -114,6 +114,11 @@ func (l *Leg) resume(since time.Duration) {
 	if l.state == stSynAcked {
 		l.synAckAt, l.synAckTries = 0, 2 // the janitor sends it again; that is no round trip
 	}
+	if l.state == stParked && missed { // attached asks its peer
+		l.state, l.resumed, l.unheard, l.quiet = stWaiting, true, true, false
+		l.probesSent, l.revives = 0, 0
+		defer l.events.Wake(l)
+	}
 	if l.state != stAttached || !l.confirmed || l.halfWay || l.err != nil {
 		return
 	}

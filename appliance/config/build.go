@@ -161,6 +161,7 @@ func (d *draft) decodeService(s *section, name string) Service {
 	alive.duration("interval", &svc.Keepalive.Interval)
 	alive.count("count", &svc.Keepalive.Count)
 	alive.done()
+	s.duration("park_after", &svc.ParkAfter)
 	limits := s.child("limits")
 	limits.count("connections", &svc.Limits.Connections)
 	limits.size("log", &svc.Limits.Log)

@@ -82,6 +82,7 @@ type Service struct {
 	Patience    time.Duration    `yaml:"patience"`          // how long a connection waits for a server that continues it
 	Health      Health           `yaml:"health"`
 	Keepalive   Keepalive        `yaml:"keepalive"`
+	ParkAfter   time.Duration    `yaml:"park_after"` // idle for so long, a connection gives its endpoints back; 0: never
 	Limits      ServiceLimits    `yaml:"limits"`
 }
 
@@ -217,6 +218,7 @@ const (
 	DefaultFailureTimeout  = 100 * time.Millisecond
 	DefaultStartEmptyAfter = 10 * time.Second // or 10 FailureTimeout, if that is longer
 	DefaultPatience        = 30 * time.Second
+	DefaultParkAfter       = 10 * time.Second
 	DefaultHealthInterval  = 5 * time.Second
 	DefaultHealthTimeout   = 300 * time.Millisecond
 	DefaultConnections     = 100_000
@@ -259,8 +261,8 @@ func DefaultService(name string) Service {
 	return Service{
 		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Path: PathNetstack, SlowClients: SlowWait, Patience: DefaultPatience,
 		Health:    Health{Interval: DefaultHealthInterval, Timeout: DefaultHealthTimeout, TCP: true, Canary: true},
-		Keepalive: Keepalive{Idle: DefaultKeepaliveIdle, Interval: DefaultKeepaliveInterval, Count: DefaultKeepaliveCount},
-		Limits:    ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen, HalfOpenSource: DefaultHalfOpenSource},
+		Keepalive: Keepalive{Idle: DefaultKeepaliveIdle, Interval: DefaultKeepaliveInterval, Count: DefaultKeepaliveCount}, ParkAfter: DefaultParkAfter,
+		Limits: ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen, HalfOpenSource: DefaultHalfOpenSource},
 	}
 }
 

@@ -169,6 +169,7 @@ func TestFaults(t *testing.T) {
 		{"keepalive idle", "- name: web", "- name: web\n    keepalive: {idle: 10ms}", "services[0].keepalive.idle", "0 for never"},
 		{"keepalive interval", "- name: web", "- name: web\n    keepalive: {interval: 2h}", "services[0].keepalive.interval", "1s to 1h"},
 		{"keepalive count", "- name: web", "- name: web\n    keepalive: {count: 0}", "services[0].keepalive.count", "1 to 100"},
+		{"park after", "- name: web", "- name: web\n    park_after: 10ms", "services[0].park_after", "0 for never"},
 		{"connections", "- name: web", "- name: web\n    limits: {connections: 0}", "services[0].limits.connections", "out of range"},
 		{"half-open of a network", "- name: web", "- name: web\n    limits: {half_open_source: 0}", "services[0].limits.half_open_source", "out of range"},
 		{"connections text", "- name: web", "- name: web\n    limits: {connections: many}", "services[0].limits.connections", "whole number"},

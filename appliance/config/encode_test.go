@@ -40,7 +40,7 @@ networks:
 services:
   - {name: "80", listen: ["203.0.113.10:80", "[2001:db8::10]:80"], servers: ["10.20.0.11:80", "[fd20::11]:80"], protection: hot, protocol: http,
      release: first, source: gateway, path: auto, ttl: 255, min_ttl: 254, patience: 1m30s, health: {interval: 2s, timeout: 1s, http: /healthz, canary: false},
-     keepalive: {idle: 0, interval: 1s, count: 3}, limits: {connections: 7, log: 4097B, idle: 0, half_open: 0, half_open_source: 1}}
+     keepalive: {idle: 0, interval: 1s, count: 3}, park_after: 3s, limits: {connections: 7, log: 4097B, idle: 0, half_open: 0, half_open_source: 1}}
   - {name: unasked, listen: ["203.0.113.10:81"], servers: ["10.20.0.11:81"], health: {tcp: false}}
 limits: {memory: 3GiB}
 control: /run/a b.sock

@@ -247,6 +247,9 @@ func (v *validator) services() {
 		v.families(path, s)
 		v.health(path+".health", &s.Health)
 		v.keepalive(path+".keepalive", &s.Keepalive)
+		if p := path + ".park_after"; !v.faulty(p) && s.ParkAfter != 0 && (s.ParkAfter < time.Second || s.ParkAfter > 120*time.Hour) {
+			v.add(p, "1s to 120h; 0 for never", "%v is out of range", s.ParkAfter)
+		}
 		v.keeping(path, s)
 		v.hops(path+".ttl", s.TTL)
 		v.hops(path+".min_ttl", s.MinTTL)

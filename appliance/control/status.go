@@ -156,6 +156,7 @@ type Service struct {
 	// not read; and how often that was given up.
 	TakenUp     uint64    `json:"taken_up"`
 	TakeGivenUp uint64    `json:"take_given_up"`
+	Parked      int       `json:"parked"` // of the terminated: idle, without endpoints until something comes
 	Servers     []Backend `json:"servers"`
 	Kept        *Kept     `json:"kept,omitempty"` // protection log and hot, on the active
 }

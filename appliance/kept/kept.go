@@ -48,6 +48,8 @@ type lifeState struct {
 	lingering bool // over for the client; replicas of its server go on
 	lingerTo  time.Duration
 	wakeDue   time.Duration // when a timer will wake it
+	parked    bool
+	building  bool // it was parked, and endpoints are on their way
 }
 
 // requestState is the request since the last checkpoint.
@@ -121,6 +123,9 @@ func New(c Conn) *Kept {
 func (k *Kept) Step() (again bool) {
 	if k.lingering {
 		k.linger()
+		return false
+	}
+	if k.parked || k.building && !k.built() {
 		return false
 	}
 	if k.client.Err() != nil {

@@ -77,6 +77,9 @@ func (k *Kept) lead(r *replica) { stack.Join(k.client, r.leg) }
 
 // Attach builds endpoints for legs whose peers are established.
 func (k *Kept) Attach() {
+	if k.parked {
+		k.unpark()
+	}
 	if k.client.Waiting() {
 		if err := k.client.Attach(); err != nil {
 			k.host.Abort()

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"lockstep/replication"
+	"lockstep/stack"
 )
 
 // What is told to people, and to the search for connections that wait for nothing.
@@ -17,8 +18,12 @@ func (k *Kept) Waits() string {
 			return fmt.Sprintf("the end of other servers, for %v", until.Round(time.Second))
 		}
 		return ""
+	case k.parked && !k.disturbed() && stack.Parked(k.legs()...):
+		return "a segment that ends its being parked"
 	case k.client.Waiting():
 		return "" // an endpoint should have been made
+	case k.building:
+		return "its endpoints"
 	case !k.client.Established() && k.client.Err() == nil:
 		return "the client's endpoint"
 	case k.drain.On.Load():

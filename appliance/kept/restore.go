@@ -62,7 +62,7 @@ func (k *Kept) Restore(rec *replication.Continue, server stack.Params, halfWay b
 	sr.Received -= r.start[replication.Response]
 	sr.Sent -= r.start[replication.Request]
 	sr.Held -= r.start[replication.Request]
-	sr.PeerKnows, sr.Quiet = true, rec.Idle
+	sr.PeerKnows, sr.Quiet, sr.Parked = true, rec.Idle, k.client.Parked()
 	var err error
 	if r.leg, err = k.host.Restore(server, sr, r); err != nil {
 		return err
@@ -72,6 +72,8 @@ func (k *Kept) Restore(rec *replication.Continue, server stack.Params, halfWay b
 	k.client.Lone()
 	r.leg.Lone()
 	k.lead(r)
+	k.parked = true
+	k.unpark() // unless both are
 	return nil
 }
 

@@ -63,6 +63,7 @@ func Families() []Family {
 		{"lockstep_service_connections", "Open connections of a service.", false, []string{"service"}},
 		{"lockstep_service_path_connections", "The same by path: spliced, terminated.", false, []string{"service", "path"}},
 		{"lockstep_service_taken_up_total", "Connections that were passed on and whose clients did not read: done (ended here since), given_up (still passed on).", true, []string{"service", "result"}},
+		{"lockstep_service_parked_connections", "Of the terminated: idle, without endpoints until something comes.", false, []string{"service"}},
 		{"lockstep_server_healthy", "0 if the server fails its health check, or has refused a connection lately.", false, []string{"service", "server"}},
 		{"lockstep_server_checked", "1 if the server was asked, by a health check or by clients' connections in its place.", false, []string{"service", "server"}},
 		{"lockstep_kept", "Of connections that outlive their server: connections, replicas, in_step, orphans, log_bytes, lag_bytes.", false, []string{"service", "what"}},
@@ -144,6 +145,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		emit("lockstep_service_path_connections", float64(svc.Terminated), svc.Name, "terminated")
 		emit("lockstep_service_taken_up_total", float64(svc.TakenUp), svc.Name, "done")
 		emit("lockstep_service_taken_up_total", float64(svc.TakeGivenUp), svc.Name, "given_up")
+		emit("lockstep_service_parked_connections", float64(svc.Parked), svc.Name)
 		for _, server := range svc.Servers {
 			emit("lockstep_server_healthy", Truth(server.Healthy), svc.Name, server.Addr)
 			emit("lockstep_server_checked", Truth(server.Checked), svc.Name, server.Addr)

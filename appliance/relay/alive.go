@@ -7,13 +7,14 @@ import (
 	"lockstep/appliance/carry"
 )
 
-// alive is what a connection knows of its peers' being there.
+// alive is what a connection knows of its peers' being there, and of nothing going on between them.
 type alive struct {
 	due    atomic.Int64 // when to look again, a Duration; the janitor runs it then
 	client carry.Asked
 	// Of a connection that is passed on, the janitor's: questions without an answer, and when the last was.
 	asked   int
 	askedAt time.Duration
+	parking
 }
 
 // passAsks makes the peers' questions ours.

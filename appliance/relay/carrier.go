@@ -53,6 +53,10 @@ type runner interface {
 	// reports whether none is missing.
 	Attach()
 	Whole() bool
+	// Park gives all endpoints back, if nothing is going on and nothing has come for rest.
+	Park(rest time.Duration) bool
+	// Parked reports whether it has, and none is due again.
+	Parked() bool
 	// Step does whatever there is to do. again asks for another turn.
 	Step() (again bool)
 	// Abort resets the servers' legs, Drop ends them without a word.

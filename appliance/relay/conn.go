@@ -164,6 +164,9 @@ func (c *Conn) step() (again bool) {
 		return false
 	}
 	c.stepAt.Store(int64(c.r.now()))
+	if c.alive.toPark.Load() != parkNot {
+		defer c.alive.toPark.Store(parkNot)
+	}
 	if c.wanted.Swap(false) {
 		c.adopt()
 	}
@@ -194,10 +197,15 @@ func (c *Conn) step() (again bool) {
 			return false
 		}
 		c.prove()
+		if c.alive.parked.Load() && !c.carrier.Parked() {
+			c.noteParked(false)
+		}
 		if c.rebuild.Load() != nil && c.carrier.Whole() {
 			c.rebuilt()
 		}
-		return c.carrier.Step()
+		again = c.carrier.Step()
+		c.park(again)
+		return again
 	case phaseLingering:
 		c.carrier.Step()
 		return false

@@ -105,6 +105,7 @@ func (r *Relay) tend(w watched, turn uint64, now time.Duration) {
 	if (turn+uint64(c.ID))%inspectEvery == 0 {
 		c.inspect()
 	}
+	c.idles(now)
 	due := time.Duration(c.alive.due.Load())
 	if c.flags.Paused.Load() && !r.journal.Congested() {
 		r.sched.add(c, false) // it may have nothing of its own to be confirmed

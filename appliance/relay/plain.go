@@ -20,6 +20,7 @@ type plain struct {
 	drain   carry.Draining // one leg has ended, what it has sent goes to the other first
 	secured bool           // the standby has what is left of that
 	untold  atomic.Bool    // the journal does not know yet that the connection is ended here
+	parked  bool
 }
 
 // serverEvents are those of the server's leg.
@@ -58,6 +59,9 @@ func (p *plain) wire() {
 
 // Attach implements carrier.
 func (p *plain) Attach() {
+	if p.parked {
+		p.unpark()
+	}
 	for _, l := range [2]*stack.Leg{p.c.client, p.server} {
 		if l.Waiting() {
 			if err := l.Attach(); err != nil {

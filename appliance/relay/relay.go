@@ -153,6 +153,7 @@ func (r *Relay) ended(c *Conn, aborted bool) {
 		r.finishedN.Add(1)
 	}
 	c.rebuilt()
+	c.noteParked(false)
 	r.mu.Lock()
 	if _, was := r.conns[c.ID]; was {
 		delete(r.conns, c.ID)

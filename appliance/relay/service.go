@@ -22,6 +22,8 @@ type Service struct {
 	MaxSource     int            // 0: as MaxHalfOpen
 	Idle          time.Duration  // 0: never
 	Keepalive     carry.Keepalive
+	// Park is after how long a connection with which nothing is going on gives its endpoints back; 0: never.
+	Park time.Duration
 	// Drain is how long, after a reset, the other peer may acknowledge nothing of what
 	// was sent before it. 0: ten seconds.
 	Drain time.Duration
@@ -38,8 +40,13 @@ type Service struct {
 	// server; it must not block.
 	OnNoPort func(server netip.AddrPort)
 
-	conns, passed        atomic.Int64
-	takenUp, takeGivenUp atomic.Uint64
+	serviceCounts
+}
+
+// serviceCounts are of its connections: how many there are now, and since the start.
+type serviceCounts struct {
+	conns, passed, parked atomic.Int64
+	takenUp, takeGivenUp  atomic.Uint64
 }
 
 // TakenUp counts the service's connections that were passed on and have come to be ended here, and how often

@@ -82,6 +82,9 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 	cr.PeerKnows = req.Held > 0 || resp.Delivered > 0
 	sr.HalfWay = !cr.PeerKnows
 	keep := svc.Kept || k.Record.Start != [2]uint64{}
+	// More than one server has to be found for a hot connection at once.
+	cr.Parked = svc.Park > 0 && cr.PeerKnows && !req.Fin && !resp.Fin && !(keep && svc.Hot)
+	sr.Parked = cr.Parked
 	if keep {
 		cr.ManySources = true
 		cr.Ahead = 0 // what waits for the server is in the log, and bounded there
@@ -124,6 +127,7 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 	}
 	c.begun.Store(true)
 	c.passAsks()
+	c.noteParked(c.carrier.Parked())
 	r.keep(c)
 	return c, nil
 }
@@ -191,6 +195,8 @@ func (p *plain) restore(rec *replication.Continue, server stack.Params, r stack.
 		p.streams[i].restore(&rec.Streams[i])
 	}
 	p.wire()
+	p.parked = true
+	p.unpark() // unless both are
 	return nil
 }
 
@@ -208,6 +214,7 @@ func (s *stream) restore(k *replication.StreamState) {
 func (r *Relay) Rebuild(conns []*Conn, done func()) {
 	// Who is passed on has none, and who is superseded by one of the rest needs none.
 	conns = slices.DeleteFunc(conns, func(c *Conn) bool { return c.isPassed() || c.killed.Load() != killNot })
+	conns = slices.DeleteFunc(conns, r.stayParked)
 	if len(conns) == 0 {
 		done()
 		return

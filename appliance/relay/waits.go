@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"lockstep/replication"
+	"lockstep/stack"
 )
 
 // Every connection waits for something that comes: an event of a leg, of the journal or
@@ -97,6 +98,8 @@ func (c *Conn) waitsFor() string {
 // Waits implements carrier.
 func (p *plain) Waits() string {
 	switch {
+	case p.parked && p.c.client.Err() == nil && p.server.Err() == nil && stack.Parked(p.c.client, p.server):
+		return "a segment that ends its being parked"
 	case p.c.client.Waiting() || p.server.Waiting():
 		return "" // an endpoint should have been made
 	case !p.c.client.Established() && p.c.client.Err() == nil:

@@ -134,6 +134,9 @@ func summariseService(row func(name, format string, args ...any), s *config.Serv
 	if s.Limits.Idle == 0 {
 		idle = "never"
 	}
+	if s.ParkAfter > 0 && (s.Path == config.PathNetstack || s.Protection != config.ProtectGateway) {
+		row("", "parked when idle for %v", s.ParkAfter)
+	}
 	row("", "at most %d connections, %d half-open (%d of one network), idle %s, log %v", s.Limits.Connections, s.Limits.HalfOpen, s.Limits.HalfOpenSource, idle, s.Limits.Log)
 }
 

@@ -56,6 +56,9 @@ func renderService(s *control.Status, svc *control.Service, c palette) string {
 	if svc.Spliced > 0 {
 		text += fmt.Sprintf(" (%d passed on)", svc.Spliced)
 	}
+	if svc.Parked > 0 {
+		text += fmt.Sprintf(" (%d parked)", svc.Parked)
+	}
 	if s.Role != control.RoleActive {
 		return text // only the active asks the servers
 	}

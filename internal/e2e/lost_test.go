@@ -97,10 +97,11 @@ func TestLostConnectionsAreTold(t *testing.T) {
 // A client's machine vanishes. A server that asks (keepalive) learns it in its own time, as
 // without a gateway; of a server that does not, the gateway finds out by itself.
 func TestDeadPeers(t *testing.T) {
-	p := start(t, options{alone: true, extra: []config.Service{rawService(),
+	park := func(s *config.Service) { s.ParkAfter = time.Second } // what is asked passes without endpoints, too
+	p := start(t, options{alone: true, extra: []config.Service{rawService(park),
 		service("asked", []string{"203.0.113.10:82"}, []string{"10.20.0.12:82"}, func(s *config.Service) {
 			s.Keepalive = config.Keepalive{Idle: time.Second, Interval: time.Second, Count: 2}
-		})}})
+		}, park)}})
 	read := make(chan error, 1)
 	p.listenRaw(func(c net.Conn) {
 		if n, _ := c.Read(make([]byte, 1)); n == 0 {
@@ -137,7 +138,13 @@ func TestDeadPeers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.await("both stay while their client is there", func() bool { return p.status("a").Connections.Open == 2 })
+	p.await("both stay while their client is there, and are parked", func() bool {
+		parked := 0
+		for _, s := range p.status("a").Services {
+			parked += s.Parked
+		}
+		return parked == 2 && p.status("a").Connections.Open == 2
+	})
 	select {
 	case err := <-read:
 		t.Fatalf("a server whose client is there: %v", err)

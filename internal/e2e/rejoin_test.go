@@ -147,6 +147,9 @@ func TestRejoinWithManyIdle(t *testing.T) {
 	for range 2 {
 		c.failover()
 		c.inSync()
+		if n := c.parked(c.active)["web"]; n < idle*9/10 {
+			t.Errorf("%d of %d idle connections have no endpoints after the takeover", n, idle)
+		}
 		busy.moves(p, "bulk")
 	}
 	if st := c.status(c.active); st.Connections.Protected != idle+1 || st.Connections.Unprotected != 0 {

@@ -2,7 +2,9 @@ package script
 
 import (
 	"fmt"
+	"time"
 
+	"lockstep/appliance/relay"
 	"lockstep/replication"
 )
 
@@ -16,6 +18,9 @@ type run struct {
 	// Again is the index of the step before which another standby, which joins right
 	// after the first takeover, takes over in its turn; 0: there is none.
 	Again int
+	// Park: the connection is parked before the step Before instead, if it is idle then. Nobody takes over
+	// but as Again says.
+	Park bool
 }
 
 // player carries a script out.
@@ -28,6 +33,8 @@ type player struct {
 	alone bool
 	// joined: a fresh standby has joined since the takeover.
 	joined bool
+	// parked: it was, and may have lost what had just come.
+	parked bool
 	// ended: the connection had come to its end before that: what is left of it is not
 	// in the snapshot.
 	ended bool
@@ -37,6 +44,15 @@ type player struct {
 func (s *script) play(how run) (err error) {
 	o := s.Options
 	o.V6 = how.V6
+	if how.Park {
+		tune := o.Tune
+		o.Tune = func(s *relay.Service) {
+			s.Park = time.Hour // what is idle at a takeover is parked from the beginning
+			if tune != nil {
+				tune(s)
+			}
+		}
+	}
 	rig, err := New(o)
 	if err != nil {
 		return err
@@ -59,13 +75,8 @@ func (s *script) play(how run) (err error) {
 			if how.Settled && !rig.Settle() {
 				return p.fail("does not come to rest")
 			}
-			if err := p.takeover(); err != nil {
+			if err := p.before(&how); err != nil {
 				return err
-			}
-			if how.Again > 0 {
-				if err := p.rejoin(false); err != nil {
-					return err
-				}
 			}
 		}
 		if i == how.Again && i > how.Before && how.Again > 0 {
@@ -84,13 +95,8 @@ func (s *script) play(how run) (err error) {
 		}
 	}
 	if how.Before == len(s.Steps) {
-		if err := p.takeover(); err != nil {
+		if err := p.before(&how); err != nil {
 			return err
-		}
-		if how.Again > 0 {
-			if err := p.rejoin(false); err != nil {
-				return err
-			}
 		}
 	}
 	if how.Again == len(s.Steps) && how.Again > 0 {
@@ -185,7 +191,7 @@ func (p *player) peer(side string) *Peer {
 
 // wait waits for cond; after a takeover the peers retransmit meanwhile.
 func (p *player) wait(cond func() bool, every func()) error {
-	if p.rig.moved && every == nil {
+	if (p.rig.moved || p.parked) && every == nil {
 		every = func() { p.conn.Client.retransmit(); p.conn.Server.retransmit() }
 	}
 	if !p.rig.Wait(waitLimit, cond, every) {
@@ -322,7 +328,7 @@ func (p *player) expect(at *Peer, w *Want) error {
 	// A RST that is lost with the appliance that sent it, or before the peer believed
 	// it, is sent by nobody again: the peer's keepalive finds that out (RFC 1122, 4.2.3.6).
 	var every func()
-	if (w.Again || w.Flags&RST != 0) && p.rig.moved {
+	if (w.Again || w.Flags&RST != 0) && (p.rig.moved || p.parked) {
 		every = func() {
 			at.retransmit()
 			at.far.retransmit()

@@ -31,8 +31,14 @@ func (s *script) variants() (all []run) {
 			continue
 		}
 		for i := range len(s.Steps) + 1 {
+			again := i + later(i, len(s.Steps)-i)
 			all = append(all, run{V6: f == 6, Before: i}, run{V6: f == 6, Before: i, Settled: true},
-				run{V6: f == 6, Before: i, Again: i + later(i, len(s.Steps)-i)})
+				run{V6: f == 6, Before: i, Again: again})
+			park := run{V6: f == 6, Before: i, Park: true}
+			if (i%2 == 0) != park.V6 {
+				park.Again = again
+			}
+			all = append(all, park)
 		}
 	}
 	return all
@@ -44,6 +50,10 @@ func (r run) name() string {
 		f = "v6"
 	}
 	switch {
+	case r.Park && r.Again > 0:
+		return fmt.Sprintf("%s/park-%02d-takeover-%02d", f, r.Before, r.Again)
+	case r.Park:
+		return fmt.Sprintf("%s/park-%02d", f, r.Before)
 	case r.Before < 0:
 		return f + "/plain"
 	case r.Again > 0:
