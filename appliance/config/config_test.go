@@ -184,23 +184,26 @@ func TestFaults(t *testing.T) {
 		{"log level", "node: a", "node: a\nlog: {level: loud}", "log.level", "one of: debug"},
 	}
 	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			if !strings.Contains(minimal, c.old) {
-				t.Fatalf("the case replaces %q, which is not there", c.old)
-			}
-			_, err := Parse([]byte(strings.Replace(minimal, c.old, c.new, 1)), nil)
-			var errs Errors
-			if !errors.As(err, &errs) {
-				t.Fatalf("got %v, want Errors", err)
-			}
-			for _, e := range errs {
-				if e.Path == c.want && strings.Contains(e.Error(), c.part) {
-					return
-				}
-			}
-			t.Errorf("no error at %q with %q in:\n%v", c.want, c.part, err)
-		})
+		t.Run(c.name, func(t *testing.T) { testFault(t, c.old, c.new, c.want, c.part) })
 	}
+}
+
+// testFault replaces old in minimal and looks for part in the line about path.
+func testFault(t *testing.T, old, new, path, part string) {
+	if !strings.Contains(minimal, old) {
+		t.Fatalf("the case replaces %q, which is not there", old)
+	}
+	_, err := Parse([]byte(strings.Replace(minimal, old, new, 1)), nil)
+	var errs Errors
+	if !errors.As(err, &errs) {
+		t.Fatalf("got %v, want Errors", err)
+	}
+	for _, e := range errs {
+		if e.Path == path && strings.Contains(e.Error(), part) {
+			return
+		}
+	}
+	t.Errorf("no error at %q with %q in:\n%v", path, part, err)
 }
 
 func TestAllFaultsAtOnce(t *testing.T) {
