@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -195,9 +196,11 @@ func (n *Node) build(undo *closers) error {
 	if err != nil {
 		return err
 	}
-	if n.dev, err = tun.Open(tunName, mtu); err != nil {
+	queues, err := tun.OpenQueues(tunName, mtu, n.queues())
+	if err != nil {
 		return err
 	}
+	n.dev = queues[0]
 	virtual := n.virtual()
 	n.routes, err = tun.InstallRoutes(tun.RouteConfig{
 		TUN: tunName, Front: n.cfg.Networks.Front.Interface, Back: n.cfg.Networks.Back.Interface,
@@ -237,10 +240,10 @@ func (n *Node) build(undo *closers) error {
 		n.log.Info("receive offload stays off; frames are read one by one", "err", err)
 	}
 	undo.add("receive offload", restore)
-	return n.buildCore(undo, virtual)
+	return n.buildCore(undo, virtual, queues[1:])
 }
 
-func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
+func (n *Node) buildCore(undo *closers, virtual []netip.Addr, queues []tun.Device) error {
 	lim := replication.Limits{
 		Heartbeat:      replication.Nanos(n.cfg.Pair.Heartbeat),
 		FailureTimeout: replication.Nanos(n.cfg.Pair.FailureTimeout),
@@ -267,6 +270,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr) error {
 	n.journal.relay = n.relay
 	var err error
 	n.engine, err = stack.New(stack.Options{
+		Queues: queues,
 		Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: payloadLimit(n.cfg.Limits.Memory), Clock: n.clock, Notice: n.notice, OnLink: n.onLink.has, Onward: n.onward,
 		OnPressure: func(a netip.AddrPort) {
 			n.log.Warn("many clients do not finish their handshake (a SYN flood?): others get SYN cookies (services[].limits.half_open)", "address", a)
@@ -384,6 +388,20 @@ func (n *Node) mtu() (int, error) {
 		return 0, err
 	}
 	return min(front.MTU, back.MTU), nil
+}
+
+// maxQueues bounds the TUN device's queues: a reader's buffers are 66 KiB, its queue holds tunQueueLen packets.
+const maxQueues = 8
+
+// queues is how many the TUN device has: what is passed on is passed on by one reader for each CPU, beginning to end; what
+// is ended has workers.
+func (n *Node) queues() int {
+	if slices.ContainsFunc(n.cfg.Services, func(s config.Service) bool {
+		return s.Path == config.PathAuto && s.Protection == config.ProtectGateway
+	}) {
+		return min(runtime.GOMAXPROCS(0), maxQueues)
+	}
+	return 1
 }
 
 func (n *Node) announcer(iface string, addrs []netip.Addr) (*tun.Announcer, error) {

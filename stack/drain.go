@@ -51,6 +51,7 @@ func (l *Leg) firstWindow() uint16 {
 
 // crossing is a segment of the other end's that passes: translated for the peer, in parts.
 type crossing struct {
+	queue       uint8
 	vnet, head  []byte // head: IP and TCP header, which may be changed
 	ipLen       int
 	first, rest []byte // payload
@@ -95,7 +96,7 @@ func (l *Leg) passOn(p *crossing) {
 	if p.bare {
 		p.strip()
 	}
-	l.engine.writeParts(p.vnet, p.head, p.first, p.rest)
+	l.engine.writeParts(p.queue, p.vnet, p.head, p.first, p.rest)
 	if owed != nil {
 		l.engine.emitMade(owed)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -52,6 +53,9 @@ type Handler interface {
 type Options struct {
 	Device  tun.Device
 	Handler Handler
+	// Queues are further ones of the device (tun.OpenQueues), each with a reader: connections that are passed on are spread
+	// over them.
+	Queues []tun.Device
 	// Addresses are the virtual addresses and the floating gateway: for these
 	// the engine behaves as the host they belong to (ping, RST, unreachable).
 	Addresses []netip.Addr
@@ -116,6 +120,7 @@ type Engine struct {
 // engineIO is what packets go through; set by New.
 type engineIO struct {
 	dev     tun.Device
+	queues  []tun.Device // of the device, itself first
 	handler Handler
 	passer  Passer // the same; nil: it takes no connections to be passed on
 	stack   *stack.Stack
@@ -123,10 +128,13 @@ type engineIO struct {
 	clock   netClock
 	link    *link
 
-	reading sync.Mutex // held while a packet is taken in; guards what follows
-	gro     gro.GRO
-	frags   fragments
-	held    held
+	// changing is held for reading while a packet is taken in, for writing while the engine begins or ends to speak: what
+	// has come before that is done with, by all readers, before anything that is read afterwards.
+	changing sync.RWMutex
+	reading  sync.Mutex // beneath changing: one reader at a time, but for what is passed on; guards what follows
+	gro      gro.GRO
+	frags    fragments
+	held     held
 }
 
 // engineVoice is whether the engine may speak: looked at for each packet, without a lock.
@@ -182,7 +190,7 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		onNotice: o.Notice, neighbours: neighbours{onLink: o.OnLink, tokens: strangersBurst}, done: make(chan struct{}),
-		engineIO:    engineIO{dev: o.Device, handler: o.Handler, onward: o.Onward, clock: newNetClock(o.Clock)},
+		engineIO:    engineIO{dev: o.Device, queues: append([]tun.Device{o.Device}, o.Queues...), handler: o.Handler, onward: o.Onward, clock: newNetClock(o.Clock)},
 		engineSizes: engineSizes{window: uint64(o.Window), sendBuffer: o.SendBuffer, memory: o.Memory},
 		engineLegs:  engineLegs{table: newTable(), owned: make(map[[16]byte]bool), listeners: make(map[netip.AddrPort]*listener), passedBy: make(map[*Spliced]struct{})},
 	}
@@ -274,8 +282,12 @@ func (e *Engine) setOptions(o Options, rcvBuf int) error {
 
 // Run reads the device until Close.
 func (e *Engine) Run() {
-	e.wg.Add(4)
-	go e.readLoop()
+	e.gro.Init(true)
+	e.gro.Dispatcher = e.link.current()
+	e.wg.Add(3 + len(e.queues))
+	for _, q := range e.queues {
+		go e.readLoop(q)
+	}
 	go e.delayLoop()
 	go e.probeLoop()
 	go e.janitor()
@@ -297,7 +309,11 @@ func (e *Engine) LeaseOver() bool {
 func (e *Engine) Close() error {
 	e.SetActive(false)
 	close(e.done)
-	err := e.dev.Close()
+	var errs []error
+	for _, q := range e.queues {
+		errs = append(errs, q.Close())
+	}
+	err := errors.Join(errs...)
 	e.wg.Wait()
 	for _, l := range e.table.all() {
 		l.Drop()

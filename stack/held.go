@@ -98,7 +98,7 @@ func (e *Engine) hold(bufs [][]byte, n int) bool {
 	return true
 }
 
-// treatHeld takes in what was kept; reading is held.
+// treatHeld takes in what was kept, in the order in which it came; changing and reading are held.
 func (e *Engine) treatHeld() {
 	if len(e.held.queue) == 0 {
 		e.held = held{}
@@ -112,7 +112,7 @@ func (e *Engine) treatHeld() {
 		}
 		e.C.Held.Add(1)
 		hdr, b := p.b[:tun.VnetHeaderLen], p.b[tun.VnetHeaderLen:]
-		if first := min(len(b), smallRead); e.pass([][]byte{hdr, b[:first], b[first:]}, len(b)) {
+		if first := min(len(b), smallRead); e.pass([][]byte{hdr, b[:first], b[first:]}, len(b), true) {
 			continue
 		}
 		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})

@@ -100,8 +100,9 @@ func (e *Engine) outputUnowned(pkt *stack.PacketBuffer) {
 // vector is the scatter list of one write, pooled: the packet path allocates
 // nothing.
 type vector struct {
-	hdr  [tun.VnetHeaderLen]byte
-	bufs [][]byte
+	queue uint8 // by which it leaves
+	hdr   [tun.VnetHeaderLen]byte
+	bufs  [][]byte
 }
 
 var vectors = sync.Pool{New: func() any { return &vector{bufs: make([][]byte, 0, 32)} }}
@@ -149,13 +150,14 @@ func (e *Engine) emitMade(b []byte) {
 func (e *Engine) write(v *vector, n int) {
 	if !e.Active() {
 		e.C.drop(DropMuted)
-	} else if err := e.dev.WriteV(v.bufs); err != nil {
+	} else if err := e.queues[v.queue].WriteV(v.bufs); err != nil {
 		e.C.drop(DropWrite)
 	} else {
 		e.C.PacketsOut.Add(1)
 		e.C.BytesOut.Add(uint64(n))
 	}
 	clear(v.bufs)
+	v.queue = 0
 	vectors.Put(v)
 }
 
@@ -172,23 +174,26 @@ const (
 	tinyMax = 256
 )
 
-// readLoop takes packets from the device until it is closed.
-func (e *Engine) readLoop() {
+// readLoop takes packets from one of the device's queues until it is closed. What is passed on is passed on side by side by
+// all readers; all else goes through one of them at a time.
+func (e *Engine) readLoop(dev tun.Device) {
 	defer e.wg.Done()
 	var hdr [tun.VnetHeaderLen]byte
 	small, large := buffer.NewViewSize(smallRead), buffer.NewViewSize(largeRead)
-	e.gro.Init(true)
-	e.gro.Dispatcher = e.link.current()
-	e.dev.OnIdle(func() {
-		e.reading.Lock()
-		e.gro.Flush()
-		e.reading.Unlock()
+	gathered := false // something of this reader's, that may wait for more
+	dev.OnIdle(func() {
+		if gathered {
+			gathered = false
+			e.reading.Lock()
+			e.gro.Flush()
+			e.reading.Unlock()
+		}
 	})
 	defer func() { small.Release(); large.Release() }()
 	bufs := make([][]byte, 3)
 	for {
 		bufs[0], bufs[1], bufs[2] = hdr[:], small.AsSlice(), large.AsSlice()
-		n, err := e.dev.ReadV(bufs)
+		n, err := dev.ReadV(bufs)
 		if err != nil {
 			if errors.Is(err, os.ErrClosed) {
 				return
@@ -203,12 +208,16 @@ func (e *Engine) readLoop() {
 		}
 		e.C.PacketsIn.Add(1)
 		e.C.BytesIn.Add(uint64(n))
-		e.reading.Lock()
-		taken := e.pass(bufs, n) || e.hold(bufs, n)
-		if !taken {
-			small, large = e.takeIn(hdr[:], small, large, n)
+		e.changing.RLock()
+		if !e.pass(bufs, n, false) {
+			e.reading.Lock()
+			if !e.hold(bufs, n) {
+				gathered = true
+				small, large = e.takeIn(hdr[:], small, large, n)
+			}
+			e.reading.Unlock()
 		}
-		e.reading.Unlock()
+		e.changing.RUnlock()
 	}
 }
 

@@ -23,6 +23,8 @@ const (
 // and takes nothing in (invariant 4).
 func (e *Engine) SetActive(on bool) {
 	// Whatever is read meanwhile waits: what has come before it is older.
+	e.changing.Lock()
+	defer e.changing.Unlock()
 	e.reading.Lock()
 	defer e.reading.Unlock()
 	now := int64(e.now())

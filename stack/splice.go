@@ -19,6 +19,7 @@ import (
 // Spliced is one connection of that kind.
 type Spliced struct {
 	engine *Engine
+	queue  uint8 // of the device's, by which its packets leave, and so come
 
 	opened   atomic.Bool   // the client has answered the server's SYN-ACK, or was known to be past it
 	asked    atomic.Uint32 // SYNs of the client since the present server was dialled
@@ -221,7 +222,7 @@ func (p *Spliced) Params() (client, server Params) {
 
 // incomingSpliced takes a client's SYN.
 func (e *Engine) incomingSpliced(s *segment) {
-	p := &Spliced{engine: e}
+	p := &Spliced{engine: e, queue: e.queueOf(addrPort(s.flow.remote, s.flow.remotePort))}
 	client, vip := addrPort(s.flow.remote, s.flow.remotePort), addrPort(s.flow.local, s.flow.localPort)
 	p.conn.Init(splice.Addrs{Client: client, VIP: vip}, e.mss(s.v6))
 	// Nobody is dialled yet: the packet is read, not passed on.
@@ -320,7 +321,7 @@ func (p *Spliced) Accept() {
 	b := p.held
 	p.held, p.accepted = nil, true
 	p.mu.Unlock()
-	p.engine.emitHeld(b)
+	p.engine.emitHeld(p.queue, b)
 }
 
 // Refuse passes on the RST by which the last server has refused, if there is one, and ends the connection.
@@ -332,7 +333,7 @@ func (p *Spliced) Refuse() {
 	}
 	p.held = nil
 	p.mu.Unlock()
-	p.engine.emitHeld(b)
+	p.engine.emitHeld(p.queue, b)
 	p.Drop()
 }
 
@@ -426,7 +427,7 @@ func (p *Spliced) Drop() {
 // RestoreSpliced puts a connection of another appliance into the table, with the parameters of its
 // legs. ended: it is a tombstone.
 func (e *Engine) RestoreSpliced(client, server Params, ended bool, ev SplicedEvents) (*Spliced, error) {
-	p := &Spliced{engine: e, events: ev, dialled: true, accepted: true}
+	p := &Spliced{engine: e, queue: e.queueOf(client.Remote), events: ev, dialled: true, accepted: true}
 	p.opened.Store(true)
 	p.answered.Store(true)
 	v6 := client.Remote.Addr().Is6() && !client.Remote.Addr().Is4In6()

@@ -45,7 +45,7 @@ func (p *passing) Revived()           { p.revived++ }
 
 // in gives the engine a packet as the reader does.
 func (p *passing) in(hdr, b []byte) {
-	if !p.pass([][]byte{hdr, b, nil}, len(b)) {
+	if !p.pass([][]byte{hdr, b, nil}, len(b), false) {
 		pkt := packetOf(b)
 		p.receive(hdr, pkt, len(b))
 		pkt.DecRef()
@@ -249,7 +249,7 @@ func TestSplicedLateAnswer(t *testing.T) {
 		if !early {
 			b := f.build(make([]byte, maxMade), false, true, synAck)
 			var seg segment
-			if seg.parse(b, len(b)) != parsedTCP || !found.take(&seg, make([]byte, tun.VnetHeaderLen), b, nil) {
+			if seg.parse(b, len(b)) != parsedTCP || !found.take(&seg, make([]byte, tun.VnetHeaderLen), b, nil, false) {
 				t.Fatal("not taken")
 			}
 			if n := p.C.drops[DropStaleSegment].Load(); n != 1 {

@@ -30,8 +30,8 @@ func dropOf(r splice.Reason) Drop {
 }
 
 // pass takes a packet of n bytes in bufs (virtio-net header, headers and first bytes, the rest) if it belongs
-// to a connection that is passed on.
-func (e *Engine) pass(bufs [][]byte, n int) bool {
+// to a connection that is passed on. lone: see take.
+func (e *Engine) pass(bufs [][]byte, n int, lone bool) bool {
 	if e.missing.Load() == nil && e.table.nPassed.Load() == 0 || !e.Active() { // in this order: see passed
 		return false
 	}
@@ -55,7 +55,7 @@ func (e *Engine) pass(bufs [][]byte, n int) bool {
 		e.C.drop(DropChecksum)
 		return true
 	}
-	return side.take(&s, hdr, first, rest)
+	return side.take(&s, hdr, first, rest, lone)
 }
 
 // sumOK is checksumOK of a packet in two parts.
@@ -68,8 +68,10 @@ func (s *segment) sumOK(first, rest []byte) bool {
 	return checksum.Combine(x, y) == 0xffff
 }
 
-// take passes a segment on. It returns false if it is one that begins another connection.
-func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
+// take passes a segment on. It returns false if it is one that begins another connection, or an endpoint's. lone: reading is
+// held, as it must be while a connection is taken up: what has been judged of one direction is then done with before
+// anything of the other one is.
+func (p splicedSide) take(s *segment, hdr, first, rest []byte, lone bool) bool {
 	e := p.engine
 	n := len(first) + len(rest)
 	p.mu.Lock()
@@ -86,7 +88,11 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 	}
 	flags := s.tcp.Flags()
 	if p.taken != nil && flags&(header.TCPFlagSyn|header.TCPFlagRst) == 0 {
-		return p.drains(s, hdr, first, rest)
+		if lone {
+			return p.drains(s, hdr, first, rest)
+		}
+		p.mu.Unlock()
+		return p.takeAlone(s, hdr, first, rest)
 	}
 	v := splice.Verdict{Event: splice.EventReused}
 	if !p.begunAnew(s) {
@@ -131,8 +137,15 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte) bool {
 		e.C.Waited.Add(1)
 		return true
 	}
-	e.writeParts(hdr, first, rest)
+	e.writeParts(p.queue, hdr, first, rest)
 	return true
+}
+
+// takeAlone is take by one reader at a time.
+func (p splicedSide) takeAlone(s *segment, hdr, first, rest []byte) bool {
+	p.engine.reading.Lock()
+	defer p.engine.reading.Unlock()
+	return p.take(s, hdr, first, rest, true)
 }
 
 // mayWrite decides whether a segment leaves. mu is held.
@@ -151,8 +164,9 @@ func (p splicedSide) mayWrite(flags header.TCPFlags, ev splice.Event, hdr, first
 }
 
 // writeParts writes a packet that lies in several parts.
-func (e *Engine) writeParts(hdr []byte, parts ...[]byte) {
+func (e *Engine) writeParts(queue uint8, hdr []byte, parts ...[]byte) {
 	vec := vectors.Get().(*vector)
+	vec.queue = queue
 	vec.bufs = append(vec.bufs[:0], hdr)
 	n := 0
 	for _, b := range parts {
@@ -161,6 +175,13 @@ func (e *Engine) writeParts(hdr []byte, parts ...[]byte) {
 		}
 	}
 	e.write(vec, n)
+}
+
+// queueOf spreads clients over the device's queues.
+func (e *Engine) queueOf(client netip.AddrPort) uint8 {
+	a := client.Addr().As16()
+	x := uint32(client.Port()) ^ uint32(a[15])<<8 ^ uint32(a[14])
+	return uint8(x * 0x9e3779b1 >> 16 % uint32(len(e.queues))) // 2^32 by the golden ratio (Knuth, 6.4)
 }
 
 // begunAnew reports whether a segment is a client's that begins another connection in place of one that has ended.
@@ -172,11 +193,12 @@ func (p splicedSide) begunAnew(s *segment) bool {
 }
 
 // emitHeld writes what was held, if there is anything.
-func (e *Engine) emitHeld(b []byte) {
+func (e *Engine) emitHeld(queue uint8, b []byte) {
 	if len(b) == 0 {
 		return
 	}
 	v := vectors.Get().(*vector)
+	v.queue = queue
 	copy(v.hdr[:], b)
 	v.bufs = append(v.bufs[:0], v.hdr[:], b[tun.VnetHeaderLen:])
 	e.write(v, len(b)-tun.VnetHeaderLen)
@@ -263,7 +285,7 @@ func (e *Engine) passWhole(s *segment, b []byte) bool {
 		return true
 	}
 	var hdr [tun.VnetHeaderLen]byte
-	return side.take(s, hdr[:], b, nil)
+	return side.take(s, hdr[:], b, nil, true)
 }
 
 // splicedError takes an ICMP error about a segment that was passed on, and reports whether it is one.

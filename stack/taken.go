@@ -150,14 +150,14 @@ func (p splicedSide) drains(s *segment, hdr, first, rest []byte) (done bool) {
 	lastHop(head)
 	if !believed { // the end judges, as ever
 		p.mu.Unlock()
-		p.engine.writeParts(hdr, head, first[at:], rest)
+		p.engine.writeParts(p.queue, hdr, head, first[at:], rest)
 		return true
 	}
 	seq := s.tcp.SequenceNumber()
 	here := p.conn.Position(p.from)
 	route := t.sw.Segment(p.from, seq, seq+s.segLen(), here.Ack)
 	ended := t.sw.Phase() != splice.Draining
-	pass := crossing{vnet: hdr, head: head, ipLen: s.ipLen, first: first[at:], rest: rest, bare: route.Bare, acked: here.Ack, stamp: here.TSVal}
+	pass := crossing{queue: p.queue, vnet: hdr, head: head, ipLen: s.ipLen, first: first[at:], rest: rest, bare: route.Bare, acked: here.Ack, stamp: here.TSVal}
 	from, to, events := t.legs[p.from], t.legs[p.from.Other()], p.events
 	p.mu.Unlock()
 	from.hearsPassing(here.TSVal)

@@ -20,7 +20,7 @@ type Device interface {
 	// ReadV waits for one packet and scatters virtio-net header and IP packet
 	// over bufs; bufs[0] must be exactly VnetHeaderLen long. n counts the
 	// packet's bytes after the header. bufs belong to the device until ReadV
-	// returns. One reader at a time. After Close it returns os.ErrClosed.
+	// returns. One reader at a time, of each queue. After Close it returns os.ErrClosed.
 	//
 	// A packet longer than bufs is cut off silently (the kernel does not say),
 	// so offer MaxPacketLen bytes and compare with the IP header's own length.
@@ -63,6 +63,8 @@ type nativeDevice struct {
 
 	rd      vecOp     // used by the one reader only
 	writers sync.Pool // of *vecOp; idle ones are the garbage collector's
+
+	queues []*nativeDevice // the other queues of the same device; they have none
 
 	closed  atomic.Bool
 	once    sync.Once
@@ -156,10 +158,23 @@ func (op *vecOp) unload() {
 // link stays down until InstallRoutes or somebody else sets it up.
 func Open(name string, mtu int) (Device, error) {
 	wg, err := wgtun.CreateTUN(name, mtu)
-	for end := time.Now().Add(10 * keeperLife); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
-		time.Sleep(20 * time.Millisecond) // a killed predecessor's Keeper has it for a moment
+	for end := time.Now().Add(keptFor); kept(err) && time.Now().Before(end); {
+		time.Sleep(keptPause)
 		wg, err = wgtun.CreateTUN(name, mtu)
 	}
+	return open(wg, err, name)
+}
+
+// A killed predecessor's Keeper has the device for a moment: how long it is waited for, and between two looks.
+const (
+	keptFor   = 10 * keeperLife
+	keptPause = 20 * time.Millisecond
+)
+
+// kept reports whether that may be why the device cannot be made. EINVAL: one has several queues, the other has not.
+func kept(err error) bool { return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EINVAL) }
+
+func open(wg wgtun.Device, err error, name string) (*nativeDevice, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open tun %q: %w%s", name, err, openHint(err))
 	}
@@ -187,6 +202,11 @@ func (d *nativeDevice) setup() error {
 	if d.mtu, err = d.wg.MTU(); err != nil {
 		return fmt.Errorf("read mtu: %w", err)
 	}
+	return d.access()
+}
+
+// access prepares reading and writing.
+func (d *nativeDevice) access() (err error) {
 	if d.raw, err = d.file.SyscallConn(); err != nil {
 		return fmt.Errorf("access descriptor: %w", err)
 	}
@@ -212,6 +232,8 @@ func openHint(err error) string {
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		return " (another process holds it: is an appliance already running here?)"
+	case errors.Is(err, unix.EINVAL):
+		return " (does another process hold it, with several queues? is an appliance already running here?)"
 	case errors.Is(err, os.ErrPermission):
 		return " (needs CAP_NET_ADMIN and read-write access to /dev/net/tun)"
 	case errors.Is(err, unix.ENODEV), errors.Is(err, os.ErrNotExist):
@@ -303,6 +325,13 @@ func (d *nativeDevice) MTU() int { return d.mtu }
 func (d *nativeDevice) Close() error {
 	d.once.Do(func() {
 		d.closed.Store(true)
+		for _, q := range d.queues {
+			_ = q.Close()
+		}
+		if d.wg == nil { // one of several queues, of which another one has the device
+			d.err = d.file.Close()
+			return
+		}
 		if err := d.wg.Close(); err != nil {
 			d.err = fmt.Errorf("close tun %q: %w", d.name, err)
 		}

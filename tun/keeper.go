@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,7 +20,8 @@ import (
 // milliseconds to end a process (its memory first, then its descriptors). So a small process beside
 // it keeps the device for a moment longer than the appliance lives and hands on what comes out of it
 // to the peer. It does the same when the peer says that it has taken over: then the appliance hangs, and is
-// mute should it go on. It is given three descriptors and does nothing else.
+// mute should it go on. It is given a pipe, a socket and the device's queues, which are the appliance's own, so that none comes
+// to be read by nobody; and does nothing else.
 
 const (
 	// keeperName is what the second process is called, and how it knows itself.
@@ -40,14 +42,18 @@ var ErrNoTunnel = errors.New("no tunnel to the peer")
 // descriptors of the second process.
 const (
 	keeperControl = 3 + iota // the read end of a pipe: interface indexes of the tunnel, or keeperQuit
-	keeperTUN
 	keeperTunnel
+	keeperTUN // the first queue; how many there are is its argument
 )
 
 func init() {
-	if len(os.Args) > 0 && os.Args[0] == keeperName {
-		keep()
-		_ = unix.Close(keeperTUN) // whatever the end of the process takes: a successor waits for the device
+	if len(os.Args) > 1 && os.Args[0] == keeperName {
+		n, _ := strconv.Atoi(os.Args[1])
+		n = max(1, n)
+		keep(n)
+		for i := range n {
+			_ = unix.Close(keeperTUN + i) // whatever the end of the process takes: a successor waits for the device
+		}
 		os.Exit(0)
 	}
 }
@@ -61,7 +67,7 @@ type Keeper struct {
 	ended   chan struct{}
 }
 
-// StartKeeper starts it for a device of Open's. gone is told should it end before Close.
+// StartKeeper starts it for all queues of a device, of which dev is what Open gave, or the first that OpenQueues did. gone is told should it end before Close.
 func StartKeeper(dev Device, gone func(error)) (*Keeper, error) {
 	d, ok := dev.(*nativeDevice)
 	if !ok {
@@ -100,10 +106,9 @@ func (k *Keeper) start(d *nativeDevice) error {
 	defer null.Close()
 	nul, ctl, out := null.Fd(), r.Fd(), uintptr(k.sender.fd)
 	var pid int
-	// The device's descriptor as it is: os.File.Fd would make it a blocking one, in this process as well.
-	cerr := d.raw.Control(func(fd uintptr) {
-		pid, err = syscall.ForkExec("/proc/self/exe", []string{keeperName}, &syscall.ProcAttr{
-			Env: []string{"GOMAXPROCS=1"}, Files: []uintptr{nul, nul, nul, ctl, fd, out},
+	cerr := descriptors(append([]*nativeDevice{d}, d.queues...), nil, func(queues []uintptr) {
+		pid, err = syscall.ForkExec("/proc/self/exe", []string{keeperName, strconv.Itoa(len(queues))}, &syscall.ProcAttr{
+			Env: []string{"GOMAXPROCS=1"}, Files: append([]uintptr{nul, nul, nul, ctl, out}, queues...),
 			Sys: &syscall.SysProcAttr{Setpgid: true}, // no signal of a terminal's is for it
 		})
 	})
@@ -116,6 +121,16 @@ func (k *Keeper) start(d *nativeDevice) error {
 	}
 	k.control = w
 	return nil
+}
+
+// descriptors calls f with the queues' descriptors as they are: os.File.Fd would make them blocking ones, in this process as well.
+func descriptors(queues []*nativeDevice, fds []uintptr, f func([]uintptr)) (err error) {
+	if len(queues) == 0 {
+		f(fds)
+		return nil
+	}
+	cerr := queues[0].raw.Control(func(fd uintptr) { err = descriptors(queues[1:], append(fds, fd), f) })
+	return errors.Join(cerr, err)
 }
 
 // tunnel tells which interface the tunnel is now.
@@ -158,10 +173,14 @@ func (k *Keeper) Close() error {
 	return errors.Join(err, k.sender.close())
 }
 
-// keep is the second process.
-func keep() {
+// keep is the second process, for a device of n queues.
+func keep(n int) {
 	_ = confine.Keep() // it has what it needs; a build with cgo keeps the rights of its parent
 	s := &tunnelSender{fd: keeperTunnel}
+	queues := make([]unix.PollFd, n)
+	for i := range queues {
+		queues[i] = unix.PollFd{Fd: keeperTUN + int32(i), Events: unix.POLLIN}
+	}
 	buf := make([]byte, VnetHeaderLen+MaxPacketLen)
 	for {
 		fds := []unix.PollFd{{Fd: keeperControl, Events: unix.POLLIN}, {Fd: keeperTunnel, Events: unix.POLLIN}}
@@ -169,7 +188,7 @@ func keep() {
 			return
 		}
 		if fds[1].Revents&unix.POLLIN != 0 && s.succeeded(buf) {
-			s.drain(buf)
+			s.drain(queues, buf)
 		}
 		if fds[0].Revents == 0 {
 			continue
@@ -178,7 +197,7 @@ func keep() {
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil || n != keeperMessage: // the appliance is dead
-			s.drain(buf)
+			s.drain(queues, buf)
 			return
 		case binary.BigEndian.Uint32(buf) == keeperQuit:
 			return
@@ -195,31 +214,38 @@ func (s *tunnelSender) succeeded(buf []byte) bool {
 	return err == nil && n >= at+len(successorSays) && string(buf[at:at+len(successorSays)]) == successorSays
 }
 
-// drain hands on what is in the device's queue, and what comes.
-func (s *tunnelSender) drain(buf []byte) {
+// drain hands on what is in the device's queues, and what comes.
+func (s *tunnelSender) drain(queues []unix.PollFd, buf []byte) {
 	if s.dest.Load() == nil {
 		return
 	}
 	for end := time.Now().Add(keeperLife); ; {
-		n, err := unix.Read(keeperTUN, buf)
-		switch {
-		case err == nil && n > VnetHeaderLen:
-			for s.send([][]byte{buf[:VnetHeaderLen], buf[VnetHeaderLen:n]}) == unix.EAGAIN && time.Now().Before(end) {
-				_, _ = unix.Poll([]unix.PollFd{{Fd: keeperTunnel, Events: unix.POLLOUT}}, int(time.Until(end).Milliseconds()))
-			} // whatever else is wrong with it, the next may pass
-		case errors.Is(err, unix.EAGAIN):
-			left := time.Until(end).Milliseconds()
-			if left <= 0 {
-				return
+		idle := true
+		for _, q := range queues { // in turn: each is as long as the other ones
+			n, err := unix.Read(int(q.Fd), buf)
+			switch {
+			case err == nil && n > VnetHeaderLen:
+				idle = false
+				s.handOn(buf[:n], end)
+			case err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR):
+				return // the device was deleted
 			}
-			_, _ = unix.Poll([]unix.PollFd{{Fd: keeperTUN, Events: unix.POLLIN}}, int(left))
-		case err != nil && !errors.Is(err, unix.EINTR):
-			return // the device was deleted
 		}
-		if time.Now().After(end) {
+		left := time.Until(end).Milliseconds()
+		if left <= 0 {
 			return
 		}
+		if idle {
+			_, _ = unix.Poll(queues, int(left))
+		}
 	}
+}
+
+// handOn sends a packet with its virtio-net header, if it can be sent before end.
+func (s *tunnelSender) handOn(b []byte, end time.Time) {
+	for s.send([][]byte{b[:VnetHeaderLen], b[VnetHeaderLen:]}) == unix.EAGAIN && time.Now().Before(end) {
+		_, _ = unix.Poll([]unix.PollFd{{Fd: keeperTunnel, Events: unix.POLLOUT}}, int(time.Until(end).Milliseconds()))
+	} // whatever else is wrong with it, the next may pass
 }
 
 // tunnelSender puts packets into the tunnel, superpackets among them.

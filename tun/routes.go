@@ -277,6 +277,14 @@ func (r *Routes) setupTUN(tun netlink.Link) error {
 	if err := r.desired.sysctls.begin(func(w *wantedSysctl) bool { return w.stays }); err != nil {
 		return err
 	}
+	if tun.Attrs().NumTxQueues > 1 {
+		// The device has queues of its own. Before its own the kernel would put one for each of the 256 that the
+		// device could have, of tunQueueLen each: 50 MB. Should it not do without, they are there.
+		none := &netlink.GenericQdisc{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: tun.Attrs().Index, Parent: netlink.HANDLE_ROOT}, QdiscType: "noqueue"}
+		if err := r.nl.QdiscReplace(none); err != nil {
+			r.log.Debug("the kernel's own queues stay", "device", r.cfg.TUN, "err", err)
+		}
+	}
 	if err := r.nl.LinkSetUp(tun); err != nil {
 		return fmt.Errorf("set link %q up: %w", r.cfg.TUN, err)
 	}

@@ -1,6 +1,7 @@
 package tun
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -14,12 +15,13 @@ type twoSites struct {
 	ra, rb *Routes
 }
 
-func newTwoSites(t *testing.T) *twoSites {
+// newTwoSites makes them; the first one's device has several queues.
+func newTwoSites(t *testing.T, queues int) *twoSites {
 	w := &twoSites{a: newSite(t), b: newSite(t)}
 	veth(w.a.gw, "sync", w.b.gw, "sync")
-	install := func(s *site, local, remote string) (Device, *Routes) {
+	install := func(s *site, local, remote string, queues int) (Device, *Routes) {
 		s.gw.run(func() error { return s.gw.addr("sync", local+"/24") })
-		d := in(s.gw, func() (Device, error) { return Open(tunName, 1500) })
+		d := in(s.gw, func() ([]Device, error) { return OpenQueues(tunName, 1500, queues) })[0]
 		t.Cleanup(func() { d.Close() })
 		cfg := testConfig()
 		cfg.Tunnel = TunnelConfig{Name: "ls1", Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote), Port: 7400, MTU: 1500}
@@ -32,8 +34,8 @@ func newTwoSites(t *testing.T) *twoSites {
 		a.Activate()
 		return d, r
 	}
-	w.da, w.ra = install(w.a, "10.30.0.1", "10.30.0.2")
-	w.db, w.rb = install(w.b, "10.30.0.2", "10.30.0.1")
+	w.da, w.ra = install(w.a, "10.30.0.1", "10.30.0.2", queues)
+	w.db, w.rb = install(w.b, "10.30.0.2", "10.30.0.1", 1)
 	w.b.gw.run(func() error { return w.rb.OpenTunnel(0x12345678, nil) })
 	return w
 }
@@ -61,7 +63,7 @@ func (s *site) sent(t *testing.T) uint64 {
 // When a process has died, its kernel gives what arrives to the peer, whose TUN device gets it; and
 // when that process is dead as well, nobody gets it, nor is it sent back.
 func TestKernelHandsOn(t *testing.T) {
-	w := newTwoSites(t)
+	w := newTwoSites(t, 1)
 	w.a.gw.run(func() error { return w.ra.OpenTunnel(0x12345678, nil) })
 	got := packets(t, w.db)
 	w.da.Close()
@@ -81,11 +83,14 @@ func TestKernelHandsOn(t *testing.T) {
 	}
 }
 
-// What lies in the queue of a device whose process dies, and of one that hangs when its successor says so,
-// is given to the peer.
+// What lies in the queues of a device whose process dies, and of one that hangs when its successor says so,
+// is given to the peer: of several flows, so that something lies in each queue.
 func TestKeeperHandsOn(t *testing.T) {
-	for _, dies := range []bool{true, false} {
-		w := newTwoSites(t)
+	for _, c := range []struct {
+		dies   bool
+		queues int
+	}{{true, 1}, {false, 1}, {true, 3}, {false, 3}} {
+		w := newTwoSites(t, c.queues)
 		k := in(w.a.gw, func() (*Keeper, error) { return StartKeeper(w.da, func(err error) { t.Log(err) }) })
 		t.Cleanup(func() { _ = k.Close() })
 		w.a.gw.run(func() error { return w.ra.OpenTunnel(0x12345678, k) })
@@ -102,10 +107,14 @@ func TestKeeperHandsOn(t *testing.T) {
 		for i := range protected {
 			w.send(t, i)
 		}
+		const flows = 40 // none in one of three queues: once in some million times
+		for i := range flows {
+			rawSend(t, w.a.client, segment(fmt.Sprintf("10.1.0.1:%d", 5000+i), "203.0.113.10:80", 64))
+		}
 		if n := w.a.sent(t); n > 20 { // what the kernel says of itself there is less
 			t.Fatalf("%d packets were handed on before", n)
 		}
-		if dies {
+		if c.dies {
 			k.closing.Store(true)
 			k.control.Close() // as by exit(2)
 			w.da.Close()
@@ -115,6 +124,9 @@ func TestKeeperHandsOn(t *testing.T) {
 		want := map[string]bool{}
 		for _, c := range protected {
 			want[c.src+" > "+c.dst] = true
+		}
+		for i := range flows {
+			want[fmt.Sprintf("10.1.0.1:%d > 203.0.113.10:80", 5000+i)] = true
 		}
 		await(t, got, "all that was queued", func(p []byte) bool { delete(want, flow(p)); return len(want) == 0 })
 	}

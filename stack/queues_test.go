@@ -1,0 +1,114 @@
+package stack
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"lockstep/tun"
+	"lockstep/tun/tuntest"
+)
+
+// With several queues connections that are passed on are spread over them; all packets of one leave by the same, whichever
+// queue they came by, so that the kernel brings both directions to one reader. What is not passed on comes by all of them, too.
+func TestQueues(t *testing.T) {
+	const n, clients, rounds = 3, 40, 20
+	var near []tun.Device
+	var far []*tuntest.End
+	for range n {
+		a, b := tuntest.PipeSize(tuntest.MTU, 10_000)
+		near, far = append(near, a), append(far, b)
+	}
+	e, err := New(Options{Device: near[0], Queues: near[1:], Handler: &quietEngine{woke: make(map[*Leg]int)}, Addresses: []netip.Addr{testVIP.Addr()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.SetActive(true)
+	for i := range clients {
+		client := netip.AddrPortFrom(testClient, uint16(40000+i))
+		cp := Params{Local: testVIP, Remote: client, ISS: 5000, IRS: 1000, MSS: 1460, OurMSS: 1460}
+		sp := Params{Local: client, Remote: spliceServer, ISS: 1000, IRS: 5000, MSS: 1460, OurMSS: 1460}
+		if _, err := e.RestoreSpliced(cp, sp, false, noSpliced{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.Run()
+	var readers, writers sync.WaitGroup
+	var mu sync.Mutex
+	left := map[uint16][n]int{} // by client's port and queue
+	for q := range n {
+		readers.Go(func() {
+			hdr, buf := make([]byte, tun.VnetHeaderLen), make([]byte, tun.MaxPacketLen)
+			for {
+				if _, err := far[q].ReadV([][]byte{hdr, buf}); errors.Is(err, os.ErrClosed) {
+					return
+				}
+				tcp := header.TCP(buf[header.IPv4MinimumSize:])
+				mu.Lock()
+				port := max(tcp.SourcePort(), tcp.DestinationPort())
+				by := left[port]
+				by[q]++
+				left[port] = by
+				mu.Unlock()
+			}
+		})
+		writers.Go(func() {
+			hdr := make([]byte, tun.VnetHeaderLen)
+			for r := range rounds {
+				for i := range clients {
+					client := netip.AddrPortFrom(testClient, uint16(40000+i))
+					in, out := flowOf(testVIP, client), flowOf(client, spliceServer)
+					stranger := flowOf(testVIP, netip.AddrPortFrom(testClient, 50000))
+					for _, b := range [][]byte{
+						in.build(make([]byte, maxMade), false, true, made{flags: ackFlag, seq: 1001, ack: 5001 + uint32(r), window: 65535}),
+						out.build(make([]byte, maxMade), false, true, made{flags: ackFlag, seq: 5001, ack: 1001, window: 65535}),
+						stranger.build(make([]byte, maxMade), false, true, made{flags: ackFlag, seq: 1, ack: 1}),
+					} {
+						if err := far[q].WriteV([][]byte{hdr, b}); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			}
+		})
+	}
+	writers.Wait()
+	const all = n * clients * rounds * 3
+	for deadline := time.Now().Add(time.Minute); e.C.PacketsIn.Load() < all; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d packets are read", e.C.PacketsIn.Load(), all)
+		}
+		runtime.Gosched()
+	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, f := range far {
+		_ = f.Close()
+	}
+	readers.Wait()
+	var used [n]int
+	for i := range clients {
+		queues := 0
+		for q, k := range left[uint16(40000+i)] {
+			if k > 0 {
+				queues++
+				used[q]++
+			}
+		}
+		if queues != 1 {
+			t.Errorf("client %d: %v", i, left[uint16(40000+i)])
+		}
+	}
+	for q, k := range used {
+		if k == 0 {
+			t.Errorf("no client on queue %d", q)
+		}
+	}
+}
