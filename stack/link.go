@@ -341,6 +341,10 @@ func (e *Engine) receiveWhole(b []byte) {
 func (e *Engine) receiveUnknown(s *segment, hdr []byte, pkt *stack.PacketBuffer) {
 	const kind = header.TCPFlagSyn | header.TCPFlagAck | header.TCPFlagRst | header.TCPFlagFin
 	switch {
+	case e.table.spliced(&s.flow).Spliced != nil:
+		// It was for an endpoint (drains), and the connection has been let go since: its sender sends it again (LetGo).
+		// It lives, so no RST answers, and no server's segment goes to the client as it is.
+		e.C.drop(DropStaleSegment)
 	case !e.owned[s.flow.local]:
 		// From a server's port, but to a client that talks to it directly; or the
 		// connection is lost.

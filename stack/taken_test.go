@@ -127,6 +127,28 @@ func await(t *testing.T, what string, f func() bool) {
 	}
 }
 
+// A segment that was for an endpoint when the connection was let go gets no answer, and passes to nobody: the connection lives.
+func TestLetGoMeanwhile(t *testing.T) {
+	p, s := flying(t)
+	if _, _, err := s.TakeUp(p, p); err != nil {
+		t.Fatal(err)
+	}
+	s.LetGo()
+	f := [2]flow{flowOf(testVIP, netip.AddrPortFrom(testClient, 40000)), flowOf(netip.AddrPortFrom(testClient, 40000), spliceServer)}
+	for i, m := range []made{{flags: ackFlag, seq: 1001, ack: 5001, window: 200}, {flags: ackFlag, seq: 5201, ack: 1001, window: 3000}} {
+		b := f[i].build(make([]byte, maxMade), false, true, m)
+		pkt := packetOf(b)
+		p.receive(make([]byte, tun.VnetHeaderLen), pkt, len(b)) // as the reader does, the other half of which was before
+		pkt.DecRef()
+	}
+	p.none(t)
+	if n := p.C.drops[DropStaleSegment].Load(); n != 2 || p.C.Bypassed.Load() != 0 {
+		t.Errorf("%d dropped, drops %v, %d bypassed", n, p.C.Drops(), p.C.Bypassed.Load())
+	}
+	p.says(splice.Server, 40000, 100, made{flags: ackFlag, seq: 5201, ack: 1001, window: 3000})
+	p.passes(t, "passed on", splice.Client, 100, 5201, 1001)
+}
+
 // A change that is given up, or that a reset overtakes, leaves a connection that is passed on.
 func TestTakeUpIsGivenUp(t *testing.T) {
 	p, s := flying(t)
