@@ -12,7 +12,8 @@ import (
 // The groups of a leg's fields. What guards one is said at it; else it is Leg.mu.
 
 // legEndpoint is the leg's endpoint. The one goroutine that attaches and parks the leg sets ep, with mu
-// held, before the endpoint can produce events, and may read it without. entry and wq belong to the endpoint.
+// held, before the endpoint can produce events, and may read it without. A leg that has ended
+// gets none. entry and wq belong to the endpoint.
 type legEndpoint struct {
 	ep    tcpip.Endpoint
 	wq    waiter.Queue

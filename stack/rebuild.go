@@ -175,9 +175,11 @@ func (l *Leg) connect() error {
 	}
 	l.entry.Init(l, allEvents)
 	l.wq.EventRegister(&l.entry)
-	l.mu.Lock()
-	l.ep = ep
-	l.mu.Unlock()
+	if !l.keep(ep) {
+		l.wq.EventUnregister(&l.entry)
+		ep.Close()
+		return ErrReset
+	}
 	switch terr := ep.Connect(fullAddress(l.p.Remote)).(type) {
 	case *tcpip.ErrConnectStarted, nil:
 		return nil
@@ -186,6 +188,18 @@ func (l *Leg) connect() error {
 	default:
 		return errorOf(terr)
 	}
+}
+
+// keep gives the leg its endpoint, unless it has ended meanwhile: a packet may end one that
+// is being attached (dropLegs), and nobody would end that endpoint any more.
+func (l *Leg) keep(ep tcpip.Endpoint) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state >= stTombstone {
+		return false
+	}
+	l.ep = ep
+	return true
 }
 
 // privateHandshake handles what netstack sends while the leg is being built. mu

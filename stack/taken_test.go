@@ -117,6 +117,24 @@ func TestTakeUp(t *testing.T) {
 	p.passes(t, "what the standby holds", splice.Server, 0, 1001, 5501)
 }
 
+// A reset comes while the worker makes the endpoints: none is left that nobody would end.
+func TestTakeUpResetWhileAttaching(t *testing.T) {
+	p, s := flying(t)
+	client, server, err := s.TakeUp(p, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.says(splice.Client, 40000, 0, made{flags: rstFlag, seq: 1001})
+	if p.Legs() != 2 {
+		t.Fatalf("%d flows", p.Legs())
+	}
+	for _, l := range []*Leg{client, server} { // where Attach stands when it has looked at the state
+		if err := l.connect(); !errors.Is(err, ErrReset) || l.ep != nil {
+			t.Errorf("an endpoint: %s, %v", l, err)
+		}
+	}
+}
+
 // await waits for what other goroutines bring about.
 func await(t *testing.T, what string, f func() bool) {
 	t.Helper()
