@@ -27,6 +27,9 @@ type active struct {
 	pipeline
 	deliveries
 
+	none       [2]half    // zero: that of all whose streams nothing is said of, which are most
+	spareHalfs []*[2]half // for reuse, at most maxPooledConns
+
 	pool    *conn // for reuse, linked by all.next
 	pooled  int
 	refused []ConnID // scratch
@@ -92,6 +95,9 @@ func (c *Core) Open(now Nanos, r *Record) error {
 	}
 	e := a.add(r.ID)
 	e.session, e.state = a.session, stateOpening
+	if !r.Spliced {
+		a.ownHalfs(e)
+	}
 	a.protected++
 	a.room(recordRoom(r), c.now)
 	a.mark(e).what |= markOpen
@@ -387,10 +393,30 @@ func (a *active) add(id ConnID) *conn {
 	} else {
 		e = new(conn)
 	}
-	e.id = id
+	e.id, e.s = id, &a.none
 	a.conns[id] = e
 	a.all.pushBack(e, connAll)
 	return e
+}
+
+// ownHalfs gives e streams of its own, if it has none.
+func (a *active) ownHalfs(e *conn) {
+	switch n := len(a.spareHalfs); {
+	case e.s != &a.none:
+	case n > 0:
+		e.s, a.spareHalfs = a.spareHalfs[n-1], a.spareHalfs[:n-1]
+		*e.s = [2]half{}
+	default:
+		e.s = new([2]half)
+	}
+}
+
+// freeHalfs takes them back.
+func (a *active) freeHalfs(e *conn) {
+	if e.s != &a.none && len(a.spareHalfs) < maxPooledConns {
+		a.spareHalfs = append(a.spareHalfs, e.s)
+	}
+	e.s = &a.none
 }
 
 func (a *active) addUnprotected(id ConnID) {
@@ -404,6 +430,7 @@ func (a *active) free(e *conn) {
 	a.all.remove(e, connAll)
 	a.age.remove(e, connAge)
 	a.snap.remove(e)
+	a.freeHalfs(e)
 	*e = conn{gen: e.gen + 1}
 	if a.pooled < maxPooledConns {
 		e.all.next, a.pool = a.pool, e

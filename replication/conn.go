@@ -80,12 +80,12 @@ type conn struct {
 	session uint32 // of active.session in which it was opened; in another it is unprotected
 	gen     uint32 // counts reuses of this struct, so that old references are void
 	state   connState
-	dirty   bool // in active.dirty: delivered has moved
-	opened  bool // was in Ready.Opened
-	ended   bool // Close was called, the table waits for a confirmation
-	spliced bool // passed on: its streams stay at 0, see splice.go
-	legs    int  // batches under way that carry a new server leg, or take back the old one
-	s       [2]half
+	dirty   bool     // in active.dirty: delivered has moved
+	opened  bool     // was in Ready.Opened
+	ended   bool     // Close was called, the table waits for a confirmation
+	spliced bool     // passed on: its streams stay at 0, see splice.go
+	legs    int      // batches under way that carry a new server leg, or take back the old one
+	s       *[2]half // active.none until something may be said of its streams
 	log     *connLog // nil: not logged
 
 	markIn uint64 // batch.seq of the batch that has a mark of it

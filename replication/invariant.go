@@ -35,6 +35,9 @@ func (a *active) check(joined bool) error {
 	}
 	var protected, unprotected, ended, aging, logged, n int
 	var held uint64
+	if a.none != [2]half{} {
+		return broken("of streams that nothing is said of: %+v", a.none)
+	}
 	for e := a.all.first; e != nil; e = e.all.next {
 		n++
 		if a.conns[e.id] != e {
@@ -66,7 +69,7 @@ func (a *active) check(joined bool) error {
 			}
 		}
 		if (e.log != nil) != e.s[Request].keeps || (e.log != nil) != e.s[Response].capped {
-			return broken("connection %d: log %v, offsets %+v", e.id, e.log != nil, e.s)
+			return broken("connection %d: log %v, offsets %+v", e.id, e.log != nil, *e.s)
 		}
 		if !mine {
 			continue
@@ -98,8 +101,8 @@ func (a *active) check(joined bool) error {
 
 // checkStreams verifies the offsets: one that is passed on has none, so one whose plain record was told is not passed on.
 func (e *conn) checkStreams() error {
-	if e.spliced && (e.log != nil || e.s != [2]half{}) {
-		return broken("connection %d is passed on, and has offsets %+v, log %v", e.id, e.s, e.log != nil)
+	if e.spliced && (e.log != nil || *e.s != [2]half{}) {
+		return broken("connection %d is passed on, and has offsets %+v, log %v", e.id, *e.s, e.log != nil)
 	}
 	for i := range e.s {
 		if err := e.s[i].check(Stream(i), e.allowed(Stream(i))); err != nil {
@@ -115,7 +118,7 @@ func (e *conn) checkLog() error {
 	switch {
 	case req.logAt > req.dataEnd(), l.checkpoint > resp.reported, l.start() > resp.logAt,
 		len(l.cuts)+1 > maxSegments:
-		return broken("checkpoint %d, %d, released %d, cuts %v, offsets %+v", req.logAt, l.checkpoint, resp.logAt, l.cuts, e.s)
+		return broken("checkpoint %d, %d, released %d, cuts %v, offsets %+v", req.logAt, l.checkpoint, resp.logAt, l.cuts, *e.s)
 	}
 	at := l.checkpoint
 	for _, end := range l.cuts {
@@ -176,8 +179,8 @@ func (s *standby) check() error {
 		if s.conns[k.id] != k || k.dead {
 			return broken("connection %d is listed as live", k.id)
 		}
-		for i := range k.s {
-			t := &k.s[i]
+		for i := range k.rest {
+			t := k.stream(Stream(i))
 			held += t.bytes()
 			if t.due > 0 {
 				due++

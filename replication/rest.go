@@ -19,7 +19,7 @@ func (r *Rest) Service(i int) string { return r.list[i].service }
 // Flows are the local and remote addresses of the two legs of the i-th: the client's, the server's.
 func (r *Rest) Flows(i int) (client, server [2]netip.AddrPort) {
 	k := r.list[i]
-	return [2]netip.AddrPort{k.client.Local, k.client.Remote}, [2]netip.AddrPort{k.server.Local, k.server.Remote}
+	return k.clientFlow(), k.serverFlow()
 }
 
 // Take hands out the i-th, which is nobody's then.

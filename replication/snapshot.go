@@ -296,6 +296,7 @@ func (a *active) adopt(e *conn, r *Record, pos *[2]StreamPos, log *Log, now Nano
 	if log != nil {
 		checkpoint = log.Checkpoint
 	}
+	a.ownHalfs(e)
 	for i := range pos {
 		p, h := &pos[i], &e.s[i]
 		delivered[i], end[i], fin[i] = p.Delivered, p.end(), p.finDelivered()

@@ -14,7 +14,7 @@ import "lockstep/replication/wire"
 // splice puts the record into the gathering batch. There must be room for recordRoom.
 func (a *active) splice(e *conn, r *Record) {
 	e.spliced = true
-	e.s = [2]half{}
+	a.freeHalfs(e)
 	a.cur.buf = wire.AppendSplice(a.cur.buf, r)
 }
 
@@ -108,6 +108,7 @@ func (c *Core) terminable(e *conn, r *Record, pos *[2]StreamPos) (why Reason, ok
 func (a *active) terminate(e *conn, r *Record, pos *[2]StreamPos, now Nanos) {
 	var delivered [2]uint64
 	var fin [2]bool
+	a.ownHalfs(e)
 	for i := range pos {
 		p, h := &pos[i], &e.s[i]
 		delivered[i], fin[i] = p.Delivered, p.finDelivered()
@@ -140,14 +141,17 @@ func (s *standby) terminate(index uint64, k *kept, e *wire.Entry) error {
 	if s.version < wire.TerminateVersion || !k.spliced || e.Record.Service != k.service {
 		return ErrUnexpected
 	}
-	for i := range k.s {
+	streams := s.streams(k)
+	for i := range streams {
 		d, fin := e.Delivered[i], e.FinDelivered[i]
 		if fin && d == 0 {
 			return ErrOffset
 		}
-		k.s[i] = stored{base: d, delivered: d, end: d, fin: fin, finDelivered: fin}
+		streams[i] = stored{base: d, delivered: d, end: d, fin: fin, finDelivered: fin}
 	}
-	k.client, k.server, k.spliced = e.Record.Client, e.Record.Server, false
+	s.setRecord(k, k.service, &e.Record.Client, &e.Record.Server)
+	k.spliced = false
+	s.settled(k)
 	s.touch(k, index)
 	return nil
 }

@@ -14,6 +14,8 @@ type standby struct {
 	lru     list[kept] // live ones, most recent traffic first
 	tombs   list[kept] // finished ones, oldest first
 	names   map[string]string
+	ends    map[ends]*ends
+	spare   []*[2]stored // for kept.moving
 	pool    chunkPool
 	held    uint64 // sum of stored.bytes
 	logged  int    // connections
@@ -38,14 +40,13 @@ type standby struct {
 
 // kept is one connection in the store.
 type kept struct {
-	id      ConnID
-	service string
-	client  LegRecord
-	server  LegRecord
-	log     *keptLog // nil: a plain one whose server leg begins with the connection
-	s       [2]stored
-	touched uint64 // batch of its latest entry
-	until   Nanos  // tombstone: when it is forgotten
+	id ConnID
+	compact
+	log     *keptLog   // nil: a plain one whose server leg begins with the connection
+	moving  *[2]stored // nil: both streams rest, see stored.rests
+	rest    [2]uint64  // where, then
+	touched uint64     // batch of its latest entry
+	until   Nanos      // tombstone: when it is forgotten
 	at      link[kept]
 	dead    bool // tombstone
 	spliced bool // passed on, see splice.go
@@ -69,6 +70,7 @@ func (s *standby) init(lim *Limits) {
 		lim:     lim,
 		conns:   make(map[ConnID]*kept),
 		names:   make(map[string]string),
+		ends:    make(map[ends]*ends),
 		ignored: make(map[ConnID]struct{}),
 		why:     "no session with an active yet",
 	}
@@ -151,17 +153,9 @@ func (s *standby) applyEntry(now Nanos, index uint64, e *wire.Entry) error {
 	if k.spliced && e.Kind != wire.EntryClose {
 		return ErrSpliced
 	}
-	switch e.Kind {
-	case wire.EntryData:
-		s.touch(k, index)
-		return s.data(k, e)
-	case wire.EntryDelivered:
-		s.touch(k, index)
-		return s.deliver(k, e.Delivered, e.FinDelivered)
-	case wire.EntryClose:
-		return s.close(now, k, e.Close)
-	}
-	return s.applyLog(index, k, e)
+	err := s.entryOf(now, index, k, e)
+	s.settled(k)
+	return err
 }
 
 // open makes a record; it returns nil if a limit forbids it.
@@ -176,7 +170,8 @@ func (s *standby) open(index uint64, e *wire.Entry) (*kept, error) {
 		return nil, s.refuse(e.ID)
 	}
 	r := &e.Record
-	k := &kept{id: r.ID, service: r.Service, client: r.Client, server: r.Server, touched: index}
+	k := &kept{id: r.ID, touched: index}
+	s.setRecord(k, r.Service, &r.Client, &r.Server)
 	s.conns[e.ID] = k
 	s.lru.pushFront(k, keptAt)
 	return k, nil
@@ -198,8 +193,8 @@ func (s *standby) adopt(index uint64, e *wire.Entry) error {
 	if k == nil {
 		return err
 	}
-	for i := range k.s {
-		t, fin := &k.s[i], e.FinDelivered[i]
+	for i := range k.rest {
+		t, fin := &s.streams(k)[i], e.FinDelivered[i]
 		t.base, t.delivered, t.end = e.Delivered[i], e.Delivered[i], e.Delivered[i]
 		t.fin, t.finDelivered = fin, fin
 		if e.End[i] > t.end {
@@ -207,6 +202,7 @@ func (s *standby) adopt(index uint64, e *wire.Entry) error {
 			s.due++
 		}
 	}
+	s.settled(k)
 	s.why = "snapshot is not complete"
 	return nil
 }
@@ -228,7 +224,7 @@ func (s *standby) touch(k *kept, index uint64) {
 }
 
 func (s *standby) data(k *kept, e *wire.Entry) error {
-	t := &k.s[e.Stream]
+	t := &s.streams(k)[e.Stream]
 	n := uint64(len(e.Data))
 	switch {
 	case e.Off != t.end, t.end > math.MaxUint64-n-1:
@@ -254,8 +250,9 @@ func (s *standby) data(k *kept, e *wire.Entry) error {
 // deliver lets go of what the receivers have, but for a log. Request bytes were all
 // shipped before they were delivered; a response's end moves along if they were not.
 func (s *standby) deliver(k *kept, off [2]uint64, fin [2]bool) error {
-	for i := range k.s {
-		if !k.s[i].mayDeliver(Stream(i), off[i], fin[i]) {
+	streams := s.streams(k)
+	for i := range streams {
+		if !streams[i].mayDeliver(Stream(i), off[i], fin[i]) {
 			return ErrOffset
 		}
 	}
@@ -266,8 +263,8 @@ func (s *standby) deliver(k *kept, off [2]uint64, fin [2]bool) error {
 			return ErrOffset
 		}
 	}
-	for i := range k.s {
-		t, d := &k.s[i], off[i]
+	for i := range streams {
+		t, d := &streams[i], off[i]
 		s.letGo(t, k.low(Stream(i), d))
 		t.delivered = d
 		t.end = max(t.end, d)
@@ -312,13 +309,15 @@ func (s *standby) close(now Nanos, k *kept, kind CloseKind) error {
 		s.drop(k)
 		return nil
 	}
-	if !k.spliced && (!k.s[0].finDelivered || !k.s[1].finDelivered) {
+	if !k.spliced && (!k.stream(Request).finDelivered || !k.stream(Response).finDelivered) {
 		return ErrOffset
 	}
 	s.unlog(k)
 	s.lru.remove(k, keptAt)
 	k.dead, k.until = true, now+s.lim.Linger
-	k.s[0].chunks, k.s[1].chunks = nil, nil
+	if k.moving != nil {
+		k.moving[0].chunks, k.moving[1].chunks = nil, nil
+	}
 	s.tombs.pushBack(k, keptAt)
 	if s.tombs.n > s.lim.MaxTombstones {
 		s.drop(s.tombs.first)
@@ -336,8 +335,11 @@ func (s *standby) drop(k *kept) {
 	}
 	s.unlog(k)
 	s.lru.remove(k, keptAt)
-	for i := range k.s {
-		t := &k.s[i]
+	if k.moving == nil {
+		return
+	}
+	for i := range k.moving {
+		t := &k.moving[i]
 		n := t.bytes()
 		t.drop(&s.pool, n)
 		s.held -= n
@@ -345,6 +347,7 @@ func (s *standby) drop(k *kept) {
 			s.due--
 		}
 	}
+	s.spareStreams(k)
 }
 
 // refuse remembers that the active must be told that we do not keep a connection.

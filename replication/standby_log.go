@@ -29,7 +29,8 @@ func (k *kept) logged() bool { return k.log != nil && k.log.logged }
 
 // record puts together what Open or Adopt and later server legs have said.
 func (k *kept) record() Record {
-	r := Record{ID: k.id, Service: k.service, Client: k.client, Server: k.server, Spliced: k.spliced}
+	r := Record{ID: k.id, Service: k.service, Spliced: k.spliced}
+	r.Client, r.Server = k.records()
 	if k.log != nil {
 		r.Logged, r.Start = k.log.logged, k.log.start
 	}
@@ -74,11 +75,12 @@ func (s *standby) applyLog(index uint64, k *kept, e *wire.Entry) error {
 
 // serverLeg replaces the leg; positions stay, they are the connection's.
 func (s *standby) serverLeg(k *kept, e *wire.Entry) error {
-	req, resp := &k.s[Request], &k.s[Response]
+	req, resp := k.stream(Request), k.stream(Response)
 	if e.Start[Request] > max(req.end, req.due) || e.Start[Response] > resp.delivered {
 		return ErrOffset
 	}
-	k.server = e.Record.Server
+	client, _ := k.records()
+	s.setRecord(k, k.service, &client, &e.Record.Server)
 	if k.log != nil || e.Start != [2]uint64{} {
 		k.logOf().start = e.Start
 	}
@@ -87,7 +89,7 @@ func (s *standby) serverLeg(k *kept, e *wire.Entry) error {
 
 // beginLog comes right behind the record: of the request nothing is here yet.
 func (s *standby) beginLog(k *kept, checkpoint [2]uint64) error {
-	req, resp := &k.s[Request], &k.s[Response]
+	req, resp := k.stream(Request), k.stream(Response)
 	switch {
 	case k.logged(), req.end != req.base, req.fin:
 		return ErrUnexpected
@@ -107,7 +109,7 @@ func (s *standby) beginLog(k *kept, checkpoint [2]uint64) error {
 }
 
 func (s *standby) released(k *kept, l *keptLog, r *Released) error {
-	resp := &k.s[Response]
+	resp := k.stream(Response)
 	if r.End < l.open.End || (r.Cut && r.End == l.openFrom()) || (resp.fin && r.End >= resp.end) {
 		return ErrOffset
 	}
@@ -136,9 +138,9 @@ func (l *keptLog) openFrom() uint64 {
 }
 
 func (s *standby) checkpoint(k *kept, l *keptLog, off [2]uint64) error {
-	req := &k.s[Request]
+	req, resp := &s.streams(k)[Request], k.stream(Response)
 	if off[Request] < l.checkpoint[Request] || off[Request] > req.dataEnd() ||
-		off[Response] > k.s[Response].deliveredData() {
+		off[Response] > resp.deliveredData() {
 		return ErrOffset
 	}
 	gone := 0
@@ -168,16 +170,17 @@ func (s *standby) unlog(k *kept) {
 	if start != [2]uint64{} {
 		k.log = &keptLog{start: start}
 	}
-	s.letGo(&k.s[Request], k.s[Request].delivered)
+	req := &s.streams(k)[Request]
+	s.letGo(req, req.delivered)
 }
 
-// handLog returns the log of a logged connection; request are its bytes from stored.base
+// handLog returns the log of a logged connection; request are its bytes from base
 // on.
-func (k *kept) handLog(request [][]byte) *Log {
+func (k *kept) handLog(request [][]byte, base uint64) *Log {
 	l := k.log
 	return &Log{
 		Checkpoint: l.checkpoint,
-		Bytes:      cutFront(request, l.checkpoint[Request]-k.s[Request].base),
+		Bytes:      cutFront(request, l.checkpoint[Request]-base),
 		Segments:   append(l.closed, l.open),
 		State:      l.state[:l.stateLen],
 	}
@@ -198,7 +201,7 @@ func cutFront(b [][]byte, n uint64) [][]byte {
 
 // checkLog verifies what must hold of a logged connection.
 func (k *kept) checkLog(inSync bool) error {
-	l, req, resp := k.log, &k.s[Request], &k.s[Response]
+	l, req, resp := k.log, k.stream(Request), k.stream(Response)
 	switch {
 	case l.checkpoint[Request] > max(req.dataEnd(), req.due), l.checkpoint[Response] > resp.deliveredData():
 		return broken("checkpoint %v, request up to %d, response delivered up to %d", l.checkpoint, req.end, resp.delivered)

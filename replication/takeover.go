@@ -99,17 +99,21 @@ func (c *Core) takeOver(epoch uint64, lives []*kept) []Continue {
 }
 
 func (s *standby) idle(k *kept) bool {
-	return k.s[0].pending()+k.s[1].pending() == 0 && k.touched+recentBatches <= s.applied
+	req, resp := k.stream(Request), k.stream(Response)
+	return req.pending()+resp.pending() == 0 && k.touched+recentBatches <= s.applied
 }
 
 // hand empties k, but for what Takeover's second walk looks at.
 func (k *kept) hand() Continue {
 	r := Continue{Record: k.record(), Finished: k.dead}
-	for i := range k.s {
-		t := &k.s[i]
-		b := t.hand()
+	for i := range r.Streams {
+		t := k.stream(Stream(i))
+		var b [][]byte
+		if k.moving != nil {
+			b = k.moving[i].hand()
+		}
 		if Stream(i) == Request && k.logged() {
-			r.Log = k.handLog(b)
+			r.Log = k.handLog(b, t.base)
 			b = cutFront(b, t.deliveredData()-t.base)
 		}
 		r.Streams[i] = StreamState{
@@ -127,7 +131,8 @@ func (c *Core) Stored(id ConnID, s Stream) (delivered, held uint64, ok bool) {
 	if k == nil {
 		return 0, 0, false
 	}
-	return k.s[s&1].delivered, k.s[s&1].end, true
+	t := k.stream(s & 1)
+	return t.delivered, t.end, true
 }
 
 // HeldServices counts, on a standby, the connections of its store by service.
