@@ -170,7 +170,7 @@ func (s *stored) rests() bool {
 	return s.base == s.end && s.delivered == s.end && s.due == 0 && !s.fin && len(s.chunks) == 0
 }
 
-// entry takes what is said of a connection that is here.
+// entryOf takes what is said of a connection that is here.
 func (s *standby) entryOf(now Nanos, index uint64, k *kept, e *wire.Entry) error {
 	switch e.Kind {
 	case wire.EntryData:
