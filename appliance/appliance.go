@@ -205,13 +205,15 @@ func (n *Node) build(undo *closers) error {
 	n.routes, err = tun.InstallRoutes(tun.RouteConfig{
 		TUN: tunName, Front: n.cfg.Networks.Front.Interface, Back: n.cfg.Networks.Back.Interface,
 		Table: routeTable, RulePriority: rulePriority, Virtual: virtual,
-		Servers: n.transparentServers(), Gateways: n.cfg.Networks.Back.Gateway, Tunnel: n.tunnel(mtu), Log: n.log,
+		Servers: n.transparentServers(), Gateways: n.cfg.Networks.Back.Gateway, Tunnel: n.tunnel(mtu),
+		Connections: connections(n.cfg), Log: n.log,
 	})
 	if err != nil {
 		_ = n.dev.Close()
 		return err
 	}
 	undo.add("routes", n.routes.Close)
+	n.warnOfRoom()
 	n.startKeeper(undo)
 	if err := n.startGuard(undo); err != nil {
 		_ = n.dev.Close()

@@ -48,7 +48,7 @@ func (r *Routes) want(v6 bool) error {
 	if err != nil {
 		return err
 	}
-	r.desired.sysctls.wanted = slices.Concat(r.tunSysctls(v6), forwarding, r.redirectSysctls())
+	r.desired.sysctls.wanted = slices.Concat(r.tunSysctls(v6), forwarding, r.redirectSysctls(), roomSysctls(r.cfg.Connections))
 	r.desired.routes = slices.Concat(r.throwRoutes(), r.nowhereRoutes(), r.tableRoutes(v6), r.tunnelRoutes(v6))
 	r.desired.prefixes = r.gatewayPrefixes()
 	segments := r.wantedRules()

@@ -52,6 +52,9 @@ type RouteConfig struct {
 	// Tunnel leads to the other appliance of a pair, see OpenTunnel.
 	Tunnel TunnelConfig
 
+	// Connections is how many there may be, see roomSysctls.
+	Connections int
+
 	Log *slog.Logger // nil: silent
 }
 

@@ -29,6 +29,8 @@ type wantedSysctl struct {
 	stays bool // is not put back at the end: it goes with its interface
 	// optional: where it cannot be written it is left as it is.
 	optional bool
+	// least: more is right, too. Where there is no such setting none is needed; where the kernel refuses it, it is left.
+	least bool
 	// only: it is changed from this alone (empty: anything); another value is the
 	// operator's wish.
 	only string
@@ -83,6 +85,9 @@ func (w *wantedSysctl) begin() error {
 			return nil
 		}
 	}
+	if w.least && errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return sysctlErr(w.key, w.value, err)
 	}
@@ -91,9 +96,12 @@ func (w *wantedSysctl) begin() error {
 		f.Close()
 		return fmt.Errorf("read sysctl %s: %w", dotted(w.key), err)
 	}
-	if old != w.value {
+	if !w.right(old) {
 		if err := writeSysctl(f, w.value); err != nil {
 			f.Close()
+			if w.least {
+				return nil
+			}
 			return sysctlErr(w.key, w.value, err)
 		}
 		w.old = old
@@ -119,7 +127,7 @@ func (s *sysctlSet) repair() (changed []string, err error) {
 				cur, err = readSysctl(f)
 			}
 		}
-		if err != nil || cur == w.value || w.only != "" && cur != w.only {
+		if err != nil || w.right(cur) || w.only != "" && cur != w.only {
 			continue
 		}
 		if err := writeSysctl(w.file, w.value); err != nil {

@@ -172,7 +172,7 @@ func warn(out io.Writer, c *config.Config) {
 			}
 		}
 	}
-	printWarnings(out, slices.Concat(warnings, appliance.CheckFilter(c), appliance.CheckSteering(c)))
+	printWarnings(out, slices.Concat(warnings, appliance.CheckFilter(c), appliance.CheckSteering(c), appliance.CheckRoom(c)))
 }
 
 func printWarnings(out io.Writer, warnings []config.Warning) {
