@@ -27,8 +27,7 @@ type active struct {
 	pipeline
 	deliveries
 
-	none       [2]half    // zero: that of all whose streams nothing is said of, which are most
-	spareHalfs []*[2]half // for reuse, at most maxPooledConns
+	halfs
 
 	pool    *conn // for reuse, linked by all.next
 	pooled  int
@@ -52,6 +51,12 @@ type deliveries struct {
 	dirty     []connRef // delivered has moved, in order
 	dirtyHead int
 	digests   bool // some of the dirty have news of a digest
+}
+
+// halfs are the streams of those of whom something is said of them; see conn.s.
+type halfs struct {
+	none       [2]half    // zero: that of all others, which are most
+	spareHalfs []*[2]half // for reuse, at most maxPooledConns
 }
 
 const (

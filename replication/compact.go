@@ -19,6 +19,13 @@ type ends struct {
 // maxEnds bounds the table of ends. Beyond it connections have their own.
 const maxEnds = 1024
 
+// shared is what the connections of a store have in common, or take turns with.
+type shared struct {
+	names map[string]string
+	ends  map[ends]*ends
+	spare []*[2]stored // for kept.moving
+}
+
 // compact is a record. The client's address is client; ours at the server's leg is local.
 type compact struct {
 	*ends

@@ -9,13 +9,11 @@ import (
 
 // standby is the store: what is needed to continue every protected connection.
 type standby struct {
-	lim     *Limits
-	conns   map[ConnID]*kept
-	lru     list[kept] // live ones, most recent traffic first
-	tombs   list[kept] // finished ones, oldest first
-	names   map[string]string
-	ends    map[ends]*ends
-	spare   []*[2]stored // for kept.moving
+	lim   *Limits
+	conns map[ConnID]*kept
+	lru   list[kept] // live ones, most recent traffic first
+	tombs list[kept] // finished ones, oldest first
+	shared
 	pool    chunkPool
 	held    uint64 // sum of stored.bytes
 	logged  int    // connections
@@ -69,8 +67,7 @@ func (s *standby) init(lim *Limits) {
 	*s = standby{
 		lim:     lim,
 		conns:   make(map[ConnID]*kept),
-		names:   make(map[string]string),
-		ends:    make(map[ends]*ends),
+		shared:  shared{names: make(map[string]string), ends: make(map[ends]*ends)},
 		ignored: make(map[ConnID]struct{}),
 		why:     "no session with an active yet",
 	}
