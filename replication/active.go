@@ -27,10 +27,8 @@ type active struct {
 	pipeline
 	deliveries
 
-	halfs
+	spares
 
-	pool    *conn // for reuse, linked by all.next
-	pooled  int
 	refused []ConnID // scratch
 }
 
@@ -53,10 +51,13 @@ type deliveries struct {
 	digests   bool // some of the dirty have news of a digest
 }
 
-// halfs are the streams of those of whom something is said of them; see conn.s.
-type halfs struct {
+// spares are what the next connections get, and what all share whose streams nothing is said of; see conn.s.
+type spares struct {
 	none       [2]half    // zero: that of all others, which are most
 	spareHalfs []*[2]half // for reuse, at most maxPooledConns
+
+	pool   *conn // for reuse, linked by all.next
+	pooled int
 }
 
 const (
