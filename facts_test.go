@@ -97,7 +97,7 @@ var facts = []fact{
 	{"docs/limits.md", "one in 250 ms, the last repeated once", []string{"tun: defendEvery == 250*time.Millisecond"}},
 	{"docs/limits.md", "| once a second, and at events, 10 a second at most |", []string{"tun: lookEvery == time.Second && lookPause == time.Second/10"}},
 	{"docs/limits.md", "more than 5 repairs in 10 s: unfit", []string{"tun: struggleCount == 5 && struggleTime == 10*time.Second"}},
-	{"docs/limits.md", "| 5 s; 8 MiB (", []string{"tun: guardPatience == 5*time.Second && guardBuffer == 8<<20"}},
+	{"docs/limits.md", "| 30 s; 8 MiB (", []string{"tun: guardPatience == 30*time.Second && guardBuffer == 8<<20"}},
 	{"docs/limits.md", "| 16 of 255 bytes; 1024 |", []string{"replication/wire: MaxFaults == 16 && MaxFaultText == 255 && MaxServices == 1024"}},
 	{"docs/limits.md", "| heartbeat, silence | 20 ms, 100 ms", []string{"appliance/config: DefaultHeartbeat == 20*time.Millisecond && DefaultFailureTimeout == 100*time.Millisecond"}},
 	{"docs/limits.md", "up to 330 ms, with a witness 500 ms", []string{"replication/roles/patience.go ~ min(5*failureTimeout, 2000*millis)", "replication/roles/patience.go ~ c.takeTime() - c.FailureTimeout/2 - 20*millis"}},

@@ -69,9 +69,9 @@ const guardTable = "lockstep"
 // `nft flush ruleset`, and reading its counters.
 const guardPeriod = time.Second
 
-// guardPatience is how long the kernel may take over one answer. It gives them while it
-// is asked: an answer that is not there then never comes.
-const guardPatience = 5 * time.Second
+// guardPatience is how long it may take until one answer is read whole. The kernel gives it while it
+// is asked, and what is not there then never comes: all that takes time is this process on a busy machine.
+const guardPatience = 30 * time.Second
 
 // guardBuffer is for what is sent at once, and for an acknowledgement of each message of
 // it, which costs the kernel about 1 KiB: a thousand services with a ttl are some 4000.
@@ -307,6 +307,7 @@ func (g *Guard) whole() (bool, error) {
 
 func (g *Guard) complete() (bool, error) {
 	for name, n := range g.present.rules {
+		g.await()
 		rules, err := g.conn.GetRules(g.table(), &nftables.Chain{Name: name})
 		if err != nil {
 			return false, fmt.Errorf("list the rules of chain %s: %w", name, err)
@@ -316,6 +317,7 @@ func (g *Guard) complete() (bool, error) {
 		}
 	}
 	for name, n := range g.present.elements {
+		g.await()
 		elems, err := g.conn.GetSetElements(&nftables.Set{Table: g.table(), Name: name})
 		if err != nil {
 			return false, fmt.Errorf("list the elements of set %s: %w", name, err)
