@@ -2,6 +2,7 @@ package tun
 
 import (
 	"bytes"
+	"slices"
 	"sync/atomic"
 	"testing"
 )
@@ -37,4 +38,23 @@ func TestDefenceAfterSilence(t *testing.T) {
 	}
 	may.Store(true)
 	theirs(0)
+}
+
+// Who has our address in another VLAN is no stranger here, though the kernel hands us its frames without their tag.
+func TestOtherVLANsClaimNothing(t *testing.T) {
+	l := newLAN(t)
+	a, stranger := l.announcer(t, 0), l.announcer(t, 1)
+	a.Activate()
+	claim := gratuitousARP(arpReply, stranger.link.mac, stranger.addr4[0])
+	plain := claim.append(nil)
+	tagged := slices.Concat(plain[:12], []byte{0x81, 0, 0, 5}, plain[12:])
+	for _, frame := range [][]byte{tagged, tagged, plain} {
+		if err := stranger.socks.arp.send(stranger.link.index, frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-a.Conflicts() // one socket, so in their order
+	if n := a.stats().Conflicts; n != 1 {
+		t.Errorf("%d claims of 1", n)
+	}
 }

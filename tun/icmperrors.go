@@ -97,11 +97,7 @@ func (t *ErrorTap) open(ctx context.Context, nic NIC, v6 bool) error {
 		programs[etherTypeV6] = errorFilter6
 	}
 	for etherType, program := range programs {
-		raw, err := bpf.Assemble(program)
-		if err != nil {
-			return fmt.Errorf("assemble packet filter: %w", err)
-		}
-		s, err := openPacketSocket(nic, etherType, raw)
+		s, err := openPacketSocket(nic, etherType, program)
 		if err != nil {
 			return err
 		}
