@@ -57,12 +57,18 @@ func addrPort(a unix.Sockaddr) netip.AddrPort {
 
 // accepted makes the process one that serves the connection it has accepted, until it accepts the next one.
 func (s *supervisor) accepted(t *trace.Task) {
+	started := false
 	if fd := t.Result(); fd >= 0 {
 		borrow(t.Proc.PID, int(fd), func(copied int) {
 			if c, ok := connection(copied); ok {
+				started = of(t.Proc).starting
 				s.adopt(of(t.Proc), c, int(fd))
 			}
 		})
+	}
+	if started { // whichever thread it was: its clocks show nothing yet
+		s.advance(t.Proc)
+		return
 	}
 	s.waited(t)
 }

@@ -14,7 +14,14 @@ import (
 	"lockstep/wrap/trace"
 )
 
-// Time stands still for a process from one of its events to the next, and its clocks are read without a stop. An
+// Before there is a connection nothing tells when an event of one server is that of the other: reads of the clock
+// are counted instead, and each is a determinant. It takes a stop. (GnuTLS makes the generator of a whole server, and of
+// all the processes it will fork, of such a time.)
+
+// maxReads is how many times of a process are determinants before it serves a connection; then it has events, too.
+const maxReads = 1000
+
+// Otherwise time stands still for a process from one of its events to the next, and its clocks are read without a stop. An
 // event is the return of a call that waits. The time of an event is a determinant; it is named by how much of the request the
 // process has read by then, since two servers wait unequally often for the same bytes.
 
@@ -33,6 +40,38 @@ func now(monotonic int64) trace.Clock {
 	return trace.Clock{Real: real.Nano(), Mono: mono.Nano() + monotonic}
 }
 
+// starting sets whether a process's reads of the clock are counted.
+func (s *supervisor) starting(p *process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.starting = p.serves.of == (determinant.Connection{}) && p.places[determinant.Clock] < maxReads
+}
+
+// startRead gives a process that serves nobody yet the time of a read. Threads other than the first have times of their own.
+func (s *supervisor) startRead(t *trace.Task) {
+	p := of(t.Proc)
+	if !p.starting { // only this thread sets it
+		return
+	}
+	c := now(s.monotonic)
+	if t.First() {
+		c = s.agreed(determinant.Name{Instance: p.serves.Number, Path: p.path, Kind: determinant.Clock, Place: p.places[determinant.Clock]}, p, c)
+		p.places[determinant.Clock]++
+		s.starting(p)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set(t.Proc, p, c)
+}
+
+// agreed decides a time.
+func (s *supervisor) agreed(n determinant.Name, p *process, c trace.Clock) trace.Clock {
+	if got := s.decide(p.serves, n, appendInt(appendInt(nil, c.Real), c.Mono)); len(got) == 16 {
+		return trace.Clock{Real: int64(binary.BigEndian.Uint64(got)), Mono: int64(binary.BigEndian.Uint64(got[8:]))}
+	}
+	return c
+}
+
 // waited is an event.
 func (s *supervisor) waited(t *trace.Task) {
 	if t.First() {
@@ -41,7 +80,7 @@ func (s *supervisor) waited(t *trace.Task) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := of(t.Proc); time.Since(p.at) > staleAfter {
+	if p := of(t.Proc); time.Since(p.at) > staleAfter && !p.starting {
 		s.set(t.Proc, p, now(s.monotonic))
 	}
 }
@@ -49,15 +88,18 @@ func (s *supervisor) waited(t *trace.Task) {
 // advance gives a process the time of an event.
 func (s *supervisor) advance(t *trace.Process) {
 	p := of(t)
+	if p.starting { // only this thread sets it
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.set(t, p, p.clock)
+		return
+	}
 	if at, ok := s.consumed(t, p); ok && at != p.position {
 		p.position, p.places[determinant.Clock] = at, 0
 	}
-	c := now(s.monotonic)
 	n := determinant.Name{Instance: p.serves.Number, Path: p.path, Kind: determinant.Clock, Position: p.position, Place: p.places[determinant.Clock]}
 	p.places[determinant.Clock]++
-	if got := s.decide(p.serves, n, appendInt(appendInt(nil, c.Real), c.Mono)); len(got) == 16 {
-		c = trace.Clock{Real: int64(binary.BigEndian.Uint64(got)), Mono: int64(binary.BigEndian.Uint64(got[8:]))}
-	}
+	c := s.agreed(n, p, now(s.monotonic))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set(t, p, c)
@@ -65,7 +107,7 @@ func (s *supervisor) advance(t *trace.Process) {
 
 // set is called with mu held. The monotonic clock never goes back.
 func (s *supervisor) set(t *trace.Process, p *process, c trace.Clock) {
-	c.Mono = max(c.Mono, p.clock.Mono)
+	c.Mono, c.Calls = max(c.Mono, p.clock.Mono), p.starting
 	p.clock, p.at = c, time.Now()
 	_ = t.SetClock(c) // it fails for a process that has just been killed
 }
@@ -131,7 +173,7 @@ func (s *supervisor) keepTime() (stop func()) {
 			}
 			s.mu.Lock()
 			for t, p := range s.processes {
-				if time.Since(p.at) > lateAfter {
+				if time.Since(p.at) > lateAfter && !p.starting {
 					s.set(t, p, now(s.monotonic))
 				}
 			}
@@ -153,6 +195,9 @@ func (s *supervisor) shown(p *process) (c trace.Clock, at time.Time) {
 
 // time answers a clock's system call by what the process's clocks show. Clocks of processor time are the kernel's.
 func (s *supervisor) time(t *trace.Task) (trace.Next, int64) {
+	if t.Call() != unix.SYS_CLOCK_GETTIME || known(int32(t.Arg(0))) {
+		s.startRead(t)
+	}
 	c, _ := s.shown(of(t.Proc))
 	const second = 1e9
 	switch t.Call() {
@@ -170,18 +215,26 @@ func (s *supervisor) time(t *trace.Task) (trace.Next, int64) {
 		}
 		return trace.Answer, 0
 	}
-	shown := c.Mono
-	switch int32(t.Arg(0)) {
-	case unix.CLOCK_REALTIME, unix.CLOCK_REALTIME_COARSE:
-		shown = c.Real
-	case unix.CLOCK_MONOTONIC, unix.CLOCK_MONOTONIC_RAW, unix.CLOCK_MONOTONIC_COARSE, unix.CLOCK_BOOTTIME:
-	default:
+	shown, clock := c.Mono, int32(t.Arg(0))
+	if !known(clock) {
 		return trace.Watch, 0
+	}
+	if clock == unix.CLOCK_REALTIME || clock == unix.CLOCK_REALTIME_COARSE {
+		shown = c.Real
 	}
 	if t.Write(t.Arg(1), little(shown/second, shown%second)) != nil {
 		return trace.Answer, -int64(unix.EFAULT)
 	}
 	return trace.Answer, 0
+}
+
+// known says whether a clock shows the time, and not that of a processor.
+func known(clock int32) bool {
+	switch clock {
+	case unix.CLOCK_REALTIME, unix.CLOCK_REALTIME_COARSE, unix.CLOCK_MONOTONIC, unix.CLOCK_MONOTONIC_RAW, unix.CLOCK_MONOTONIC_COARSE, unix.CLOCK_BOOTTIME:
+		return true
+	}
+	return false
 }
 
 // little has numbers as the program's memory has them.

@@ -54,8 +54,9 @@ type process struct {
 	socket   int    // number of the connection's descriptor
 	position uint64 // how many bytes of the request it had read, when last looked at
 
-	clock trace.Clock
-	at    time.Time // when it was set
+	starting bool // reads of its clock are counted; guarded by mu for those who write it, and for others than the tracer's thread
+	clock    trace.Clock
+	at       time.Time // when it was set
 }
 
 func newSupervisor(o Options) (*supervisor, error) {
@@ -134,6 +135,7 @@ func (s *supervisor) serve(p *process, in *instance, path string) {
 	in.processes++
 	p.serves, p.path, p.random = in, path, random
 	p.children, p.places, p.position = 0, [determinant.Kinds]uint64{}, 0
+	s.starting(p)
 }
 
 // leave ends what a process serves.
@@ -168,6 +170,9 @@ func (s *supervisor) Forked(parent, child *trace.Process) {
 	s.serve(p, from.serves, determinant.Child(from.path, from.children))
 	p.position = from.position
 	from.children++
+	s.mu.Lock()
+	p.clock.Calls = p.starting
+	s.mu.Unlock()
 	_ = child.SetClock(p.clock) // its copy may be of a moment at which the clock was being set; it fails for one that was killed
 	s.add(child, p)
 	s.listings.forked(parent.PID, child.PID)

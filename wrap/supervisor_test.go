@@ -5,6 +5,7 @@ package wrap
 import (
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +22,7 @@ func TestTimeWithoutEvents(t *testing.T) {
 	}
 	parent := &trace.Process{}
 	p := &process{}
-	s.serve(p, s.join(determinant.Connection{}), "")
+	s.serve(p, s.join(determinant.Connection{Client: netip.MustParseAddrPort("127.0.0.1:1")}), "") // it has started
 	s.add(parent, p)
 	stop := s.keepTime()
 	defer stop()

@@ -284,6 +284,38 @@ func TestTwinsTell(t *testing.T) {
 	}
 }
 
+// Before there is a connection times are equal as well, however often each server has waited: a library may have made its
+// generator of one.
+func TestTwinsStart(t *testing.T) {
+	needRoot(t)
+	path, _ := decide(t)
+	var outs [2]*said
+	for i := range outs {
+		cmd := command(t, wrapped{
+			Command:   []string{"bash", "-c", "while read -N 1 c && [ $c = x ]; do :; done; echo $EPOCHREALTIME; read -N 1 c; echo $EPOCHREALTIME; read c"},
+			Authority: path, Server: fmt.Sprint(i), Secret: make([]byte, 32),
+		})
+		in, err := cmd.StdinPipe() // from which bash reads each byte by a call
+		if err != nil {
+			t.Fatal(err)
+		}
+		outs[i] = &said{}
+		cmd.Stdout, cmd.Stderr = outs[i], outs[i]
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			in.Close()
+			_ = cmd.Wait() // what it said is looked at
+		}()
+		fmt.Fprint(in, strings.Repeat("x", 20*i)+"yx")
+		until(t, "two times", func() bool { return strings.Count(outs[i].String(), "\n") == 2 })
+	}
+	if outs[0].String() != outs[1].String() {
+		t.Errorf("one server's times are %s, the other's %s", outs[0], outs[1])
+	}
+}
+
 // When nobody decides any more, a server goes on with results of its own, and says so.
 func TestAuthorityIsGone(t *testing.T) {
 	needRoot(t)

@@ -29,8 +29,8 @@ func wrapCommands() []*cobra.Command {
 on more than the request: getrandom and read of the random devices; the time by time, gettimeofday and
 clock_gettime; numbers of processes; what stat and statfs say; the order of directories. Two servers of one
 program, configuration and content, each wrapped and asking one authority, can then answer the same request with
-the same bytes, also salts, keys and what is signed or encrypted with them. TLS of openssl does; smbd does in most
-runs only. Try it with your server before you count on it.
+the same bytes, also salts, keys and what is signed or encrypted with them. TLS of openssl does, and so does smbd
+with NTLM, signed and encrypted. Try it with your server before you count on it.
 
 Not seen, so that a program which sends what it gets there differs: readv and pread of random devices,
 /proc/sys/kernel/random/uuid, RDRAND, RDTSC, getrusage, times, sysinfo, what else /proc and /sys tell, and the

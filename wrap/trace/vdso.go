@@ -7,6 +7,8 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 )
 
 // layout is where the code and the value go in an image of the vDSO.
@@ -21,7 +23,8 @@ type put struct {
 	code []byte
 }
 
-// The value, at 8 byte boundaries: a counter that is odd while it changes, then what each function gives.
+// The value, at 8 byte boundaries: a counter that is odd while it changes, then what each function gives, and whether they make
+// the system call instead.
 const (
 	valueSeq      = 0
 	valueRealSec  = 8
@@ -29,7 +32,8 @@ const (
 	valueRealUsec = 24
 	valueMonoSec  = 32
 	valueMonoNsec = 40
-	valueSize     = 48
+	valueCalls    = 48
+	valueSize     = 56
 )
 
 // assembler gathers machine code and where it refers to the value.
@@ -74,6 +78,19 @@ func (a *assembler) consistent(first, second int) {
 	a.back(0x75, again)                 // jne again
 }
 
+// calls emits a jump, to be landed, that is taken where a read of the clock has to be a system call.
+func (a *assembler) calls() int {
+	a.value(valueCalls, 0x44, 0x8b, 0x05) // mov r8d, [calls]
+	a.emit(0x45, 0x85, 0xc0)              // test r8d, r8d
+	return a.short(jumpNotZero)
+}
+
+// system emits the system call of that number, to which the function's arguments go as they are.
+func (a *assembler) system(nr uint32) {
+	a.emit(binary.LittleEndian.AppendUint32([]byte{0xb8}, nr)...) // mov eax, nr
+	a.emit(0x0f, 0x05, 0xc3)                                      // syscall; ret
+}
+
 const (
 	jumpZero, jumpNotZero, jumpAbove = 0x74, 0x75, 0x77
 
@@ -84,6 +101,7 @@ const (
 
 // clockGettime(rdi: clock, rsi: where). Clocks that it does not know are the kernel's.
 func clockGettime(a *assembler) {
+	calls := a.calls()
 	a.emit(0x83, 0xff, lastClock) // cmp edi, 7
 	above := a.short(jumpAbove)
 	a.emit(0x89, 0xf9)       // mov ecx, edi
@@ -94,7 +112,8 @@ func clockGettime(a *assembler) {
 	a.emit(0xa8, monoClocks)
 	mono := a.short(jumpNotZero)
 	a.land(above)
-	a.emit(0xb8, 228, 0, 0, 0, 0x0f, 0x05, 0xc3) // mov eax, clock_gettime; syscall; ret
+	a.land(calls)
+	a.system(unix.SYS_CLOCK_GETTIME)
 	store := func(sec, nsec int) {
 		a.consistent(sec, nsec)
 		a.emit(0x48, 0x89, 0x06)       // mov [rsi], rax
@@ -109,6 +128,7 @@ func clockGettime(a *assembler) {
 
 // gettimeofday(rdi: where, rsi: time zone), each of which may be missing.
 func gettimeofday(a *assembler) {
+	calls := a.calls()
 	a.emit(0x48, 0x85, 0xff) // test rdi, rdi
 	zone := a.short(jumpZero)
 	a.consistent(valueRealSec, valueRealUsec)
@@ -120,16 +140,21 @@ func gettimeofday(a *assembler) {
 	a.emit(0x48, 0xc7, 0x06, 0, 0, 0, 0) // mov qword [rsi], 0
 	a.land(end)
 	a.emit(0x31, 0xc0, 0xc3) // xor eax, eax; ret
+	a.land(calls)
+	a.system(unix.SYS_GETTIMEOFDAY)
 }
 
 // seconds(rdi: where, or nothing) is time(2).
 func seconds(a *assembler) {
+	calls := a.calls()
 	a.value(valueRealSec, 0x48, 0x8b, 0x05) // mov rax, [sec]
 	a.emit(0x48, 0x85, 0xff)                // test rdi, rdi
 	end := a.short(jumpZero)
 	a.emit(0x48, 0x89, 0x07) // mov [rdi], rax
 	a.land(end)
 	a.emit(0xc3)
+	a.land(calls)
+	a.system(unix.SYS_TIME)
 }
 
 // noSuchCall makes whoever asks take the system call instead, which stops.
@@ -184,8 +209,12 @@ func lay(image []byte) (*layout, error) {
 	return l, nil
 }
 
-// Clock is what a process's clocks show, in nanoseconds: since 1970, and of the monotonic clock.
-type Clock struct{ Real, Mono int64 }
+// Clock is what a process's clocks show, in nanoseconds: since 1970, and of the monotonic clock. With Calls each read is a
+// system call, which stops.
+type Clock struct {
+	Real, Mono int64
+	Calls      bool
+}
 
 // SetClock sets what a process reads. Its threads may be running. It is safe for use by several goroutines.
 func (p *Process) SetClock(c Clock) error {
@@ -201,6 +230,9 @@ func (p *Process) SetClock(c Clock) error {
 		valueMonoSec: c.Mono / second, valueMonoNsec: c.Mono % second,
 	} {
 		binary.LittleEndian.PutUint64(b[field:], uint64(v))
+	}
+	if c.Calls {
+		b[valueCalls] = 1
 	}
 	seq := func(n uint32) []byte { return binary.LittleEndian.AppendUint32(nil, n) }
 	p.seq += 2
