@@ -21,6 +21,7 @@ type nodePath struct {
 	filter      *tun.Guard      // nil where the kernel has no packet filter
 	steering    *steer.Steering // nil: packets come by the routes alone, noSteering says why
 	noSteering  string
+	others      *tun.Others // who must see packets; the same goroutine's as steering.Look
 	front, back *tun.Announcer
 	engine      *stack.Engine
 	onLink      onLink

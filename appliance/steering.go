@@ -31,7 +31,7 @@ func (n *Node) startSteering(undo *closers, mtu int) {
 		n.log.Info("packets take the way of routing and packet filter", "why", n.noSteering)
 		return
 	}
-	n.steering = s
+	n.steering, n.others = s, tun.NewOthers(n.cfg.Networks.Front.Interface, n.cfg.Networks.Back.Interface, tunName)
 	undo.add("steering", s.Close)
 	n.lookSteering()
 }
@@ -74,15 +74,20 @@ func (n *Node) steerConfig(mtu int) steer.Config {
 }
 
 func (n *Node) lookSteering() {
-	obstacle, err := tun.Others(n.cfg.Networks.Front.Interface, n.cfg.Networks.Back.Interface, tunName)
-	if err != nil {
-		obstacle = fmt.Sprintf("who else must see packets is not known: %v", err)
+	var around steer.Around
+	var err error
+	if around.Obstacle, err = n.others.Look(); err != nil {
+		around.Obstacle = fmt.Sprintf("who else must see packets is not known: %v", err)
 	}
-	own, err := tun.OwnAddresses()
-	if err != nil && obstacle == "" {
-		obstacle = err.Error()
+	if around.Own, err = tun.OwnAddresses(); err != nil && around.Obstacle == "" {
+		around.Obstacle = err.Error()
 	}
-	n.steering.Look(own, obstacle)
+	for i, name := range []string{n.cfg.Networks.Front.Interface, n.cfg.Networks.Back.Interface} {
+		if around.ReversePath[i], err = tun.ReversePath(name); err != nil && around.Obstacle == "" {
+			around.Obstacle = err.Error()
+		}
+	}
+	n.steering.Look(around)
 }
 
 // watchSteering looks after it.
@@ -122,7 +127,7 @@ func CheckSteering(c *config.Config) []config.Warning {
 		return []config.Warning{steeringUnknown(err)}
 	} else if err != nil {
 		why = steeringHint(err)
-	} else if why, err = tun.Others(c.Networks.Front.Interface, c.Networks.Back.Interface); errors.Is(err, os.ErrPermission) {
+	} else if why, err = tun.NewOthers(c.Networks.Front.Interface, c.Networks.Back.Interface).Look(); errors.Is(err, os.ErrPermission) {
 		return []config.Warning{steeringUnknown(err)}
 	} else if err != nil {
 		return nil // an interface is missing: said already

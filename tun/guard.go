@@ -265,8 +265,8 @@ const nfgenmsg = 4
 
 // generation is the number of the packet filter's present state: every change of anybody's
 // counts it on.
-func (g *Guard) generation() (uint32, error) {
-	replies, err := g.sock.Execute(netlink.Message{
+func generation(sock *netlink.Conn) (uint32, error) {
+	replies, err := sock.Execute(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
 		Data:   make([]byte, nfgenmsg),
 	})
@@ -294,7 +294,7 @@ func (g *Guard) generation() (uint32, error) {
 // whole tells whether everything is in the table: `nft flush` takes the rules and leaves
 // the counters. It reads them, perhaps thousands, only when somebody has changed something.
 func (g *Guard) whole() (bool, error) {
-	generation, err := g.generation()
+	generation, err := generation(g.sock)
 	if err != nil || generation == g.seen {
 		return err == nil, err
 	}

@@ -9,18 +9,29 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	nfnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// Others says in words whose rules would not see packets that go past routing and the packet filter between the
-// interfaces that are named: an operator's, who would find them without effect. Empty: there are none. It acts on the
-// caller's network namespace.
-func Others(interfaces ...string) (string, error) {
+// Others looks for rules that would not see packets that go past routing and the packet filter between interfaces: an
+// operator's, who would find them without effect.
+type Others struct {
+	interfaces []string
+
+	filter string // what was found in the packet filter
+	seen   uint32 // at this generation of it
+	known  bool   // it was looked at, and nothing but a new generation changes that
+}
+
+// NewOthers is for the interfaces that are named.
+func NewOthers(interfaces ...string) *Others { return &Others{interfaces: interfaces} }
+
+// Look says in words whose rules there are. Empty: there are none. It acts on the caller's network namespace, always the same.
+func (o *Others) Look() (string, error) {
 	for _, ask := range []func() (string, error){
-		othersFilter, legacyFilter, policies, othersRules,
-		func() (string, error) { return reversePath(interfaces) },
-		func() (string, error) { return ingress(interfaces) },
+		o.lookFilter, legacyFilter, policies, othersRules,
+		func() (string, error) { return ingress(o.interfaces) },
 	} {
 		if what, err := ask(); what != "" || err != nil {
 			return what, err
@@ -29,18 +40,42 @@ func Others(interfaces ...string) (string, error) {
 	return "", nil
 }
 
-// othersFilter looks for chains that see forwarded packets and have rules, or drop what has none.
-func othersFilter() (string, error) {
-	conn, err := nftables.New()
+// lookFilter lists the packet filter's rules, perhaps many thousands, only when somebody has changed something since.
+func (o *Others) lookFilter() (string, error) {
+	sock, err := nfnetlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return "", fmt.Errorf("open packet filter: %w", err)
 	}
-	chains, err := conn.ListChains()
+	now, err := generation(sock)
+	err = errors.Join(err, sock.Close())
 	if missing(err) {
 		return "", nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("list the packet filter's chains: %w", err)
+		return "", fmt.Errorf("look for the packet filter's rules: %w", err)
+	}
+	if o.known && now == o.seen {
+		return o.filter, nil
+	}
+	what, device, err := othersFilter()
+	o.filter, o.seen = what, now
+	o.known = err == nil && !device // a chain of a device's may go with the device, which is no new generation
+	return what, err
+}
+
+// othersFilter looks for chains that see forwarded packets and have rules, or drop what has none. device: what it has found
+// belongs to a device.
+func othersFilter() (what string, device bool, err error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return "", false, fmt.Errorf("open packet filter: %w", err)
+	}
+	chains, err := conn.ListChains()
+	if missing(err) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("list the packet filter's chains: %w", err)
 	}
 	for _, c := range chains {
 		if c.Table.Name == guardTable && c.Table.Family == nftables.TableFamilyINet || !onWay(c) {
@@ -50,16 +85,16 @@ func othersFilter() (string, error) {
 		if !rules {
 			list, err := conn.GetRules(c.Table, c)
 			if err != nil && !errors.Is(err, os.ErrNotExist) { // gone meanwhile
-				return "", fmt.Errorf("list the rules of table %s, chain %s: %w", c.Table.Name, c.Name, err)
+				return "", false, fmt.Errorf("list the rules of table %s, chain %s: %w", c.Table.Name, c.Name, err)
 			}
 			rules = len(list) > 0
 		}
 		if rules {
 			return fmt.Sprintf("the packet filter has rules for what is forwarded (nft list chain %s %s %s), which must see it",
-				familyName(c.Table.Family), c.Table.Name, c.Name), nil
+				familyName(c.Table.Family), c.Table.Name, c.Name), c.Table.Family == nftables.TableFamilyNetdev, nil
 		}
 	}
-	return "", nil
+	return "", false, nil
 }
 
 // onWay: packets that are routed pass the chain, but not those from or to this host only.
@@ -98,7 +133,8 @@ func legacyFilter() (string, error) {
 			return "there are tables of iptables-legacy (" + strings.Join(tables, ", ") + "), which must see what is forwarded", nil
 		}
 		if errors.Is(err, os.ErrPermission) {
-			return "", fmt.Errorf("look for tables of iptables-legacy: %w", err)
+			return "", fmt.Errorf("look for tables of iptables-legacy, which the group root may (SupplementaryGroups=root in the unit; or `rmmod %s` where nothing needs it): %w",
+				strings.TrimSuffix(name, "_names"), err)
 		}
 	}
 	return "", nil
@@ -154,27 +190,22 @@ func othersRules() (string, error) {
 // mainPriority is that of the main table's rule.
 const mainPriority = 32766
 
-// reversePath looks for the strict reverse path filter (RFC 3704), which routing applies. The kernel uses the larger one of
-// all's and the interface's.
-func reversePath(interfaces []string) (string, error) {
-	for _, name := range interfaces {
-		largest := 0
-		for _, of := range []string{"all", name} {
-			b, err := os.ReadFile(filepath.Join(procSysNet, ifaceKey("ipv4", of, "rp_filter")))
-			if err != nil {
-				return "", fmt.Errorf("ask for the reverse path filter: %w", err)
-			}
-			n, err := strconv.Atoi(strings.TrimSpace(string(b)))
-			if err != nil {
-				return "", fmt.Errorf("ask for the reverse path filter: %w", err)
-			}
-			largest = max(largest, n)
+// ReversePath tells whether the strict reverse path filter (RFC 3704) is on, which routing applies to what comes in by the
+// interface. The kernel uses the larger one of all's and the interface's.
+func ReversePath(name string) (strict bool, err error) {
+	largest := 0
+	for _, of := range []string{"all", name} {
+		b, err := os.ReadFile(filepath.Join(procSysNet, ifaceKey("ipv4", of, "rp_filter")))
+		if err != nil {
+			return false, fmt.Errorf("ask for the reverse path filter: %w", err)
 		}
-		if largest == 1 {
-			return "the reverse path filter is strict (sysctl net.ipv4.conf." + name + ".rp_filter or all's is 1; 2 is loose), which must see what comes in", nil
+		n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+		if err != nil {
+			return false, fmt.Errorf("ask for the reverse path filter: %w", err)
 		}
+		largest = max(largest, n)
 	}
-	return "", nil
+	return largest == 1, nil
 }
 
 // ingress looks for filters of tc, whose turn would come after the programs that steer.

@@ -18,9 +18,10 @@ import (
 func TestOthers(t *testing.T) {
 	ns, peer := newNS(t), newNS(t)
 	veth(ns, "nic", peer, "other")
+	others := NewOthers("nic")
 	find := func(want string) {
 		t.Helper()
-		got := in(ns, func() (string, error) { return Others("nic") })
+		got := in(ns, others.Look)
 		if want == "" && got != "" || !strings.Contains(got, want) {
 			t.Errorf("%q, want %q", got, want)
 		}
@@ -77,12 +78,15 @@ func TestOthers(t *testing.T) {
 	find("policy rule of priority 100")
 	ns.run(func() error { return netlink.RuleDel(rule) })
 	find("")
-	filter := func(v string) {
-		ns.run(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/nic/rp_filter", []byte(v), 0) })
+	for _, c := range []struct {
+		of, v string
+		want  bool
+	}{{"nic", "1", true}, {"nic", "2", false}, {"all", "1", false}, {"nic", "0", true}, {"all", "0", false}} {
+		ns.run(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/"+c.of+"/rp_filter", []byte(c.v), 0) })
+		if got := in(ns, func() (bool, error) { return ReversePath("nic") }); got != c.want {
+			t.Errorf("strict reverse path filter after %s=%s: %t", c.of, c.v, got)
+		}
 	}
-	filter("1")
-	find("net.ipv4.conf.nic.rp_filter")
-	filter("2")
 	find("")
 	policy := &netlink.XfrmPolicy{
 		Src: ipNet(netip.MustParsePrefix("203.0.113.0/24")), Dst: ipNet(netip.MustParsePrefix("198.51.100.0/24")), Dir: netlink.XFRM_DIR_OUT,
@@ -107,6 +111,32 @@ func TestOthers(t *testing.T) {
 	find("tc filter show dev nic ingress")
 }
 
+// The packet filter's rules are listed again when somebody has changed something, and not before.
+func TestOthersAgain(t *testing.T) {
+	ns := newNS(t)
+	others := NewOthers()
+	look := func(want string) {
+		t.Helper()
+		if got := in(ns, others.Look); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	look("")
+	const remembered = "remembered"
+	others.filter = remembered
+	look(remembered)
+	conn, err := nftables.New(nftables.WithNetNSFd(int(ns.fd)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "x"})
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	look("")
+	look("")
+}
+
 // Who may not ask has not found that nobody is there.
 func TestOthersUnknown(t *testing.T) {
 	done := make(chan struct{})
@@ -119,7 +149,7 @@ func TestOthersUnknown(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		if what, err := Others(); what != "" || !errors.Is(err, os.ErrPermission) {
+		if what, err := NewOthers().Look(); what != "" || !errors.Is(err, os.ErrPermission) {
 			t.Errorf("%q, %v", what, err)
 		}
 	}()

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,9 @@ func (c *couple) both(n int64) {
 func steered(t *testing.T, o options) {
 	c := newCouple(start(t, o), o)
 	c.await("packets are steered", func() bool { return c.status("a").Steering.On && c.status("b").Steering.On })
+	if o.path == config.PathNetstack {
+		c.reversePath()
+	}
 	steered := func() (n uint64) {
 		for _, k := range c.status(c.active).Steering.Packets {
 			n += k
@@ -121,6 +125,21 @@ func steered(t *testing.T, o options) {
 	c.both(12 * mib)
 	close(finish)
 	wait()
+}
+
+// reversePath turns the strict reverse path filter on, with which packets are steered by other programs.
+func (c *couple) reversePath() {
+	c.t.Helper()
+	for name, h := range map[string]*lab.Host{"a": c.A, "b": c.B} {
+		before := c.programs(h, "eth0")
+		if err := h.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("1"), 0) }); err != nil {
+			c.t.Fatal(err)
+		}
+		c.await("the way back is looked at", func() bool {
+			now := c.programs(h, "eth0")
+			return len(now) == 1 && now[0].ID != before[0].ID && c.status(name).Steering.On
+		})
+	}
 }
 
 // programs are what sits on an interface.

@@ -11,6 +11,7 @@ import (
 const (
 	skbLen      = 0
 	skbPktType  = 4
+	skbMark     = 8
 	skbProtocol = 16
 	skbVLAN     = 20
 	skbIfindex  = 40
@@ -87,6 +88,7 @@ type program struct {
 	tun    int32 // index of the TUN device
 	mtu    int32 // of the TUN device
 	strict bool
+	back4  bool  // the strict reverse path filter is on, see wayBack
 	table  int   // file descriptors of the maps
 	counts int   //
 	l2     int16 // length of the link layer's header
@@ -144,7 +146,11 @@ func (p *program) path(f *ip) {
 	if p.hook != Out { // of nobody else's: routing refuses it, at the latest where it is answered
 		p.add(asm.Mov.Reg(rExtra, asm.R0))
 		p.lookup(f, f.src, -1, kindOwn)
-		p.add(asm.JNE.Imm(asm.R0, 0, pass), asm.Mov.Reg(asm.R0, rExtra))
+		p.add(asm.JNE.Imm(asm.R0, 0, pass))
+		if p.back4 && f.family == unix.AF_INET { // IPv6 has none
+			p.wayBack(f)
+		}
+		p.add(asm.Mov.Reg(asm.R0, rExtra))
 	}
 	switch p.hook {
 	case Front:
@@ -291,6 +297,35 @@ func (p *program) back(f *ip) {
 
 // fib asks routing what forwarding would ask; R0 is its answer.
 func (p *program) fib(f *ip) {
+	p.fibFor(f, f.src, f.dst)
+	p.add(
+		asm.LoadMem(asm.R1, rSkb, skbIfindex, asm.Word), asm.StoreMem(asm.RFP, stackFib+fibIfindex, asm.R1, asm.Word),
+		asm.StoreMem(asm.RFP, stackFib+fibTotLen, rExtra, asm.Half),
+	)
+	p.fibCall()
+}
+
+// wayBack lets on only what comes by the interface by which routing would answer it, as the strict reverse path filter (RFC 3704)
+// would. What does not, or may by more than one path, is left to that filter. It asks what the filter asks (fib_validate_source of
+// net/ipv4/fib_frontend.c): the way to the source, as if for the loopback device, with the ports as they are, without a mark.
+func (p *program) wayBack(f *ip) {
+	const loopback = 1 // LOOPBACK_IFINDEX, in each network namespace
+	p.add(asm.LoadMem(asm.R0, rSkb, skbMark, asm.Word), asm.JNE.Imm(asm.R0, 0, pass))
+	p.fibFor(f, f.dst, f.src)
+	p.add(
+		asm.StoreImm(asm.RFP, stackFib+fibIfindex, loopback, asm.Word),
+		asm.StoreImm(asm.RFP, stackFib+fibTotLen, int64(f.len)+tcpLen, asm.Half),
+	)
+	p.fibCall()
+	p.add(
+		asm.JNE.Imm(asm.R0, 0, pass),
+		asm.LoadMem(asm.R1, asm.RFP, stackFib+fibIfindex, asm.Word), asm.LoadMem(asm.R2, rSkb, skbIfindex, asm.Word), asm.JNE.Reg(asm.R1, asm.R2, pass),
+	)
+}
+
+// fibFor puts a question to routing on the stack, but for the interface and the length: the way from and to the addresses whose
+// offsets are given.
+func (p *program) fibFor(f *ip, src, dst int16) {
 	p.add(asm.Mov.Imm(asm.R1, 0))
 	for off := int16(0); off < fibLen; off += 8 {
 		p.add(asm.StoreMem(asm.RFP, stackFib+off, asm.R1, asm.DWord))
@@ -298,10 +333,6 @@ func (p *program) fib(f *ip) {
 	p.add(
 		asm.StoreImm(asm.RFP, stackFib+fibFamily, int64(f.family), asm.Byte),
 		asm.StoreImm(asm.RFP, stackFib+fibProto, unix.IPPROTO_TCP, asm.Byte),
-		asm.LoadMem(asm.R1, rSkb, skbIfindex, asm.Word), asm.StoreMem(asm.RFP, stackFib+fibIfindex, asm.R1, asm.Word),
-	)
-	p.add(
-		asm.StoreMem(asm.RFP, stackFib+fibTotLen, rExtra, asm.Half),
 		asm.LoadMem(asm.R1, rData, p.l2+f.len, asm.Half), asm.StoreMem(asm.RFP, stackFib+fibPorts, asm.R1, asm.Half),
 		asm.LoadMem(asm.R1, rData, p.l2+f.len+2, asm.Half), asm.StoreMem(asm.RFP, stackFib+fibPorts+2, asm.R1, asm.Half),
 	)
@@ -312,10 +343,14 @@ func (p *program) fib(f *ip) {
 	}
 	for off := int16(0); off < f.addr; off += 4 {
 		p.add(
-			asm.LoadMem(asm.R1, rData, p.l2+f.src+off, asm.Word), asm.StoreMem(asm.RFP, stackFib+fibSrc+off, asm.R1, asm.Word),
-			asm.LoadMem(asm.R1, rData, p.l2+f.dst+off, asm.Word), asm.StoreMem(asm.RFP, stackFib+fibDst+off, asm.R1, asm.Word),
+			asm.LoadMem(asm.R1, rData, p.l2+src+off, asm.Word), asm.StoreMem(asm.RFP, stackFib+fibSrc+off, asm.R1, asm.Word),
+			asm.LoadMem(asm.R1, rData, p.l2+dst+off, asm.Word), asm.StoreMem(asm.RFP, stackFib+fibDst+off, asm.R1, asm.Word),
 		)
 	}
+}
+
+// fibCall asks; R0 is the answer.
+func (p *program) fibCall() {
 	p.add(
 		asm.Mov.Reg(asm.R1, rSkb), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, stackFib),
 		asm.Mov.Imm(asm.R3, fibLen), asm.Mov.Imm(asm.R4, fibSkipNeigh), asm.FnFibLookup.Call(),

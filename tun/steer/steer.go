@@ -89,11 +89,12 @@ type Steering struct {
 	fixed  map[entry]uint32 // of the table: what cfg says
 	table  *ebpf.Map
 	counts *ebpf.Map
-	progs  [hooks]*ebpf.Program
+	progs  [hooks][2]*ebpf.Program // without and with the check for which Around.ReversePath is; the last has only the first
 
 	mu    sync.Mutex // guards what follows
 	links [hooks]link.Link
 	at    [hooks]int // index of the interface
+	which [hooks]int // of progs
 	own   map[entry]uint32
 	why   string // nothing is steered; empty: it is
 	ended bool
@@ -136,12 +137,17 @@ func (s *Steering) load() (err error) {
 		return err
 	}
 	for h := range hooks {
-		p := program{hook: h, tun: int32(tun.Index), mtu: int32(s.cfg.MTU), strict: s.cfg.Strict, table: s.table.FD(), counts: s.counts.FD()}
-		s.progs[h], err = ebpf.NewProgram(&ebpf.ProgramSpec{
-			Name: "lockstep_" + h.String(), Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXIngress, Instructions: p.assemble(), License: "GPL",
-		})
-		if err != nil {
-			return fmt.Errorf("the one of hook %v: %w", h, err)
+		for which := range s.progs[h] {
+			if h == Out && which > 0 {
+				continue
+			}
+			p := program{hook: h, tun: int32(tun.Index), mtu: int32(s.cfg.MTU), strict: s.cfg.Strict, back4: which > 0, table: s.table.FD(), counts: s.counts.FD()}
+			s.progs[h][which], err = ebpf.NewProgram(&ebpf.ProgramSpec{
+				Name: "lockstep_" + h.String(), Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXIngress, Instructions: p.assemble(), License: "GPL",
+			})
+			if err != nil {
+				return fmt.Errorf("the one of hook %v: %w", h, err)
+			}
 		}
 	}
 	return nil
@@ -222,25 +228,35 @@ func has(m map[entry]uint32, e entry) bool {
 	return ok
 }
 
+// Around is what the programs go by beside Config: how the machine is at present.
+type Around struct {
+	Own         []netip.Addr // this machine's addresses: what is to or from one is the kernel's
+	ReversePath [2]bool      // on Front, on Back: the kernel's strict reverse path filter is on, so that they must go by it, too
+	Obstacle    string       // in words, what must see packets that would be steered; empty: nothing
+}
+
 // Look puts the programs where they belong if they are not there: at the first time, if an interface is
-// another one than before, if somebody has taken them away. With an obstacle, which says in words what must see
-// packets that would be steered, it takes them away. What is to or from an address of own, this machine's, is the kernel's.
-func (s *Steering) Look(own []netip.Addr, obstacle string) {
+// another one than before, if somebody has taken them away. With an obstacle it takes them away.
+func (s *Steering) Look(around Around) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
 		return
 	}
 	was := s.why
-	s.why = obstacle
-	if err := s.leaveOwn(own); err != nil && s.why == "" {
+	s.why = around.Obstacle
+	if err := s.leaveOwn(around.Own); err != nil && s.why == "" {
 		s.why = err.Error()
 	}
 	for h, name := range []string{s.cfg.Front, s.cfg.Back, s.cfg.TUN} {
 		if s.why != "" {
 			break
 		}
-		if err := s.attach(Hook(h), name); err != nil {
+		which := 0
+		if Hook(h) != Out && around.ReversePath[h] {
+			which = 1
+		}
+		if err := s.attach(Hook(h), name, which); err != nil {
 			s.why = err.Error()
 		}
 	}
@@ -257,23 +273,23 @@ func (s *Steering) Look(own []netip.Addr, obstacle string) {
 }
 
 // attach sees to it that one program is where it belongs.
-func (s *Steering) attach(h Hook, name string) error {
+func (s *Steering) attach(h Hook, name string, which int) error {
 	ifc, err := net.InterfaceByName(name)
 	if err != nil {
 		return fmt.Errorf("find interface %q: %w", name, err)
 	}
 	if s.links[h] != nil {
-		if s.at[h] == ifc.Index && attached(s.links[h]) && s.last(h) {
+		if s.at[h] == ifc.Index && s.which[h] == which && attached(s.links[h]) && s.last(h) {
 			return nil
 		}
 		_ = s.links[h].Close()
 		s.links[h] = nil
 	}
-	l, err := link.AttachTCX(link.TCXOptions{Interface: ifc.Index, Program: s.progs[h], Attach: ebpf.AttachTCXIngress})
+	l, err := link.AttachTCX(link.TCXOptions{Interface: ifc.Index, Program: s.progs[h][which], Attach: ebpf.AttachTCXIngress})
 	if err != nil {
 		return fmt.Errorf("put a program on %s: %w", name, err)
 	}
-	s.links[h], s.at[h] = l, ifc.Index
+	s.links[h], s.at[h], s.which[h] = l, ifc.Index, which
 	return nil
 }
 
@@ -293,7 +309,7 @@ func (s *Steering) last(h Hook) bool {
 	if err != nil || len(there.Programs) == 0 {
 		return false
 	}
-	info, err := s.progs[h].Info()
+	info, err := s.progs[h][s.which[h]].Info()
 	if err != nil {
 		return false
 	}
@@ -341,8 +357,10 @@ func (s *Steering) Close() error {
 	s.ended = true
 	s.detach()
 	var errs []error
-	for _, p := range s.progs {
-		errs = append(errs, p.Close()) // nil ones may be closed
+	for _, both := range s.progs {
+		for _, p := range both {
+			errs = append(errs, p.Close()) // nil ones may be closed
+		}
 	}
 	return errors.Join(append(errs, s.table.Close(), s.counts.Close())...)
 }

@@ -49,6 +49,7 @@ type rig struct {
 	ends     [2]int          // packet sockets on the other ends
 	in       chan []byte     // IP packets that came out of the TUN device
 	steering *steer.Steering
+	reverse  [2]bool // the strict reverse path filter is on
 }
 
 func config() steer.Config {
@@ -110,7 +111,7 @@ func (r *rig) look(obstacle string) {
 	r.t.Helper()
 	own, err := tun.OwnAddresses()
 	r.must(err)
-	r.steering.Look(own, obstacle)
+	r.steering.Look(steer.Around{Own: own, ReversePath: r.reverse, Obstacle: obstacle})
 }
 
 var otherMAC = net.HardwareAddr{2, 0, 0, 0, 0, 9}
@@ -365,7 +366,7 @@ func TestOwn(t *testing.T) {
 		r.look("")
 		r.arrive(back, r.frame(back, b))
 		r.gets("of nobody's again", b)
-		r.steering.Look(slices.Repeat([]netip.Addr{later4()}, 9000), "")
+		r.steering.Look(steer.Around{Own: slices.Repeat([]netip.Addr{later4()}, 9000)})
 		if why := r.steering.Why(); why != "" {
 			t.Errorf("9000 times one address: %q", why)
 		}
@@ -373,7 +374,7 @@ func TestOwn(t *testing.T) {
 		for range 4096 {
 			many = append(many, many[len(many)-1].Next())
 		}
-		r.steering.Look(many, "")
+		r.steering.Look(steer.Around{Own: many})
 		if why := r.steering.Why(); !strings.Contains(why, "more than 4096 addresses") {
 			t.Errorf("too many addresses: %q", why)
 		}
