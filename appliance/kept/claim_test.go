@@ -97,6 +97,44 @@ func TestServerStaysWhileTheStandbyLacksSomething(t *testing.T) {
 	}
 }
 
+// A server that is dead, or that another one has overtaken, is replaced without waiting for that, and reset only when
+// the standby holds what the client has: its kernel has it as well, and can send it again after a takeover.
+func TestDeadServersKernelStaysWhileTheStandbyLacksSomething(t *testing.T) {
+	for name, moved := range map[string]bool{"confirmed": false, "takeover": true} {
+		t.Run(name, func(t *testing.T) {
+			l := newLost(t, func(s *relay.Service) {
+				if s.Pool.Len() < 2 {
+					spare(s)
+				}
+			})
+			l.more = nil
+			c := l.opened(40000)
+			again := l.Replica(c, second, 3000)
+			l.loseDigest(c)
+			send(c.Client, script.Next, 0, gone)
+			end(c.Server, script.FIN)
+			l.until("a dial of the other server", again, func(_, s script.State) bool { return s.Received == 1 })
+			l.settle()
+			if s := c.Server.State(); s.Dead {
+				t.Fatalf("the dead server's kernel is reset: %+v\n%s", s, l.Trace())
+			}
+			c.Server.MayReset()
+			again.Server.MayReset()
+			if moved {
+				l.takeover()
+				send(c.Server, covered, gone-covered, asked) // again
+				c.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: gone, Ack: asked, Win: 65535})
+			} else {
+				l.Journal().Hold(false)
+				l.until("the reset", c, func(_, s script.State) bool { return s.Dead })
+			}
+			l.ask(again)
+			goOn(again, gone-covered+100, false)
+			l.until("the other one serves", c, func(cl, _ script.State) bool { return cl.Received == gone+100 && !cl.Dead })
+		})
+	}
+}
+
 // Nor is one for its health check, which fails on a busy machine, too. When the standby knows it, or
 // patience is over, it is: it may hang.
 func TestFailingServerStaysWhileTheStandbyLacksSomething(t *testing.T) {

@@ -18,13 +18,39 @@ func (k *Kept) lose(r *replica, why string) {
 	} else if r.leg.Established() {
 		k.svc.note(Loss{Server: r.server, Why: why, Conn: k.id})
 	}
-	k.remove(r)
+	k.letGo() // of one before it
+	proves := r == k.source && k.proof == nil && r.recorded.Load() && !k.safe()
+	if k.remove(r); proves && r.leg.Err() == nil {
+		k.proof = r
+	} else {
+		r.end()
+	}
+	k.since = 0
+}
+
+// end resets the leg's server, if it has not ended yet.
+func (r *replica) end() {
 	if r.leg.Err() == nil {
 		r.leg.Abort()
 	} else {
 		r.leg.Drop()
 	}
-	k.since = 0
+}
+
+// letGo ends the leg of a lost source when nobody needs it any more. Until the standby knows how far the
+// client is (see safe), or holds the record of another server's leg, which comes behind the digest of all that was
+// released, it would continue that leg: a dead process's kernel still has what was not acknowledged to it, and sends
+// it again. Once it was reset nobody could show what the client has (see vouched). The failover does not
+// wait for this.
+func (k *Kept) letGo() {
+	if k.proof == nil {
+		return
+	}
+	replaced := k.source != nil && k.source.recorded.Load() && !k.legOut.Load()
+	if replaced || k.lingering || k.safe() || k.proof.leg.Err() != nil {
+		k.proof.end()
+		k.proof = nil
+	}
 }
 
 // dismiss lets go of legs that have ended or whose server is down, and judges the

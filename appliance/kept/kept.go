@@ -85,6 +85,7 @@ type serverState struct {
 	last       int             // the server that was chosen last; the next search begins behind it
 	refusedBy  map[int]refusal // by server: replays that it has ended too early; nil: none
 	bad        uint64          // servers that have diverged on this connection, by bit
+	proof      *replica        // of a source that was lost, see letGo; nil: nobody needs it
 	lostAt     time.Duration   // since when there is no source; 0: there is
 	lostWhy    string
 	retryAt    time.Duration // earliest next dial
@@ -121,6 +122,7 @@ func New(c Conn) *Kept {
 // Step does whatever there is to do for an open connection, whose legs are attached, or
 // for what is left of one. again asks for another turn.
 func (k *Kept) Step() (again bool) {
+	k.letGo()
 	if k.lingering {
 		k.linger()
 		return false

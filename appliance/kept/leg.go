@@ -53,6 +53,9 @@ func (k *Kept) exchange(r *replica) bool {
 	for _, x := range k.replicas() {
 		x.recorded.Store(false)
 	}
+	if k.proof != nil {
+		k.proof.recorded.Store(false)
+	}
 	k.server, k.start = server, r.start
 	if k.flags.Protected.Load() {
 		k.legOut.Store(true)

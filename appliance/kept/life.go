@@ -1,6 +1,7 @@
 package kept
 
 import (
+	"slices"
 	"time"
 
 	"lockstep/appliance/adapter"
@@ -175,6 +176,7 @@ func (k *Kept) startLingering() {
 	k.flags.Protected.Store(false)
 	k.OpenGates()
 	k.lingering = true
+	k.letGo()
 	k.host.Ended()
 	k.lingerTo = k.host.Now() + lingerMax
 	k.linger()
@@ -212,18 +214,22 @@ func (k *Kept) linger() {
 // Abort ends the servers' legs of a connection that is reset.
 func (k *Kept) Abort() {
 	k.over = true
-	for _, r := range k.replicas() {
-		if r.leg.Err() == nil {
-			r.leg.Abort()
-		} else {
-			r.leg.Drop()
-		}
+	for _, r := range k.withProof() {
+		r.end()
 	}
 }
 
 // Drop ends them without a word.
 func (k *Kept) Drop() {
-	for _, r := range k.replicas() {
+	for _, r := range k.withProof() {
 		r.leg.Drop()
 	}
+}
+
+// withProof are all legs to servers there are.
+func (k *Kept) withProof() []*replica {
+	if k.proof == nil {
+		return k.replicas()
+	}
+	return append(slices.Clone(k.replicas()), k.proof)
 }

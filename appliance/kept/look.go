@@ -102,7 +102,7 @@ func (k *Kept) Text() string {
 		req.Base, req.Next, req.Delivered.Load(), req.Permit.Load(), req.FinPassed,
 		resp.Next, k.seen.end, k.told.Load(), resp.Delivered.Load(), resp.Permit.Load(), resp.FinPassed, len(k.held),
 		k.log.base, k.log.end, k.ckpt, k.plain, lost)
-	for _, r := range k.replicas() {
+	for _, r := range k.withProof() {
 		s += fmt.Sprintf("\n  server %d source=%v start=%v written=%d acked=%d base=%d at=%d doubt=%v ended=%v recorded=%v leg{%v}",
 			r.server, r == k.source, r.start, r.written, r.acked.Load(), r.base, r.at, r.doubt, r.ended, r.recorded.Load(), r.leg)
 	}

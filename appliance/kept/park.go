@@ -37,7 +37,7 @@ func (k *Kept) rests(rest time.Duration) bool {
 	switch {
 	case k.lingering || k.over || k.drain.On.Load() || k.wakeDue > k.host.Now():
 		return false
-	case k.source == nil || !k.source.recorded.Load() || k.legOut.Load() || k.claim.answer != nil:
+	case k.source == nil || !k.source.recorded.Load() || k.legOut.Load() || k.claim.answer != nil || k.proof != nil:
 		return false
 	case req.FinPassed || req.Base != req.Next || k.log.end != req.Next || req.Delivered.Load() != req.Next:
 		return false
