@@ -238,6 +238,7 @@ func (l *Leg) translateIn(s *segment) (v verdict, reply answer) {
 		first := l.locate()
 		l.settle(off)
 		l.note(s)
+		l.comesAhead(s)
 		l.keepEdge(tcp, off)
 		if off > l.txNxt && l.restored {
 			// A peer that knows more of us than the new endpoint does (the

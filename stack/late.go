@@ -62,6 +62,8 @@ func (l *Leg) owe(ack, edge uint64, opts []byte, ts, sack int) {
 	l.owed.sackN = 0
 	if sack >= 0 {
 		l.owed.sackN = uint8(copy(l.owed.sack[:], opts[sack:sack+int(opts[sack+1])]))
+	} else {
+		l.owed.sackN = uint8(copy(l.owed.sack[:], l.halfSACK(ack)))
 	}
 	if ts >= 0 {
 		l.owed.tsEcr = be32(opts[ts+6:])

@@ -60,6 +60,8 @@ type legReceiving struct {
 	rxSeen  uint64 // end of what has come from furthest ahead
 	// rxCame is when netstack was given a segment last that told it anything, by Engine.tick.
 	rxCame time.Duration
+	// ahead is what has come behind a hole, the newest first; see halfsack.go.
+	ahead []offsets
 
 	permit   uint64 // the gate: no ACK above it leaves
 	gateOpen bool   // no gate at all (alone, or not protected)

@@ -37,6 +37,9 @@ func (l *Leg) output(pkt *stack.PacketBuffer) {
 		var known uint64
 		emit, changed, known, trim = l.translateOut(tcp, payload)
 		urgent = emit && l.urgent(tcp)
+		if b := l.withSACK(tcp); emit && known == 0 && payload == 0 && b != nil {
+			inject, emit = func() { l.engine.emitMade(b) }, false
+		}
 		if known > 0 {
 			inject = l.acknowledgeKnown(known, tcp, emit)
 			emit = false
@@ -214,6 +217,9 @@ func (l *Leg) gateOut(tcp header.TCP, opts []byte, ts, sack, payload int) (emit,
 	}
 	pure := payload == 0 && flags&(header.TCPFlagFin|header.TCPFlagSyn|header.TCPFlagRst) == 0
 	l.hears(l.rxNxt, ack, pure)
+	if sack >= 0 {
+		l.sackSaid(opts[sack : sack+int(opts[sack+1])])
+	}
 	l.received(ack)
 	wants := ack + uint64(tcp.WindowSize())<<l.stackWS
 	l.rxWants = max(l.rxWants, wants)
