@@ -97,6 +97,8 @@ func (o *options) flags(cmd *cobra.Command) {
 	f.BoolVar(&o.servers, "servers", true, "servers die, too, of services with protection gateway, log and hot")
 	f.BoolVar(&o.real, "real", true, "curl downloads from nginx beside the checked load, if both are installed")
 	f.BoolVar(&o.clocks, "clocks", false, "each process gets a clock that is up to 1 % too fast or too slow")
+	f.StringVar(&o.path, "path", "", "path of the services: auto or netstack (default: the appliance's)")
+	f.StringVar(&o.slow, "slow-clients", "", "slow_clients of the services with protection gateway: wait or buffer (default: the appliance's)")
 	f.DurationVar(&o.timeout, "failure-timeout", 0, "pair.failure_timeout (default: the appliance's)")
 	f.BoolVar(&o.stopAtFirst, "stop-at-first", false, "end with the first finding")
 	f.StringVar(&o.out, "out", "", "write evidence below this `directory` (default: a new one in the temporary directory)")

@@ -16,6 +16,7 @@
 //	load.go      the connections
 //	real.go      nginx and curl beside them
 //	watch.go     whether they move, and what became of them
+//	starved.go   whether the machine let the appliances run
 //	astray.go    whether clients and servers send to the active
 //	evidence.go  the folder that is written about a finding
 //	report.go    what came of it all

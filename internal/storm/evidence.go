@@ -1,6 +1,7 @@
 package storm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -45,7 +46,9 @@ type finding struct {
 	What   string    `json:"what"`  // that fault
 	Detail string    `json:"detail"`
 	Then   string    `json:"then,omitempty"` // how it went on
-	Folder string    `json:"folder,omitempty"`
+	// Starved: a process that had to wait for a CPU shortly before.
+	Starved string `json:"starved,omitempty"`
+	Folder  string `json:"folder,omitempty"`
 
 	flights []*flight // that stand still
 }
@@ -57,7 +60,7 @@ func (s *storm) find(f finding) {
 	defer s.looking.Unlock()
 	s.mu.Lock()
 	f.At = time.Now()
-	f.Fault, f.What = s.number, s.describe()
+	f.Fault, f.What, f.Starved = s.number, s.describe(), s.hungry()
 	kept := &f
 	if len(s.findings) < maxFindings {
 		s.findings = append(s.findings, kept)
@@ -144,7 +147,7 @@ func (s *storm) evidence(dir string, f *finding) error {
 			put("log-"+n.Name+".txt", p.Output())
 		}
 	}
-	text := fmt.Sprintf("%s\nat %s, after fault %d: %s\n%s\n\nrepeat: %s\n\nthe latest faults:\n", f.Kind, f.At.Format("15:04:05.000"), f.Fault, f.What, f.Detail, s.opts.repeat())
+	text := fmt.Sprintf("%s\nat %s, after fault %d: %s\n%s\nstarved: %s\n\nrepeat: %s\n\nthe latest faults:\n", f.Kind, f.At.Format("15:04:05.000"), f.Fault, f.What, f.Detail, cmp.Or(f.Starved, "no"), s.opts.repeat())
 	for _, line := range s.view.latest() {
 		text += line + "\n"
 	}

@@ -97,7 +97,8 @@ type flight struct {
 	sum        int64 // of what has moved
 	confirmed  int64 // what acked has told at last
 	movedAt    time.Time
-	still      int  // looks without progress outside faults
+	still      int  // looks without progress outside faults, and since a process was starved
+	looks      int  // the same, starved or not
 	allowed    int  // looks, see patience; 0: not known yet
 	waited     bool // existed when the last fault ended, and has not moved since
 	stalled    *finding

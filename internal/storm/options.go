@@ -14,6 +14,8 @@ import (
 
 // options of a storm.
 type options struct {
+	serviceOptions
+	onlyFamily
 	seed        uint64
 	duration    time.Duration
 	count       int // of faults; 0: as many as fit into duration
@@ -21,8 +23,6 @@ type options struct {
 	witness     bool
 	quick       bool // faults in quick succession: the pair need not be in sync before one
 	connections int
-	only4       bool
-	only6       bool
 	bridge      bool // the kernel's bridges instead of the lab's switches
 	reach       bool
 	clocks      bool
@@ -41,6 +41,15 @@ const (
 	maxDuration    = 7 * 24 * time.Hour
 )
 
+// onlyFamily is the one that is left.
+type onlyFamily struct{ only4, only6 bool }
+
+// serviceOptions are the services': empty is the appliance's default.
+type serviceOptions struct {
+	path string // services[].path
+	slow string // services[].slow_clients
+}
+
 // check says what cannot be asked for.
 func (o *options) check() error {
 	if o.only4 && o.only6 {
@@ -57,6 +66,15 @@ func (o *options) check() error {
 	}
 	if o.timeout != 0 && (o.timeout < 20*time.Millisecond || o.timeout > time.Minute) {
 		return fmt.Errorf("--failure-timeout %v is not within 20ms to 1m", o.timeout)
+	}
+	if !slices.Contains([]config.Path{"", config.PathAuto, config.PathNetstack}, config.Path(o.path)) {
+		return fmt.Errorf("--path %s is neither auto nor netstack", o.path)
+	}
+	if !slices.Contains([]config.SlowClients{"", config.SlowWait, config.SlowBuffer}, config.SlowClients(o.slow)) {
+		return fmt.Errorf("--slow-clients %s is neither wait nor buffer", o.slow)
+	}
+	if config.SlowClients(o.slow) == config.SlowBuffer && config.Path(o.path) != config.PathAuto {
+		return errors.New("--slow-clients buffer is for connections that are passed on: it needs --path auto")
 	}
 	kinds, err := o.kinds()
 	if err == nil && len(kinds) == 0 {
@@ -120,6 +138,12 @@ func (o *options) repeat() string {
 	}
 	if len(o.faults) > 0 {
 		line += " --faults " + strings.Join(o.faults, ",")
+	}
+	if o.path != "" {
+		line += " --path " + o.path
+	}
+	if o.slow != "" {
+		line += " --slow-clients " + o.slow
 	}
 	if o.timeout != 0 {
 		line += fmt.Sprintf(" --failure-timeout %v", o.timeout)

@@ -50,6 +50,7 @@ type report struct {
 	Faults   int               `json:"faults"`
 	Kinds    map[string]*tally `json:"kinds"` // by fault and target
 	Load     loadCount         `json:"load"`
+	Starved  starving          `json:"starved"` // how often a process waited for a CPU for half a second or more
 	Findings []*finding        `json:"findings"`
 	Found    int               `json:"found"` // findings, those that were not kept among them
 	Evidence string            `json:"evidence,omitempty"`
@@ -59,6 +60,10 @@ func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "\n%d faults in %s; seed %d\n", r.Faults, time.Duration(r.Duration*float64(time.Second)).Round(time.Second), r.Seed)
 	fmt.Fprintf(w, "%d connections, %.2f GiB checked; wrong bytes in %d, lost %d, lost as SAFETY.md states in advance %d, written off %d; %d real downloads\n\n",
 		r.Load.Connections, float64(r.Load.Bytes)/(1<<30), r.Load.Wrong, r.Load.Lost, r.Load.Stated, r.Load.WrittenOff, r.Load.Real)
+	if r.Starved.Times > 0 {
+		fmt.Fprintf(w, "starved %d times: an appliance, the witness or the load waited for a CPU for %v or more, %d ms at most; standstills count from the end of that\n\n",
+			r.Starved.Times, starvedFrom, r.Starved.LongestMS)
+	}
 	fmt.Fprintf(w, "%-42s %6s %9s %8s %17s %17s\n", "fault", "times", "takeovers", "findings", "in sync after, ms", "all moving, ms")
 	fmt.Fprintf(w, "%-42s %6s %9s %8s %17s %17s\n", "", "", "", "", "median   longest", "median   longest")
 	var names []string
@@ -81,6 +86,9 @@ func (r *report) print(w io.Writer) {
 			break
 		}
 		fmt.Fprintf(w, "  %s after fault %d (%s): %s\n", f.Kind, f.Fault, f.What, f.Detail)
+		if f.Starved != "" {
+			fmt.Fprintf(w, "    starved: %s\n", f.Starved)
+		}
 		if f.Then != "" {
 			fmt.Fprintf(w, "    then: %s\n", f.Then)
 		}

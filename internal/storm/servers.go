@@ -108,6 +108,12 @@ func (o *options) services() (all []config.Service) {
 	if o.real {
 		all = append(all, pair.Service("web", []string{fmt.Sprintf("%s:%d", lab.VIP4, webPort)}, []string{fmt.Sprintf("10.20.0.12:%d", serverPort)}))
 	}
+	pair.SetPath(all, config.Path(o.path))
+	for i := range all {
+		if o.slow != "" && all[i].Protection == config.ProtectGateway {
+			all[i].SlowClients = config.SlowClients(o.slow)
+		}
+	}
 	return all
 }
 

@@ -61,6 +61,7 @@ type stormFaults struct {
 	findings []*finding
 	total    int
 	folders  int
+	starved  starving
 }
 
 func run(ctx context.Context, opts options, v *view) (*report, error) {
@@ -189,6 +190,7 @@ func (s *storm) play(ctx context.Context) (*report, error) {
 		workers.Go(func() { s.web.run(flying, s.load.finish) })
 	}
 	watcher.Go(func() { s.load.watch(watching) })
+	watcher.Go(func() { newHunger(s).watch(watching) })
 	err := s.faults(ctx, begin)
 	close(s.load.finish)
 	landed := make(chan struct{})
@@ -426,7 +428,7 @@ func (s *storm) report(begin time.Time) *report {
 	s.load.mu.Lock()
 	defer s.load.mu.Unlock()
 	r := &report{OK: s.total == 0, Version: control.Version(), Seed: s.opts.seed, Repeat: s.opts.repeat(), Duration: time.Since(begin).Seconds(),
-		Faults: s.number, Kinds: s.tallies, Load: s.load.count, Findings: s.findings, Found: s.total}
+		Faults: s.number, Kinds: s.tallies, Load: s.load.count, Starved: s.starved, Findings: s.findings, Found: s.total}
 	if s.folders > 0 {
 		r.Evidence = s.out
 	}

@@ -239,6 +239,9 @@ func TestOptions(t *testing.T) {
 		"--connections":      func(o *options) { o.connections = 0 },
 		"--duration":         func(o *options) { o.duration = 0 },
 		"--count":            func(o *options) { o.count = -1 },
+		"--path":             func(o *options) { o.path = "short" },
+		"--slow-clients":     func(o *options) { o.path, o.slow = "auto", "drop" },
+		"--path auto":        func(o *options) { o.slow = "buffer" },
 		"--failure-timeout ": func(o *options) { o.timeout = time.Millisecond },
 	} {
 		o := good
@@ -248,8 +251,8 @@ func TestOptions(t *testing.T) {
 		}
 	}
 	o := good
-	o.seed, o.faults, o.only4, o.quick = 9, []string{"kill"}, true, true
-	if line := o.repeat(); line != "lockstep storm --seed 9 --duration 1m0s --connections 1 --faults kill --quick --only-v4 --reach=false --servers=false --real=false" {
+	o.seed, o.faults, o.only4, o.quick, o.path, o.slow = 9, []string{"kill"}, true, true, "auto", "buffer"
+	if line := o.repeat(); line != "lockstep storm --seed 9 --duration 1m0s --connections 1 --faults kill --path auto --slow-clients buffer --quick --only-v4 --reach=false --servers=false --real=false" {
 		t.Error(line)
 	}
 }

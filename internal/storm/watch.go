@@ -41,7 +41,7 @@ func (l *load) look(now time.Time) *finding {
 				moving = append(moving, f.stalled)
 				f.stalled = nil
 			}
-			f.sum, f.movedAt, f.still, f.allowed, f.waited = sum, now, 0, 0, false
+			f.sum, f.movedAt, f.still, f.looks, f.allowed, f.waited = sum, now, 0, 0, 0, false
 			continue
 		}
 		if l.fault || f.writtenOff {
@@ -50,7 +50,8 @@ func (l *load) look(now time.Time) *finding {
 		if f.still++; f.still == stillLooks {
 			f.allowed = max(stillLooks, l.patience(f))
 		}
-		if f.still >= stillLooks && f.still == f.allowed {
+		f.looks++
+		if f.stalled == nil && (f.still >= stillLooks && f.still == f.allowed || f.looks == starvedLooks) {
 			still = append(still, f)
 		}
 	}
@@ -131,7 +132,7 @@ func (l *load) ends() {
 	for f := range l.flights {
 		f.waited = true
 		if !l.storm.opts.quick {
-			f.still, f.allowed = 0, 0
+			f.still, f.looks, f.allowed = 0, 0, 0
 		}
 	}
 }
@@ -142,7 +143,7 @@ func (l *load) waiting() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for f := range l.flights {
-		if f.waited && f.stalled == nil && (f.still < stillLooks || f.still < f.allowed) {
+		if f.waited && f.stalled == nil && f.looks < starvedLooks && (f.still < stillLooks || f.still < f.allowed) {
 			n++
 		}
 	}
