@@ -15,13 +15,13 @@ func (k *Kept) elect() {
 		if r == k.source && (r.at >= k.seen.end || r.sum == nil) {
 			continue // else it has to agree with what a former source had sent
 		}
-		doubted := r.doubtAt
+		agreed, doubted := r.agreed, r.doubtAt
 		found := r.verify(k)
 		if r.doubt {
 			found = diverged // until the third one has decided
 		}
-		if r.doubt && r.doubtAt != doubted {
-			k.wakeAt(0) // one before it may have to be followed to there
+		if r.doubt && r.doubtAt != doubted || r.agreed != agreed && k.doubts() {
+			k.wakeAt(0) // one before it may have to be followed to there, or has waited for what it says
 		}
 		switch found {
 		case diverged:
@@ -70,6 +70,11 @@ func (k *Kept) elect() {
 		k.svc.note(Loss{Server: k.source.server, Why: "silent while another one goes on", Conn: k.id, Source: true})
 		k.switchTo(ahead)
 	}
+}
+
+// doubts reports whether a replica waits for what others say.
+func (k *Kept) doubts() bool {
+	return slices.ContainsFunc(k.replicas(), func(r *replica) bool { return r.doubt })
 }
 
 // switchTo lets the client have the bytes of another replica, which is in step. The
