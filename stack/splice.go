@@ -168,23 +168,26 @@ func (p *Spliced) Tend(opened bool) (t Tended) {
 	return t
 }
 
-// Ask makes those of the two that were silent for so long say that they are there.
+// Ask makes the one that was silent for longer say that it is there, if it was for so long; the other's turn is next. Both at
+// once would not do: the answer of the first passes the question to the second, which has an older timestamp then, and
+// newer Linux discards an old ACK without a word (PAWSOldAck).
 func (p *Spliced) Ask(silent time.Duration) {
 	now := p.engine.now()
-	var buf [2][splice.MaxMade]byte
-	var made [2][]byte
+	var buf [splice.MaxMade]byte
+	var b []byte
 	p.mu.Lock()
-	for s := range splice.Side(2) {
-		if p.owes[s] = now-p.conn.HeardFrom(s) >= silent && !p.gone; p.owes[s] {
-			p.owedAt = now
-			made[s] = p.conn.Probe(s, buf[s][:])
-		}
+	to := splice.Client
+	if p.conn.HeardFrom(splice.Server) < p.conn.HeardFrom(splice.Client) {
+		to = splice.Server
+	}
+	p.owes = [2]bool{}
+	if now-p.conn.HeardFrom(to) >= silent && !p.gone {
+		p.owes[to], p.owedAt = true, now
+		b = p.conn.Probe(to, buf[:])
 	}
 	p.mu.Unlock()
-	for _, b := range made {
-		if b != nil {
-			p.engine.emitMade(b)
-		}
+	if b != nil {
+		p.engine.emitMade(b)
 	}
 }
 

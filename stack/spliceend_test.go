@@ -3,6 +3,7 @@ package stack
 import (
 	"net/netip"
 	"testing"
+	"time"
 )
 
 // With something on its way to it, an end is reset from where it was last and from where it will be: it believes
@@ -77,4 +78,27 @@ func TestSplicedRestoredTombstoneReused(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.leaves(t, "SYN", 40000, 8080, synFlag, 90000, 0)
+}
+
+// Of two ends that are silent one is asked at a time: what the first answers is passed to the second, and would make the
+// question to that one, which had left before with an older timestamp, one that Linux discards without an answer.
+func TestSplicedAsksOneAtATime(t *testing.T) {
+	p := newPassing(t, 10)
+	s := p.opened(t, 40000)
+	s.Ask(0) // the server was silent for longer
+	p.leaves(t, "question to the server", 40000, 8080, ackFlag, 1000, 5001)
+	p.none(t)
+	p.server(40000, spliceServer, made{flags: ackFlag, seq: 5001, ack: 1001, window: 65535})
+	p.leaves(t, "its answer", 80, 40000, ackFlag, 5001, 1001)
+	if s.Tend(true).Owed {
+		t.Error("the answer is not heard")
+	}
+	s.Ask(0)
+	p.leaves(t, "question to the client", 80, 40000, ackFlag, 5000, 1001)
+	p.none(t)
+	if !s.Tend(true).Owed {
+		t.Error("the client owes nothing")
+	}
+	s.Ask(time.Hour)
+	p.none(t)
 }

@@ -259,7 +259,7 @@ func Default() *Config {
 // DefaultService is the same of a service.
 func DefaultService(name string) Service {
 	return Service{
-		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Path: PathNetstack, SlowClients: SlowWait, Patience: DefaultPatience,
+		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Path: PathAuto, SlowClients: SlowWait, Patience: DefaultPatience,
 		Health:    Health{Interval: DefaultHealthInterval, Timeout: DefaultHealthTimeout, TCP: true, Canary: true},
 		Keepalive: Keepalive{Idle: DefaultKeepaliveIdle, Interval: DefaultKeepaliveInterval, Count: DefaultKeepaliveCount}, ParkAfter: DefaultParkAfter,
 		Limits: ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen, HalfOpenSource: DefaultHalfOpenSource},

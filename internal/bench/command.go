@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,7 +96,7 @@ The exit status is 0 if everything could be measured, whether or not the targets
 	fs.IntVar(&o.crowd, "scale", 0, "measure only so many idle connections through one pair: opening, memory, kill -9, rejoin, kill -9 of the other; all are asked after each")
 	fs.StringVar(&f.offload, "offload", "both", "on, off or both: segmentation offloads of the lab's links")
 	fs.StringVar(&o.congestion, "congestion", "", "congestion control of the kernels at all ends (default: the machine's)")
-	fs.StringVar(&o.path, "path", "", "path of every service: auto or netstack (default: the product's, netstack)")
+	fs.StringVar(&o.path, "path", "", "path of every service: auto or netstack (default: the product's, auto)")
 	fs.BoolVar(&f.quick, "quick", false, fmt.Sprintf("one short round with %d idle connections, in three minutes at most", quickConnections))
 	fs.DurationVar(&o.limit, "limit", defaultLimit, "leave out what does not fit into this time; 0: none")
 	fs.StringVar(&o.json, "json", "", "write a JSON document to this `file`, or in place of the table without one")
@@ -183,7 +182,6 @@ func (o *options) settleScale(f *flags, changed func(string) bool) error {
 		return fmt.Errorf("--scale: %d is not within 1 to %d", o.crowd, maxScale)
 	}
 	f.gateways, f.only = []string{string(paired)}, "^scale-"
-	o.path = cmp.Or(o.path, string(config.PathAuto))
 	if !changed("rounds") {
 		o.rounds = 1
 	}

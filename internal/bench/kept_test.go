@@ -92,9 +92,9 @@ func TestKeptConfiguration(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
-	for _, s := range parsed(applianceGateway{kept: true, path: config.PathAuto}).Services {
-		if s.Path != config.PathAuto {
-			t.Errorf("%s: --path auto makes path %s", s.Name, s.Path)
+	for _, s := range parsed(applianceGateway{kept: true, path: config.PathNetstack}).Services {
+		if s.Path != config.PathNetstack {
+			t.Errorf("%s: --path netstack makes path %s", s.Name, s.Path)
 		}
 	}
 	if cfg := parsed(applianceGateway{alone: true}); len(cfg.Services) != 2 || len(cfg.Pair.Members) != 1 {

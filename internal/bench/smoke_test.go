@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"lockstep/appliance/config"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/labtest"
 )
@@ -96,7 +95,7 @@ func TestWhole(t *testing.T) {
 // Some thousand connections outlive both appliances in turn.
 func TestScale(t *testing.T) {
 	o := tiny(t)
-	o.gateways, o.only, o.crowd, o.path, o.json = []kind{paired}, regexp.MustCompile("^scale-"), 3000, string(config.PathAuto), "-"
+	o.gateways, o.only, o.crowd, o.json = []kind{paired}, regexp.MustCompile("^scale-"), 3000, "-"
 	var stdout, stderr bytes.Buffer
 	if err := execute(t.Context(), o, &stdout, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())

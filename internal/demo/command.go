@@ -39,7 +39,7 @@ func Command() *cobra.Command {
 	f.StringVar(&opts.fault, "fault", faultKill, "what happens: to the active "+strings.Join(faults, ", ")+"; to a server "+strings.Join(serverFaults, ", "))
 	f.StringVar(&opts.protection, "protection", "", "what connections outlive: gateway, log or hot (default: by the fault)")
 	f.StringVar(&opts.release, "release", "", "with hot, whose bytes the client gets: primary or first (default primary)")
-	f.StringVar(&opts.path, "path", "", "path of the connections: auto or netstack (default: the product's, netstack)")
+	f.StringVar(&opts.path, "path", "", "path of the connections: auto or netstack (default: the product's, auto)")
 	f.IntVar(&opts.rounds, "rounds", 1, "how many failures, with a rejoin in between")
 	f.StringVar(&size, "size", "1GiB", "bytes to transfer in each direction")
 	f.IntVar(&opts.idle, "connections", 100, "idle connections beside the transfers")

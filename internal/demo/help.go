@@ -34,7 +34,7 @@ log for server-restart. --release first sends each byte as soon as either of two
 What is to be told again must be in the log: with log, or with more than one round, an upload may have
 512 MiB. Where log is to be shown, the default is therefore one download, of 256 MiB.
 
-With --path auto the connections are passed on instead of being ended by the appliance (docs/paths.md).
+With --protection gateway the connections are passed on; with --path netstack they are ended by the appliance (docs/paths.md).
 
 With --rounds N that many failures follow each other at even shares of the transfers. In between,
 what has failed is started again, woken, plugged in or healed, joins as the standby, and the demo

@@ -98,7 +98,7 @@ func TestProtectionFlags(t *testing.T) {
 
 // --path is what both appliances' service has.
 func TestPathFlag(t *testing.T) {
-	for path, want := range map[string]config.Path{"": config.PathNetstack, "auto": config.PathAuto, "netstack": config.PathNetstack} {
+	for path, want := range map[string]config.Path{"": config.PathAuto, "auto": config.PathAuto, "netstack": config.PathNetstack} {
 		if s := (options{fault: faultKill, path: path}).configuration().Services; len(s) != 1 || s[0].Path != want {
 			t.Errorf("--path %q: %+v", path, s)
 		}

@@ -265,6 +265,8 @@ func forgedSYNs(t *testing.T, v6 bool) {
 		f.sent.Load(), rate, slowest, before, during, st.Connections, st.Drops)
 	kill(p)
 	p.await("b is active", func() bool { return p.status("b").Role == control.RoleActive })
+	// It counts handshakes of its own: those that are passed on are its predecessor's no longer.
+	p.await("cookies are sent again", func() bool { return p.status("b").Connections.CookiesSent > 0 })
 	visits(10)
 	cancel()
 	if err := <-flooded; err != nil {
@@ -275,7 +277,7 @@ func forgedSYNs(t *testing.T, v6 bool) {
 	if got := e.accepted.Load(); got != 20 {
 		t.Errorf("the server has accepted %d connections of 20 clients", got)
 	}
-	if st := p.status("b").Connections; st.HalfOpen > 256 || st.CookiesSent == 0 {
+	if st := p.status("b").Connections; st.HalfOpen > 256 {
 		t.Errorf("after the takeover: %+v", st)
 	}
 }

@@ -28,6 +28,9 @@ func Config(name string, services ...config.Service) *config.Config {
 // one can be tried with the other.
 const pathEnv = "LOCKSTEP_TEST_PATH"
 
+// PathIsSet tells whether the environment says which path is to be tried.
+func PathIsSet() bool { return os.Getenv(pathEnv) != "" }
+
 // steeringEnv is the same of networks.steering.
 const steeringEnv = "LOCKSTEP_TEST_STEERING"
 

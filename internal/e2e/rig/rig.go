@@ -56,9 +56,14 @@ func (o *Options) config() *config.Config {
 	return c
 }
 
-// Service is one with the product's defaults.
+// Service is one with the product's defaults, but for its path: netstack, unless the environment says otherwise
+// (pair.Service). What these tests break is mostly in the endpoints, and the default has tests of its own.
 func Service(name string, listen, servers []string) config.Service {
-	return pair.Service(name, listen, servers)
+	s := pair.Service(name, listen, servers)
+	if !pair.PathIsSet() {
+		s.Path = config.PathNetstack
+	}
+	return s
 }
 
 // Main is to be called first in TestMain, with the roles that the test has besides: it is lab.Main,
