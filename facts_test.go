@@ -43,7 +43,7 @@ var facts = []fact{
 	{"docs/limits.md", "ended here since, because their clients do not read | 1000, and none", []string{"appliance/relay: takenMax == 1000"}},
 	{"docs/limits.md", "when that begins | 5 s to arrive", []string{"appliance/relay: takeMax == 5*time.Second"}},
 	{"docs/limits.md", "it stays passed on, for a minute at least", []string{"appliance/relay: takeAgain == time.Minute"}},
-	{"docs/limits.md", "was passed on until then | 32; 512 |", []string{"stack: pendingMax == 32", "stack: pendingDraining == 512"}},
+	{"docs/limits.md", "was parked, taken over or passed on | 32; 512 |", []string{"stack: pendingMax == 32", "stack: pendingAgain == 512"}},
 	{"docs/paths.md", "at two looks in a row, a second apart", []string{"appliance/relay: stalledLooks == 2 && janitorPeriod == time.Second"}},
 	{"docs/paths.md", "watched for half a second", []string{"stack: stampSpan == 500*time.Millisecond"}},
 	{"docs/paths.md", "has not arrived within 5 s", []string{"appliance/relay: takeMax == 5*time.Second"}},
@@ -116,7 +116,7 @@ var facts = []fact{
 	{"docs/protocol.md", "| connections that one Ack can refuse | 87381 |", []string{"replication/wire: MaxRefused == 87381"}},
 	{"docs/protocol.md", "| 16, 255; 1024; 16 |", []string{"replication/wire: MaxFaults == 16 && MaxFaultText == 255 && MaxServices == 1024 && MaxAspects == 16"}},
 
-	{"docs/takeover.md", "queue with their leg (32 packets at most)", []string{"stack: pendingMax == 32"}},
+	{"docs/takeover.md", "queue with their leg (512 packets at most)", []string{"stack: pendingAgain == 512"}},
 	{"docs/takeover.md", "trip, plus 20 ms", []string{"appliance: shiftMargin == 20"}},
 	{"docs/takeover.md", "after 50, 100, then every 200 ms", []string{"stack/probe.go ~ probeDelays = [...]time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond,"}},
 	{"docs/takeover.md", "less than 150 ms ago", []string{"stack: quickOutage == 150*time.Millisecond"}},

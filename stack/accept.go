@@ -111,8 +111,7 @@ func (l *Leg) learn(s *segment, tsVal uint32, hasTS bool) {
 	if hasTS && seq <= l.rxNxt {
 		l.noteTimestamp(tsVal) // RFC 7323, 5.3 R3; RCV.NXT as netstack has said it
 	}
-	l.peerWnd, l.peerTold = s.tcp.WindowSize(), true
-	l.peerWndMax = max(l.peerWndMax, l.peerWnd)
+	l.peerWndMax = max(l.peerWndMax, s.tcp.WindowSize())
 	l.rxSeen = max(l.rxSeen, seq+uint64(s.segLen()))
 	if s.payload > 0 {
 		l.delay.came = min(l.delay.came+1, 2)

@@ -5,6 +5,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"lockstep/tun"
 )
@@ -26,27 +27,62 @@ type legDrain struct {
 	closed bool
 }
 
-// pendingDraining is pendingMax for a leg that gets its endpoint while bytes flow: a flight is
-// not to be lost.
-const pendingDraining = 512
+// pendingAgain is pendingMax for a leg whose endpoint is not its first: its peer is past the slow start of the
+// beginning, and a whole flight of it may come while the endpoint is built.
+const pendingAgain = 512
 
 // pendingLimit is how many packets may wait for the endpoint; mu is held.
 func (l *Leg) pendingLimit() int {
-	if l.drain.on {
-		return pendingDraining
+	if l.again() {
+		return pendingAgain
 	}
 	return pendingMax
 }
 
+// wait keeps a packet until the endpoint is there. Its bytes count as those in receive queues do. mu is held.
+func (l *Leg) wait(pkt *stack.PacketBuffer) {
+	l.pending = append(l.pending, pkt.IncRef())
+	l.engine.buffered.Add(int64(pkt.Size()))
+}
+
+// waiting is how many bytes are kept for the endpoint; mu is held.
+func (l *Leg) waiting() (n uint64) {
+	for _, p := range l.pending {
+		n += uint64(p.Size())
+	}
+	return n
+}
+
+// release ends the wait of packets that were taken from pending; each is given to f before.
+func (l *Leg) release(pend []*stack.PacketBuffer, f func(*stack.PacketBuffer)) {
+	for _, p := range pend {
+		l.engine.buffered.Add(-int64(p.Size()))
+		f(p)
+		p.DecRef()
+	}
+}
+
 // firstWindow is what the endpoint may send before the peer's first segment tells its window; mu is held.
 func (l *Leg) firstWindow() uint16 {
-	if l.parked && l.peerTold { // a SYN's is not scaled (RFC 7323, 2.2)
-		return uint16(min(uint32(l.peerWnd)<<max(l.p.PeerWS, 0), 0xffff))
-	}
-	if l.drain.on {
-		return uint16(min(l.peerEdge-min(l.peerEdge, l.txNxt), initialSendWindow))
+	switch {
+	case l.drain.on:
+		return uint16(min(l.peerSpace(l.txNxt), initialSendWindow))
+	case l.knowsWindow(): // a SYN's is not scaled (RFC 7323, 2.2)
+		return uint16(min(l.peerSpace(l.txNxt), 0xffff))
 	}
 	return initialSendWindow
+}
+
+// knowsWindow reports whether the peer of a leg whose endpoint is not its first has told its window, and is not
+// ahead of that endpoint; mu is held.
+func (l *Leg) knowsWindow() bool { return l.again() && l.peerTold && l.peerAck <= l.txNxt }
+
+// peerSpace is what the peer has space for from off on, by the newest of its ACKs; mu is held.
+func (l *Leg) peerSpace(off uint64) uint64 { return max(l.peerEdge, off) - off }
+
+// peerWindow is peerSpace as the window field of a segment that acknowledges everything below off; mu is held.
+func (l *Leg) peerWindow(off uint64) uint16 {
+	return uint16(min(l.peerSpace(off)>>max(l.p.PeerWS, 0), 0xffff))
 }
 
 // crossing is a segment of the other end's that passes: translated for the peer, in parts.

@@ -155,7 +155,7 @@ type engineSizes struct {
 	sendBuffer  int
 	secret      [32]byte
 	memory      int64
-	buffered    atomic.Int64 // bytes in receive queues, by rxNxt-rxFreed of each leg
+	buffered    atomic.Int64 // bytes in receive queues, by rxNxt-rxFreed of each leg, and of packets that wait for an endpoint
 }
 
 // engineLegs are the legs and who waits for new ones. The table has locks of its own; owned
@@ -345,7 +345,7 @@ func (e *Engine) tooMuch(n uint64) bool {
 // Roomy reports whether there is room for connections that buffer much.
 func (e *Engine) Roomy() bool { return e.buffered.Load() < e.memory/2 }
 
-// Buffered is how many bytes all receive queues hold.
+// Buffered is how many bytes all receive queues hold, and packets that wait for an endpoint.
 func (e *Engine) Buffered() int64 { return e.buffered.Load() }
 
 // Tombstones counts ended connections that are still answered for.

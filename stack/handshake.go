@@ -169,7 +169,7 @@ func (l *Leg) inputHalfOpen(s *segment, pkt *stack.PacketBuffer) (v verdict, wak
 	l.state = stWaiting
 	l.engine.halfOpenDone(l)
 	l.engine.Heard(l.p.Remote.Addr())
-	l.pending = append(l.pending, pkt.IncRef())
+	l.wait(pkt)
 	return vQueued, true, nil
 }
 

@@ -131,7 +131,7 @@ func (l *Leg) hurry() []byte {
 // error, which ends no connection (RFC 1122, 4.2.3.9).
 func (l *Leg) unreachable() []byte {
 	quoted := l.flow.build(make([]byte, maxMade), l.v6, true, made{
-		flags: header.TCPFlagAck, seq: l.rxSeq(l.rxAcked), ack: l.txSeq(max(l.txUna, l.peerAck)), window: l.peerWnd,
+		flags: header.TCPFlagAck, seq: l.rxSeq(l.rxAcked), ack: l.txSeq(max(l.txUna, l.peerAck)), window: l.peerWindow(max(l.txUna, l.peerAck)),
 	})
 	if l.v6 {
 		const icmp = header.IPv6MinimumSize

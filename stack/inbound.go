@@ -134,6 +134,7 @@ func (l *Leg) inputDialing(s *segment) verdict {
 		l.p.PeerWS, l.p.OurWS = -1, -1
 	}
 	l.tsKnown, l.tsAt, l.peerWndMax = true, l.engine.now(), s.tcp.WindowSize()
+	l.peerEdge, l.peerTold = uint64(l.peerWndMax), true // a SYN's is not scaled (RFC 7323, 2.2)
 	if l.p.TS {
 		l.p.RTTMicros = (l.engine.ClockMillis() - (s.tsEcr() + 0 - l.p.TSOffset)) * 1000
 	}
@@ -164,7 +165,11 @@ func (l *Leg) inputWaiting(s *segment, pkt *stack.PacketBuffer) (v verdict, wake
 		l.engine.C.drop(DropPending)
 		return vDrop, true
 	}
-	l.pending = append(l.pending, pkt.IncRef())
+	if s.payload > 0 && l.engine.tooMuch(l.rxNxt-l.rxFreed+l.waiting()) {
+		l.engine.C.drop(DropMemory)
+		return vDrop, true
+	}
+	l.wait(pkt)
 	return vQueued, true
 }
 
@@ -281,9 +286,9 @@ func (l *Leg) keepEdge(tcp header.TCP, off uint64) {
 	}
 	switch {
 	case off >= l.txUna:
-		l.peerEdge = edge
+		l.peerEdge, l.peerTold = edge, true
 	case l.peerEdge > 0: // else the newest ACK was the former active's
-		tcp.SetWindowSize(uint16(min((max(l.peerEdge, l.txUna)-l.txUna)>>scale, 0xffff)))
+		tcp.SetWindowSize(l.peerWindow(l.txUna))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -59,8 +60,8 @@ var (
 )
 
 // pendingMax bounds what is queued for a leg that has no endpoint yet, in
-// packets (superpackets of up to 64 KB). Beyond it packets are dropped; the peer
-// sends them again.
+// packets (superpackets of up to 64 KB; see pendingAgain, and tooMuch). Beyond it packets are
+// dropped; the peer sends them again.
 const pendingMax = 32
 
 // A Leg is one TCP connection between this appliance and one peer. Its exported
@@ -283,9 +284,7 @@ func (l *Leg) end(st legState, err error) {
 	l.rxFreed = l.rxNxt
 	l.tombUntil = l.engine.now() + tombstoneLife
 	l.mu.Unlock()
-	for _, p := range pend {
-		p.DecRef()
-	}
+	l.release(pend, func(*stack.PacketBuffer) {})
 	if l.ownPort {
 		l.engine.ports.give(&l.p)
 	}

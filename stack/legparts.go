@@ -78,9 +78,8 @@ type legSending struct {
 	// peerAck is how far the peer says it is, where that is beyond txNxt: the
 	// former active had sent more than this endpoint has sent again so far.
 	peerAck    uint64
-	peerWnd    uint16 // newest window field of the peer
-	peerWndMax uint16 // largest one
-	peerTold   bool   // peerWnd is here: the peer has said it after its SYN
+	peerWndMax uint16 // largest window field of the peer
+	peerTold   bool   // peerEdge is what an endpoint of this appliance's has been told, or would have been
 	peerEdge   uint64 // right edge of its window, as the newest ACK has put it; of our stream
 	// txReach is the highest offset that a former active can have sent.
 	txReach uint64

@@ -173,7 +173,7 @@ func (e *Engine) answersCookie(s *segment, pkt *stack.PacketBuffer) bool {
 	e.mu.Lock()
 	ln.answered++
 	e.mu.Unlock()
-	l.pending = append(l.pending, pkt.IncRef())
+	l.wait(pkt)
 	e.handler.Incoming(l)
 	return true
 }

@@ -282,7 +282,7 @@ func (l *Leg) acknowledgeKnown(off uint64, tcp header.TCP, ackNews bool) func() 
 		ts = tsOption(make([]byte, 12), l.p.PeerTS, 0)
 	}
 	b := l.flow.build(make([]byte, maxMade), l.v6, true, made{
-		flags: header.TCPFlagAck, seq: l.rxSeq(l.rxNxt), ack: l.txSeq(off) - l.seqDelta, window: l.peerWnd, opts: ts,
+		flags: header.TCPFlagAck, seq: l.rxSeq(l.rxNxt), ack: l.txSeq(off) - l.seqDelta, window: l.peerWindow(off), opts: ts,
 	})
 	l.txUna = max(l.txUna, off)
 	una := l.txUna

@@ -282,9 +282,9 @@ func (l *Leg) attached() func() {
 		}
 		if l.parked {
 			inject[0] = l.withByte(inject[0])
-			if l.peerTold {
-				peer(header.TCPFlagAck, l.rxSeq(l.rxNxt), l.peerWnd) // its window, which is known
-			}
+		}
+		if l.knowsWindow() && !l.finHeld {
+			peer(header.TCPFlagAck, l.rxSeq(l.rxNxt), l.peerWindow(l.txNxt)) // that of the SYN is of 64 KB at most
 		}
 		if !l.quiet && !l.halfWay { // a server in SYN-RECEIVED may take a probe for an error
 			probe = l.probe()
@@ -298,10 +298,8 @@ func (l *Leg) attached() func() {
 		if probe != nil {
 			l.engine.emitMade(probe)
 		}
-		for _, p := range l.takePending() {
-			l.engine.replay(l, p)
-			p.DecRef()
-		}
+		replay := func(p *stack.PacketBuffer) { l.engine.replay(l, p) }
+		l.release(l.takePending(), replay)
 		l.mu.Lock()
 		rest := l.pending // came while the others were replayed
 		l.pending = nil
@@ -309,10 +307,7 @@ func (l *Leg) attached() func() {
 			l.state = stAttached
 		}
 		l.mu.Unlock()
-		for _, p := range rest {
-			l.engine.replay(l, p)
-			p.DecRef()
-		}
+		l.release(rest, replay)
 		l.events.Wake(l)
 	}
 }

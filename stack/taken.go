@@ -123,7 +123,7 @@ func (p *Spliced) newLeg(t *taken, i splice.Side, ev Events) *Leg {
 		legHandshake: legHandshake{confirmed: true},
 		legContinued: legContinued{restored: true, quiet: true, drain: legDrain{on: true, edge: edge}},
 		legReceiving: legReceiving{rxNxt: rx, rxFreed: rx, rxAcked: own, rxEdge: edge, rxWants: rx + e.window, permit: own},
-		legSending:   legSending{txNxt: tx, txUna: tx, txReach: uint64(other.Next - t.base[o]), peerWnd: peer.Window, peerEdge: uint64(peer.Edge - t.base[o])},
+		legSending:   legSending{txNxt: tx, txUna: tx, txReach: uint64(other.Next - t.base[o]), peerEdge: uint64(peer.Edge - t.base[o])},
 		legStamps:    legStamps{tsKnown: true, tsAt: e.now()},
 	}
 	l.ws = uint8(max(l.p.OurWS, 0))

@@ -26,6 +26,9 @@ const (
 	parkNow         // if it is idle
 )
 
+// Parked reports whether the connection is.
+func (c *Conn) Parked() bool { return c.alive.parked.Load() }
+
 // Parked counts those of the service's connections that are parked.
 func (s *Service) Parked() int { return int(s.parked.Load()) }
 
@@ -42,7 +45,8 @@ func (c *Conn) idles(now time.Duration) {
 	c.r.sched.add(c, true)
 }
 
-// ParkIdle parks what is idle now, however short a time. Parking reports whether that is still being done.
+// ParkIdle parks what is idle now, however short a time. Parking reports whether that is still being done. Both are for
+// tests: a service parks by itself.
 func (r *Relay) ParkIdle() {
 	r.Each(func(c *Conn) {
 		if c.passed == nil && c.begun.Load() {

@@ -109,30 +109,43 @@ func TestKeepaliveWhileParked(t *testing.T) {
 	for name, tune := range parkable {
 		t.Run(name, func(t *testing.T) {
 			r, c, _, svc := parked(t, tune)
-			for _, side := range []struct{ asks, other *script.Peer }{{c.Client, c.Server}, {c.Server, c.Client}} {
-				side.other.Away(true)
-				before := side.asks.State().Arrived
-				keepalive(side.asks)
-				if !r.Settle() {
-					t.Fatal("does not come to rest")
-				}
-				if n := side.asks.State().Arrived; n != before {
-					t.Errorf("%d packets in answer, and the other end is dead\n%s", n-before, r.Trace())
-				}
-				side.other.Away(false)
-				keepalive(side.asks)
-				awaits(t, r, c, "an answer", func(cl, s script.State) bool {
-					return cl.Arrived > before && side.asks == c.Client || s.Arrived > before && side.asks == c.Server
-				})
-			}
-			if !r.Settle() {
-				t.Fatal("does not come to rest")
-			}
+			asked(t, r, c)
 			if n := (*svc).Parked(); n != 1 || r.Engine().C.Rebuilt.Load() > 2 {
 				t.Errorf("%d connections are parked, %d endpoints were built\n%s", n, r.Engine().C.Rebuilt.Load(), r.Trace())
 			}
+			if name != "hot" { // that gets endpoints at once
+				takesOver(t, r, svc)
+				asked(t, r, c)
+				if n := (*svc).Parked(); n != 1 || r.Engine().C.Rebuilt.Load() > 0 {
+					t.Errorf("after a takeover %d connections are parked, %d endpoints were built\n%s", n, r.Engine().C.Rebuilt.Load(), r.Trace())
+				}
+			}
 			exchange(t, r, c)
 		})
+	}
+}
+
+// asked: either end asks whether the other is there, while that is dead and when it is not.
+func asked(t *testing.T, r *script.Rig, c *script.Conn) {
+	t.Helper()
+	for _, side := range []struct{ asks, other *script.Peer }{{c.Client, c.Server}, {c.Server, c.Client}} {
+		side.other.Away(true)
+		before := side.asks.State().Arrived
+		keepalive(side.asks)
+		if !r.Settle() {
+			t.Fatal("does not come to rest")
+		}
+		if n := side.asks.State().Arrived; n != before {
+			t.Errorf("%d packets in answer, and the other end is dead\n%s", n-before, r.Trace())
+		}
+		side.other.Away(false)
+		keepalive(side.asks)
+		awaits(t, r, c, "an answer", func(cl, s script.State) bool {
+			return cl.Arrived > before && side.asks == c.Client || s.Arrived > before && side.asks == c.Server
+		})
+	}
+	if !r.Settle() {
+		t.Fatal("does not come to rest")
 	}
 }
 

@@ -11,6 +11,16 @@ func (p *player) before(how *run) error {
 	return p.rejoin(false)
 }
 
+// again is what is to happen before the step Again.
+func (p *player) again(how *run) error {
+	if how.Park && !p.rig.moved && !p.alone {
+		if err := p.park(); err != nil {
+			return err
+		}
+	}
+	return p.takeover()
+}
+
 // park lets everything come to rest, and parks the connection if it is idle. However short a time ago something has
 // come: what netstack has not looked at yet is lost then, as on a network, and has to be sent again.
 func (p *player) park() error {

@@ -19,7 +19,7 @@ type run struct {
 	// after the first takeover, takes over in its turn; 0: there is none.
 	Again int
 	// Park: the connection is parked before the step Before instead, if it is idle then. Nobody takes over
-	// but as Again says.
+	// but as Again says, and before that it is parked if it is idle.
 	Park bool
 }
 
@@ -47,7 +47,7 @@ func (s *script) play(how run) (err error) {
 	if how.Park {
 		tune := o.Tune
 		o.Tune = func(s *relay.Service) {
-			s.Park = time.Hour // what is idle at a takeover is parked from the beginning
+			s.Park = time.Hour // what is parked at a takeover is so from the beginning
 			if tune != nil {
 				tune(s)
 			}
@@ -80,7 +80,7 @@ func (s *script) play(how run) (err error) {
 			}
 		}
 		if i == how.Again && i > how.Before && how.Again > 0 {
-			if err := p.takeover(); err != nil {
+			if err := p.again(&how); err != nil {
 				return err
 			}
 		}
@@ -100,7 +100,7 @@ func (s *script) play(how run) (err error) {
 		}
 	}
 	if how.Again == len(s.Steps) && how.Again > 0 {
-		if err := p.takeover(); err != nil {
+		if err := p.again(&how); err != nil {
 			return err
 		}
 	}

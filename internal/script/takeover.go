@@ -12,7 +12,9 @@ import (
 const clockMargin = 5
 
 // Takeover throws the active away, with all that was on its way to the standby,
-// and lets the standby continue in a fresh engine. There is no standby afterwards.
+// and lets the standby continue in a fresh engine. There is no standby afterwards. A connection that was parked counts
+// as idle, as after the batches of others that would have told nothing of it for a while: so it is parked again, if
+// the service parks at all.
 func (r *Rig) Takeover() error {
 	old := r.gen
 	core := old.journal.next
@@ -27,6 +29,12 @@ func (r *Rig) Takeover() error {
 	all, err := core.Takeover(r.epoch)
 	if err != nil {
 		return err
+	}
+	for i := range all {
+		k := &all[i]
+		if c := old.relay.Lookup(k.Record.ID); c != nil && c.Parked() && k.Streams[0].Held == k.Streams[0].Delivered && k.Streams[1].Held == k.Streams[1].Delivered {
+			k.Idle = true
+		}
 	}
 	r.mu.Lock()
 	r.moved = true
