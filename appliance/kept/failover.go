@@ -84,15 +84,38 @@ func (k *Kept) recruit() {
 
 // hopeless reports whether nobody can continue the connection any more.
 func (k *Kept) hopeless(now time.Duration, have int) bool {
-	k.wakeAt(k.lostAt + k.svc.Patience)
+	var got uint64
+	for _, r := range k.replicas() {
+		got = max(got, r.at+r.acked.Load())
+	}
+	over := k.gain.since(k.lostAt, now, got) + k.svc.Patience
+	k.wakeAt(over)
 	switch {
-	case have > 0 && now-k.lostAt < k.svc.Patience:
+	case have > 0 && now < over:
 		return false
 	case k.plain:
 		return true
 	}
 	all := uint64(1)<<uint(k.pool.Len()) - 1
-	return now-k.lostAt >= k.svc.Patience || have == 0 && k.bad&all == all
+	return now >= over || have == 0 && k.bad&all == all
+}
+
+// gain is how far servers that are told a request again have got, since one was lost, and when. Who gets on is waited
+// for: a response that took longer than patience takes as long again. It ends where the client is.
+type gain struct {
+	lost, at time.Duration
+	got      uint64
+}
+
+// since is when the last of them got further than any before it; or when the source was lost.
+func (g *gain) since(lost, now time.Duration, got uint64) time.Duration {
+	if g.lost != lost {
+		*g = gain{lost: lost, at: lost, got: got}
+	}
+	if got > g.got {
+		g.at, g.got = now, got
+	}
+	return g.at
 }
 
 // candidate chooses a server for another leg: one that is not in use, has not

@@ -78,21 +78,27 @@ type responseState struct {
 	askAt      time.Duration // earliest next time that the client is asked how far it is
 }
 
+// lossState is since when there is no source, and why.
+type lossState struct {
+	lostAt  time.Duration // 0: there is one
+	lostWhy string
+	gain    gain
+}
+
 // serverState is who serves, and who may.
 type serverState struct {
+	lossState
 	source     *replica        // whose bytes the client gets; nil: none can
 	claim      claim           // of the source that it has ended
 	last       int             // the server that was chosen last; the next search begins behind it
 	refusedBy  map[int]refusal // by server: replays that it has ended too early; nil: none
 	bad        uint64          // servers that have diverged on this connection, by bit
 	proof      *replica        // of a source that was lost, see letGo; nil: nobody needs it
-	lostAt     time.Duration   // since when there is no source; 0: there is
-	lostWhy    string
-	retryAt    time.Duration // earliest next dial
-	suspect    uint64        // one behind the offset at which a living server has ended too early
-	since      time.Duration // since when a replica is ahead of the source; 0: none is
-	sinceAcked uint64        // what the source's server had acknowledged of the request then
-	silentFor  time.Duration // after which another one is made the source
+	retryAt    time.Duration   // earliest next dial
+	suspect    uint64          // one behind the offset at which a living server has ended too early
+	since      time.Duration   // since when a replica is ahead of the source; 0: none is
+	sinceAcked uint64          // what the source's server had acknowledged of the request then
+	silentFor  time.Duration   // after which another one is made the source
 
 	// recording makes one step of a change of the recorded leg, and of telling what the
 	// recorded leg's server has acknowledged. Beneath it only the journal's own locks.
