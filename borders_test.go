@@ -139,7 +139,7 @@ var libraries = map[string]string{
 	"gvisor.dev/gvisor": "splice stack internal/storm",
 	// System calls, where a folder touches the kernel.
 	"golang.org/x/sys/unix": "appliance appliance/config appliance/control appliance/health appliance/statefile images/machine internal/bench " +
-		"internal/confine internal/lab internal/lab/traffic internal/realservers internal/storm replication/transport tun tun/steer wrap wrap/jail " +
+		"internal/confine internal/lab internal/lab/traffic internal/realservers internal/storm replication/transport tun tun/steer wrap wrap/agree wrap/jail " +
 		"wrap/trace",
 }
 

@@ -28,7 +28,7 @@ var facts = []fact{
 	{"docs/limits.md", "| a SYN cookie is good for | 65 to 131 s |", []string{"stack: cookiePeriod == 65536*time.Millisecond"}},
 	{"docs/limits.md", "while cookies are good | 4096, each 3 s", []string{"stack: earlyMax == 4096 && earlyWait == 3*time.Second"}},
 	{"docs/limits.md", "| an acknowledgement that waits for an answer | 40 ms,", []string{"stack: delayMax == 40*time.Millisecond"}},
-	{"docs/limits.md", "has not asked for yet; one determinant | 65 536; 16 MiB; 64 KiB |", []string{"wrap/determinant: MaxInstances == 65536 && MaxKept == 16<<20 && MaxValue == 64<<10"}},
+	{"docs/limits.md", "has not asked for yet; one determinant; a process's path, 8 bytes a fork | 65 536; 16 MiB; 64 KiB; 4 KiB |", []string{"wrap/determinant: MaxInstances == 65536 && MaxKept == 16<<20 && MaxValue == 64<<10", "wrap/agree: maxPath == 4096"}},
 	{"docs/limits.md", "| `wrap`: an answer of the authority | 200 ms (`--timeout`) |", []string{"cmd/lockstep/wrap_amd64.go ~ \"timeout\", 200*time.Millisecond"}},
 	{"docs/limits.md", "| 1024, with 64 MiB of entries in sum |", []string{"wrap: maxListings == 1024 && maxListing == 64<<20"}},
 	{"docs/limits.md", "each of which is agreed on | 1000 |", []string{"wrap: maxReads == 1000"}},

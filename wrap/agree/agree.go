@@ -1,93 +1,27 @@
 // Package agree lets supervisors on one machine ask for determinants over a unix socket.
 //
 // It owns the socket, its messages and its limits. It must not know what a determinant means, nor who asks why.
+//
+//	agree.go    who decides
+//	client.go   who asks
+//	message.go  what is said
 package agree
 
 import (
 	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"sync"
-	"time"
 
 	"lockstep/wrap/determinant"
 )
 
-// What is asked. An answer begins with one of the last two.
-const (
-	askHello = iota + 1
-	askJoin
-	askDecide
-	askLeave
-	saysYes
-	saysNo
-)
-
-// maxMessage bounds a message, in bytes: a determinant grows by a third in JSON.
-const maxMessage = 2 * determinant.MaxValue
-
 // maxServers bounds those that are connected at a time.
 const maxServers = 64
-
-// question travels as JSON behind a length: some hundred bytes, and nothing to be kept in step by hand.
-type question struct {
-	Op       byte
-	Server   string                 `json:",omitempty"`
-	Of       determinant.Connection `json:",omitzero"`
-	Name     name                   `json:",omitzero"`
-	Proposal []byte                 `json:",omitempty"`
-}
-
-// name is determinant.Name. Its path is bytes, of which a string of JSON does not hold all.
-type name struct {
-	Instance        uint64
-	Path            []byte `json:",omitempty"`
-	Kind            determinant.Kind
-	Position, Place uint64
-}
-
-func (n name) determinant() determinant.Name {
-	return determinant.Name{Instance: n.Instance, Path: string(n.Path), Kind: n.Kind, Position: n.Position, Place: n.Place}
-}
-
-type answer struct {
-	Op       byte
-	Instance determinant.Instance `json:",omitzero"`
-	Value    []byte               `json:",omitempty"`
-	Why      string               `json:",omitempty"`
-}
-
-func send(w io.Writer, v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...))
-	return err
-}
-
-func receive(r io.Reader, v any) error {
-	var size [4]byte
-	if _, err := io.ReadFull(r, size[:]); err != nil {
-		return err
-	}
-	n := binary.BigEndian.Uint32(size[:])
-	if n > maxMessage {
-		return fmt.Errorf("a message of %d bytes; %d are the limit", n, maxMessage)
-	}
-	body := make([]byte, n)
-	if _, err := io.ReadFull(r, body); err != nil {
-		return err
-	}
-	return json.Unmarshal(body, v)
-}
 
 // Serve decides for so many servers until ctx ends. The socket is root's alone.
 func Serve(ctx context.Context, path string, servers int) error {
@@ -189,16 +123,25 @@ func (s *server) serve(c net.Conn) {
 		delete(s.open, c)
 	}()
 	r := bufio.NewReader(c)
+	var in, out []byte
 	for {
-		var q question
-		if receive(r, &q) != nil {
+		var err error
+		if in, err = receive(r, in); err != nil {
+			return
+		}
+		q, err := parseQuestion(in)
+		if err != nil {
 			return
 		}
 		a, err := s.answer(c, q)
 		if err != nil {
-			a = answer{Op: saysNo, Why: err.Error()}
+			a = answer{op: saysNo, value: []byte(err.Error())}
 		}
-		if send(c, a) != nil {
+		if q.op == askLeave {
+			continue
+		}
+		out = a.append(out[:0])
+		if _, err := c.Write(out); err != nil {
 			return
 		}
 	}
@@ -208,98 +151,29 @@ func (s *server) answer(c net.Conn, q question) (answer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	server := s.open[c]
-	if server == "" && q.Op != askHello {
+	if server == "" && q.op != askHello {
 		return answer{}, errors.New("say first which server it is")
 	}
-	switch q.Op {
+	switch q.op {
 	case askHello:
 		for _, taken := range s.open {
-			if taken == q.Server {
-				return answer{}, fmt.Errorf("server %q is here already: each needs a name of its own", q.Server)
+			if taken == q.server {
+				return answer{}, fmt.Errorf("server %q is here already: each needs a name of its own", q.server)
 			}
 		}
-		if q.Server == "" || server != "" {
+		if q.server == "" || server != "" {
 			return answer{}, errors.New("a server says once which it is")
 		}
-		s.open[c] = q.Server
-		s.log.Arrive(q.Server)
+		s.open[c] = q.server
+		s.log.Arrive(q.server)
 	case askJoin:
-		in, err := s.log.Join(server, q.Of)
-		return answer{Op: saysYes, Instance: in}, err
+		in, err := s.log.Join(server, q.of)
+		return answer{op: saysYes, instance: in}, err
 	case askDecide:
-		v, err := s.log.Decide(server, q.Name.determinant(), q.Proposal)
-		return answer{Op: saysYes, Value: v}, err
+		v, err := s.log.Decide(server, q.name, q.proposal)
+		return answer{op: saysYes, value: v}, err
 	case askLeave:
-		s.log.Leave(server, q.Name.Instance)
-	default:
-		return answer{}, fmt.Errorf("no question has the number %d", q.Op)
+		s.log.Leave(server, q.name.Instance)
 	}
-	return answer{Op: saysYes}, nil
+	return answer{op: saysYes}, nil
 }
-
-// Client is a server's side; it implements determinant.Authority. It is not safe for use by several goroutines.
-type Client struct {
-	conn    net.Conn
-	reader  *bufio.Reader
-	timeout time.Duration
-	broken  error
-}
-
-// Dial connects a server. No question takes longer than timeout: after that there are no answers any more.
-func Dial(path, server string, timeout time.Duration) (*Client, error) {
-	conn, err := net.DialTimeout("unix", path, timeout)
-	if err != nil {
-		return nil, fmt.Errorf("asking for determinants at %s: %w", path, err)
-	}
-	c := &Client{conn: conn, reader: bufio.NewReader(conn), timeout: timeout}
-	if _, err := c.ask(question{Op: askHello, Server: server}); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return c, nil
-}
-
-func (c *Client) ask(q question) (answer, error) {
-	if c.broken != nil {
-		return answer{}, c.broken
-	}
-	var a answer
-	err := c.conn.SetDeadline(time.Now().Add(c.timeout))
-	if err == nil {
-		err = send(c.conn, q)
-	}
-	if err == nil {
-		err = receive(c.reader, &a)
-	}
-	if err != nil {
-		c.broken = fmt.Errorf("nobody decides: %w", err)
-		return answer{}, c.broken
-	}
-	if a.Op != saysYes {
-		return answer{}, errors.New(a.Why)
-	}
-	return a, nil
-}
-
-// Join implements determinant.Authority.
-func (c *Client) Join(of determinant.Connection) (determinant.Instance, error) {
-	a, err := c.ask(question{Op: askJoin, Of: of})
-	return a.Instance, err
-}
-
-// Decide implements determinant.Authority.
-func (c *Client) Decide(n determinant.Name, proposal []byte) ([]byte, error) {
-	a, err := c.ask(question{
-		Op: askDecide, Name: name{n.Instance, []byte(n.Path), n.Kind, n.Position, n.Place}, Proposal: proposal,
-	})
-	return a.Value, err
-}
-
-// Leave implements determinant.Authority.
-func (c *Client) Leave(instance uint64) error {
-	_, err := c.ask(question{Op: askLeave, Name: name{Instance: instance}})
-	return err
-}
-
-// Close ends the server's part.
-func (c *Client) Close() error { return c.conn.Close() }

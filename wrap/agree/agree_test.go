@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -154,4 +158,110 @@ func TestNonsense(t *testing.T) {
 		c.Close()
 	}
 	dial(t, path, "a")
+}
+
+// What is read of a message is what was written, and nothing else is read.
+func TestMessages(t *testing.T) {
+	client := netip.MustParseAddrPort("[2001:db8::1%eth0]:1")
+	for _, q := range []question{
+		{op: askHello, server: "a"},
+		{op: askJoin}, // the start
+		{op: askJoin, of: determinant.Connection{Client: client, Service: netip.MustParseAddrPort("0.0.0.0:445")}},
+		{op: askDecide, name: determinant.Name{Instance: 1 << 63, Kind: 4, Position: 2, Place: 3}, proposal: []byte("value")},
+		{op: askDecide, name: determinant.Name{Path: determinant.Child(determinant.Child("", 255), 1<<40)}, proposal: []byte{}},
+		{op: askLeave, name: determinant.Name{Instance: 5}},
+	} {
+		b, err := q.append(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := parseQuestion(b[4:]); err != nil || !reflect.DeepEqual(got, q) {
+			t.Errorf("%+v came as %+v, %v", q, got, err)
+		}
+		if q.op == askHello {
+			continue // a name has any length
+		}
+		for n := range len(b) - 4 - len(q.proposal) {
+			if got, err := parseQuestion(b[4 : 4+n]); err == nil {
+				t.Errorf("%d bytes of %+v were taken for %+v", n, q, got)
+			}
+		}
+		if q.op != askDecide { // a proposal has any length
+			if _, err := parseQuestion(append(b[4:], 0)); err == nil {
+				t.Errorf("%+v and a byte more was taken", q)
+			}
+		}
+	}
+	if _, err := (question{op: askDecide, name: determinant.Name{Path: strings.Repeat("x", maxPath+1)}}).append(nil); err == nil {
+		t.Error("a path above the limit was told")
+	}
+	for _, a := range []answer{{op: saysYes, value: []byte("value")}, {op: saysYes, instance: determinant.Instance{Number: 1, Nonce: [16]byte{15: 1}}}} {
+		op := byte(askDecide)
+		if a.instance.Number != 0 {
+			op = askJoin
+		}
+		b := a.append(nil)
+		got, err := parseAnswer(op, b[4:])
+		if err != nil || got.instance != a.instance || op == askDecide && !bytes.Equal(got.value, a.value) {
+			t.Errorf("%+v came as %+v, %v", a, got, err)
+		}
+		if _, err := parseAnswer(op, b[4:4]); err == nil {
+			t.Error("nothing was taken for an answer")
+		}
+	}
+}
+
+func FuzzQuestion(f *testing.F) {
+	f.Add([]byte{askJoin, 6, 1, 2, 3, 4, 5, 6, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		q, err := parseQuestion(b)
+		if err != nil {
+			return
+		}
+		if again, err := q.append(nil); err == nil && q.op != askJoin && !bytes.Equal(again[4:], b) {
+			t.Errorf("%x was read as %+v, which is %x", b, q, again[4:])
+		}
+	})
+}
+
+// An authority that says nothing is gone when the time is over, and not asked again.
+func TestSilence(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := Dial(path, "a", 20*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("nobody answers: %v", err)
+	}
+}
+
+// BenchmarkDecide is a question for what stat has said, by one process, and its answer.
+func BenchmarkDecide(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "sock")
+	ctx, cancel := context.WithCancel(b.Context())
+	var joined sync.WaitGroup
+	joined.Go(func() {
+		if err := Serve(ctx, path, 1); err != nil {
+			b.Error(err)
+		}
+	})
+	defer joined.Wait()
+	defer cancel()
+	var c *Client
+	for c == nil {
+		c, _ = Dial(path, "a", 5*time.Second) // it is about to listen
+	}
+	defer c.Close()
+	in, err := c.Join(determinant.Connection{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	value := make([]byte, 100)
+	for n := range b.N {
+		if _, err := c.Decide(determinant.Name{Instance: in.Number, Kind: determinant.File, Place: uint64(n)}, value); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
