@@ -52,7 +52,7 @@ var borders = map[string]string{
 		"replication/identity replication/link replication/roles replication/shell replication/transport replication/wire stack tun tun/steer",
 
 	"wrap":             "wrap/determinant wrap/jail wrap/trace",
-	"wrap/agree":       "wrap/determinant",
+	"wrap/agree":       "replication/identity wrap/determinant",
 	"wrap/determinant": "",
 	"wrap/jail":        "",
 	"wrap/trace":       "",

@@ -103,7 +103,7 @@ func supervise(text string) int {
 		o.Secret = make([]byte, determinant.SecretSize)
 	}
 	if w.Authority != "" {
-		client, err := agree.Dial(w.Authority, w.Server, 5*time.Second)
+		client, err := agree.Dial(agree.Place{Socket: w.Authority}, w.Server, 5*time.Second)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 99

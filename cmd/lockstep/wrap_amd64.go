@@ -1,17 +1,23 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"lockstep/replication/identity"
 	"lockstep/wrap"
 	"lockstep/wrap/agree"
 	"lockstep/wrap/determinant"
@@ -36,8 +42,11 @@ Not seen, so that a program which sends what it gets there differs: readv and pr
 /proc/sys/kernel/random/uuid, RDRAND, RDTSC, getrusage, times, sysinfo, what else /proc and /sys tell, and the
 numbers of files within directories (d_ino: this server's, which may be others than those that stat tells).
 
-What it does not do yet: the authority is a process of this machine (--decide), not the pair of appliances. So
-it shows what wrapped servers agree on; it does not make a connection outlive its server.
+Who decides is a process (--decide): at a socket, for servers of one machine, or at an address, for servers on hosts
+of their own, by keys (lockstep keys --servers). It is not the pair of appliances yet: it is one more thing to run,
+nothing of it is kept elsewhere, and if it ends, or answers late, connections go on with results of each server's own,
+which differ. Behind a pair with hot and raw those have no second server then; what differs is found and never continued.
+Ones that begin when it is there again are agreed on.
 
 Whose calls: those of a process belong to the connection that it has accepted last, and its children inherit that.
 So servers are carried that have a process for each connection (smbd, vsftpd, sshd, Apache prefork), or serve one at
@@ -57,39 +66,66 @@ Exit status: the program's, 128 + N if signal N ended it; 126, 127 it could not 
 		Example: `  head -c 32 /dev/urandom > secret; chmod 600 secret
   lockstep wrap --decide /run/lockstep-wrap.sock --servers 2 &
   lockstep wrap --authority /run/lockstep-wrap.sock --server s1 --secret secret -- smbd -F --no-process-group -s one.conf
-  lockstep wrap --authority /run/lockstep-wrap.sock --server s2 --secret secret -- smbd -F --no-process-group -s two.conf`,
+  lockstep wrap --authority /run/lockstep-wrap.sock --server s2 --secret secret -- smbd -F --no-process-group -s two.conf
+
+  lockstep keys --pair edge --members d --servers s1,s2 --out keys    # each directory to its own host
+  lockstep wrap --decide 10.20.0.2:7480 --identity keys/d
+  lockstep wrap --authority 10.20.0.2:7480 --identity keys/s1 -- smbd -F --no-process-group`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.decide != "" {
-				return o.serve(args)
+				return o.serve(args, cmd.ErrOrStderr())
 			}
 			return o.run(cmd, args)
 		},
 	}
 	f := cmd.Flags()
 	f.SetInterspersed(false) // the command's flags are its own
-	f.StringVar(&o.authority, "authority", "", "the `socket` of who decides; without it results are this server's own")
+	f.StringVar(&o.authority, "authority", "", "the `socket`, or address and port, of who decides; without it results are this server's own")
+	f.StringVar(&o.identity, "identity", "", "with an address: this node's `directory` of keys; it has a server's name and the secret, too")
 	f.StringVar(&o.server, "server", "", "this server's `name`, of those that ask the same authority")
 	f.StringVar(&o.secret, "secret", "", "the `file` of 32 bytes that the servers share, from which randomness is derived")
 	f.DurationVar(&o.timeout, "timeout", 200*time.Millisecond, "after which an authority is gone, and results are this server's own")
-	f.StringVar(&o.decide, "decide", "", "run no command, but decide at this `socket`")
+	f.StringVar(&o.decide, "decide", "", "run no command, but decide at this `socket`, or address and port")
 	f.IntVar(&o.servers, "servers", 2, "of --decide: how `many` servers ask")
 	return []*cobra.Command{cmd}
 }
 
 type wrapOptions struct {
-	authority, server, secret, decide string
-	timeout                           time.Duration
-	servers                           int
+	authority, server, secret, decide, identity string
+	timeout                                     time.Duration
+	servers                                     int
 }
 
-func (o *wrapOptions) serve(args []string) error {
+func (o *wrapOptions) serve(args []string, errs io.Writer) error {
 	if len(args) > 0 || o.authority != "" || o.servers < 1 {
 		return &exitError{exitUsage, errors.New("--decide takes no command and no --authority, and at least one of --servers")}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	return agree.Serve(ctx, o.decide, o.servers)
+	at, err := o.place(o.decide)
+	if err != nil {
+		return err
+	}
+	return agree.Serve(ctx, at, o.servers, errs)
+}
+
+// place is a socket's path, or an address and port.
+func (o *wrapOptions) place(name string) (agree.Place, error) {
+	if _, _, err := net.SplitHostPort(name); err != nil || strings.Contains(name, "/") {
+		if o.identity != "" {
+			return agree.Place{}, &exitError{exitUsage, fmt.Errorf("%s is a socket of this machine: --identity is for ADDRESS:PORT", name)}
+		}
+		return agree.Place{Socket: name}, nil
+	}
+	if o.identity == "" {
+		return agree.Place{}, &exitError{exitUsage, fmt.Errorf("%s takes --identity DIRECTORY, as `lockstep keys --servers` makes it", name)}
+	}
+	id, err := identity.Load(o.identity)
+	if err != nil {
+		return agree.Place{}, &exitError{exitUsage, err}
+	}
+	return agree.Place{Address: name, Identity: id}, nil
 }
 
 func (o *wrapOptions) run(cmd *cobra.Command, args []string) error {
@@ -101,14 +137,20 @@ func (o *wrapOptions) run(cmd *cobra.Command, args []string) error {
 	if o.authority == "" {
 		options.Authority = wrap.Alone()
 	} else {
-		if o.server == "" || o.secret == "" {
-			return &exitError{exitUsage, errors.New("--authority takes --server NAME and --secret FILE")}
+		at, err := o.place(o.authority)
+		if err != nil {
+			return err
 		}
-		var err error
+		if at.Address != "" {
+			o.server, o.secret = at.Identity.Node, cmp.Or(o.secret, filepath.Join(o.identity, secretFile))
+		}
+		if o.server == "" || o.secret == "" {
+			return &exitError{exitUsage, errors.New("--authority takes --server NAME and --secret FILE, or an address and --identity DIRECTORY")}
+		}
 		if options.Secret, err = readSecret(o.secret); err != nil {
 			return &exitError{exitUsage, err}
 		}
-		client, err := agree.Dial(o.authority, o.server, o.timeout)
+		client, err := agree.Dial(at, o.server, o.timeout)
 		if err != nil {
 			return err
 		}

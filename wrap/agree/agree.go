@@ -1,9 +1,11 @@
-// Package agree lets supervisors on one machine ask for determinants over a unix socket.
+// Package agree lets supervisors on one machine ask for determinants over a unix socket, or over TLS.
 //
 // It owns the socket, its messages and its limits. It must not know what a determinant means, nor who asks why.
 //
 //	agree.go    who decides
 //	client.go   who asks
+//	place.go    where, and who is who there
+//	socket.go   waiting for an answer
 //	message.go  what is said
 package agree
 
@@ -13,8 +15,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
-	"os"
 	"sync"
 
 	"lockstep/wrap/determinant"
@@ -23,25 +25,13 @@ import (
 // maxServers bounds those that are connected at a time.
 const maxServers = 64
 
-// Serve decides for so many servers until ctx ends. The socket is root's alone.
-func Serve(ctx context.Context, path string, servers int) error {
-	old, err := net.Dial("unix", path)
-	if err == nil {
-		old.Close()
-		return fmt.Errorf("somebody else decides at %s already", path)
-	}
-	if err := removeSocket(path); err != nil {
-		return err
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+// Serve decides for so many servers until ctx ends. On messages it is said who was refused.
+func Serve(ctx context.Context, at Place, servers int, messages io.Writer) error {
+	l, err := at.listen()
 	if err != nil {
-		return fmt.Errorf("listening at %s: %w", path, err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
 		return err
 	}
-	s := &server{log: determinant.NewLog(servers, nonce), open: map[net.Conn]string{}}
+	s := &server{at: at, messages: messages, log: determinant.NewLog(servers, nonce), open: map[net.Conn]string{}}
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	var joined sync.WaitGroup
@@ -53,7 +43,7 @@ func Serve(ctx context.Context, path string, servers int) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("accepting at %s: %w", path, err)
+			return fmt.Errorf("accepting at %s: %w", at, err)
 		}
 		if !s.add(c) {
 			c.Close()
@@ -63,33 +53,31 @@ func Serve(ctx context.Context, path string, servers int) error {
 	}
 }
 
-// removeSocket removes what was left of an earlier socket, and nothing else.
-func removeSocket(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("looking for an earlier socket: %w", err)
-	case info.Mode().Type() != os.ModeSocket:
-		return fmt.Errorf("%s is there and no socket: name another path, or remove it", path)
-	}
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("removing what was left of an earlier socket: %w", err)
-	}
-	return nil
-}
-
 func nonce() (n [16]byte) {
 	_, _ = rand.Read(n[:]) // it never fails (crypto/rand)
 	return n
 }
 
 type server struct {
+	at   Place
 	mu   sync.Mutex
 	log  *determinant.Log
 	open map[net.Conn]string // and who it is
 	over bool
+
+	messages io.Writer
+	said     int
+}
+
+// maxRefusals is how many refused connections are told of: a stranger shall not fill a log.
+const maxRefusals = 100
+
+func (s *server) say(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.said++; s.said <= maxRefusals {
+		fmt.Fprintf(s.messages, "lockstep wrap: "+format+"\n", args...)
+	}
 }
 
 func (s *server) add(c net.Conn) bool {
@@ -112,16 +100,21 @@ func (s *server) closeAll() {
 }
 
 // serve answers one server's questions until it goes; that ends its part in everything.
-func (s *server) serve(c net.Conn) {
+func (s *server) serve(raw net.Conn) {
 	defer func() {
-		c.Close()
+		raw.Close()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if server := s.open[c]; server != "" {
+		if server := s.open[raw]; server != "" {
 			s.log.LeaveAll(server)
 		}
-		delete(s.open, c)
+		delete(s.open, raw)
 	}()
+	c, key, err := s.at.accepted(raw)
+	if err != nil {
+		s.say("a connection from %s was refused: %v", raw.RemoteAddr(), err)
+		return
+	}
 	r := bufio.NewReader(c)
 	var in, out []byte
 	for {
@@ -133,7 +126,10 @@ func (s *server) serve(c net.Conn) {
 		if err != nil {
 			return
 		}
-		a, err := s.answer(c, q)
+		if q.op == askHello && key != "" {
+			q.server = key
+		}
+		a, err := s.answer(raw, q)
 		if err != nil {
 			a = answer{op: saysNo, value: []byte(err.Error())}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -12,9 +13,11 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"lockstep/replication/identity"
 	"lockstep/wrap/determinant"
 )
 
@@ -25,7 +28,7 @@ func serve(t *testing.T) (path string, end func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var joined sync.WaitGroup
 	joined.Go(func() {
-		if err := Serve(ctx, path, 2); err != nil {
+		if err := Serve(ctx, Place{Socket: path}, 2, io.Discard); err != nil {
 			t.Error(err)
 		}
 	})
@@ -45,7 +48,7 @@ func serve(t *testing.T) (path string, end func()) {
 
 func dial(t *testing.T, path, server string) *Client {
 	t.Helper()
-	c, err := Dial(path, server, 30*time.Second)
+	c, err := Dial(Place{Socket: path}, server, 30*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +78,7 @@ func TestTwoServersAgree(t *testing.T) {
 		}
 		first = got
 	}
-	if _, err := Dial(path, "a", time.Second); err == nil {
+	if _, err := Dial(Place{Socket: path}, "a", time.Second); err == nil {
 		t.Error("two servers have one name")
 	}
 	if err := a.Leave(in.Number); err != nil {
@@ -123,7 +126,7 @@ func TestOtherFilesAreLeft(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Serve(ctx, path, 2); err == nil {
+	if err := Serve(ctx, Place{Socket: path}, 2, io.Discard); err == nil {
 		t.Error("a file was taken for a socket")
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "content" {
@@ -136,7 +139,7 @@ func TestOtherFilesAreLeft(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
-	if err := Serve(ctx, left, 2); err != nil {
+	if err := Serve(ctx, Place{Socket: left}, 2, io.Discard); err != nil {
 		t.Error(err)
 	}
 }
@@ -232,18 +235,40 @@ func TestSilence(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := Dial(path, "a", 20*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := Dial(Place{Socket: path}, "a", 20*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("nobody answers: %v", err)
 	}
 }
 
-// BenchmarkDecide is a question for what stat has said, by one process, and its answer.
+// BenchmarkDecide is a question for what stat has said, by one process, and its answer: at a socket, and by keys over the loopback
+// interface.
 func BenchmarkDecide(b *testing.B) {
-	path := filepath.Join(b.TempDir(), "sock")
+	b.Run("socket", func(b *testing.B) {
+		at := Place{Socket: filepath.Join(b.TempDir(), "sock")}
+		benchmarkDecide(b, at, at)
+	})
+	b.Run("keys", func(b *testing.B) {
+		dir := b.TempDir()
+		var ids [2]*identity.Identity
+		names := []string{"a", "decider"}
+		_, err := identity.Write(dir, "edge", names, false)
+		for i := range ids {
+			if err == nil {
+				ids[i], err = identity.Load(filepath.Join(dir, names[i]))
+			}
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		benchmarkDecide(b, Place{Address: "127.0.0.1:7480", Identity: ids[1]}, Place{Address: "127.0.0.1:7480", Identity: ids[0]})
+	})
+}
+
+func benchmarkDecide(b *testing.B, at, from Place) {
 	ctx, cancel := context.WithCancel(b.Context())
 	var joined sync.WaitGroup
 	joined.Go(func() {
-		if err := Serve(ctx, path, 1); err != nil {
+		if err := Serve(ctx, at, 1, io.Discard); err != nil {
 			b.Error(err)
 		}
 	})
@@ -251,7 +276,7 @@ func BenchmarkDecide(b *testing.B) {
 	defer cancel()
 	var c *Client
 	for c == nil {
-		c, _ = Dial(path, "a", 5*time.Second) // it is about to listen
+		c, _ = Dial(from, "a", 5*time.Second) // it is about to listen
 	}
 	defer c.Close()
 	in, err := c.Join(determinant.Connection{})
@@ -259,9 +284,144 @@ func BenchmarkDecide(b *testing.B) {
 		b.Fatal(err)
 	}
 	value := make([]byte, 100)
+	b.ResetTimer()
 	for n := range b.N {
 		if _, err := c.Decide(determinant.Name{Instance: in.Number, Kind: determinant.File, Place: uint64(n)}, value); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Servers on hosts of their own and who decides know each other by keys, and nobody else is served.
+func TestByKeys(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := identity.Write(dir, "edge", []string{"s1", "s2", "decider"}, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := identity.Write(dir+"/others", "edge", []string{"s1", "s2"}, false); err != nil {
+		t.Fatal(err)
+	}
+	load := func(node string) *identity.Identity {
+		t.Helper()
+		id, err := identity.Load(filepath.Join(dir, node))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that nobody else gets within this test
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := Place{Address: l.Addr().String(), Identity: load("decider")}
+	l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var joined sync.WaitGroup
+	var refused bytes.Buffer
+	joined.Go(func() {
+		if err := Serve(ctx, at, 2, &refused); err != nil {
+			t.Error(err)
+		}
+	})
+	defer joined.Wait()
+	defer cancel()
+	connect := func(node string) (*Client, error) {
+		mine := Place{Address: at.Address, Identity: load(node)}
+		for limit := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+			c, err := Dial(mine, "s2", 10*time.Second) // the key says who it is, not the name
+			if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(limit) {
+				return c, err
+			}
+		}
+	}
+	a, err := connect("s1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := connect("s2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	in, err := a.Join(client(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.Join(client(1)); err != nil || got != in {
+		t.Fatalf("b has %v, %v; a %v", got, err, in)
+	}
+	want := bytes.Repeat([]byte("value"), determinant.MaxValue/5)
+	for _, c := range []*Client{a, b} {
+		if got, err := c.Decide(determinant.Name{Instance: in.Number, Kind: determinant.File}, want); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	}
+	for _, node := range []string{"others/s1", "s1", "decider"} { // a stranger, one that is here already, the authority's own key
+		if _, err := connect(node); err == nil {
+			t.Errorf("%s was served", node)
+		}
+	}
+	plain, err := net.Dial("tcp", at.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	b2, err := question{op: askHello, server: "s3"}.append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = plain.Write(b2) // refused, otherwise
+	if got, _ := io.ReadAll(plain); bytes.Contains(got, []byte{saysYes}) && len(got) == 5 {
+		t.Errorf("one without a key was told %x", got)
+	}
+	cancel()
+	joined.Wait()
+	if !strings.Contains(refused.String(), "unknown") {
+		t.Errorf("nobody was said to be refused: %s", &refused)
+	}
+}
+
+// client is a connection.
+func client(port uint16) determinant.Connection {
+	return determinant.Connection{Client: netip.AddrPortFrom(netip.MustParseAddr("203.0.113.100"), port)}
+}
+
+// When who decides is back, connections that begin then are agreed on again, and no instance is one of before.
+func TestComesBack(t *testing.T) {
+	path, end := serve(t)
+	a := dial(t, path, "a")
+	old, err := a.Join(client(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end()
+	if _, err := a.Decide(determinant.Name{Instance: old.Number}, nil); err == nil {
+		t.Fatal("nobody decides, and an answer came")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var joined sync.WaitGroup
+	joined.Go(func() {
+		if err := Serve(ctx, Place{Socket: path}, 2, io.Discard); err != nil {
+			t.Error(err)
+		}
+	})
+	defer joined.Wait()
+	defer cancel()
+	var now determinant.Instance
+	for limit := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		a.tried = time.Time{} // long ago
+		if now, err = a.Join(client(2)); err == nil || time.Now().After(limit) {
+			break
+		}
+	}
+	if err != nil || now.Number == old.Number {
+		t.Fatalf("%v, %v; before: %v", now, err, old)
+	}
+	if _, err := a.Decide(determinant.Name{Instance: old.Number}, nil); err == nil {
+		t.Error("an instance of before was answered for")
+	}
+	if got, err := a.Decide(determinant.Name{Instance: now.Number}, []byte("x")); err != nil || string(got) != "x" {
+		t.Errorf("%q, %v", got, err)
 	}
 }

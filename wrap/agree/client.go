@@ -2,106 +2,58 @@ package agree
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"lockstep/wrap/determinant"
 )
 
 // Client is a server's side; it implements determinant.Authority. It is not safe for use by several goroutines.
 type Client struct {
-	socket  *socket
-	reader  *bufio.Reader
+	at      Place
+	server  string
 	timeout time.Duration
-	broken  error
+	conn    net.Conn
+	reader  *bufio.Reader
+	broken  error // why nobody decides
+	tried   time.Time
 	in, out []byte
 }
 
-// socket is waited for by system calls that block, since the caller's thread has nothing else to do: Go's poller would take
-// two more threads' turns for each question.
-type socket struct {
-	file  *os.File
-	fd    int
-	until time.Time
-}
+// retryAfter is how long a server whose questions are not answered any more waits until it tries again, for connections that begin then.
+const retryAfter = 5 * time.Second
 
-func (s *socket) wait(events int16) error {
-	for {
-		left := time.Until(s.until)
-		if left <= 0 {
-			return os.ErrDeadlineExceeded
-		}
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: events}}, int(left.Milliseconds())+1)
-		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
-var errEnded = errors.New("the connection was ended")
-
-func (s *socket) Read(b []byte) (int, error) {
-	for {
-		if err := s.wait(unix.POLLIN); err != nil {
-			return 0, err
-		}
-		n, err := unix.Read(s.fd, b)
-		switch {
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
-		case err != nil:
-			return 0, err
-		case n == 0:
-			return 0, errEnded
-		default:
-			return n, nil
-		}
-	}
-}
-
-func (s *socket) Write(b []byte) (written int, err error) {
-	for written < len(b) {
-		n, err := unix.SendmsgN(s.fd, b[written:], nil, nil, unix.MSG_NOSIGNAL)
-		switch {
-		case err == nil:
-			written += n
-		case errors.Is(err, unix.EAGAIN):
-			if err := s.wait(unix.POLLOUT); err != nil {
-				return written, err
-			}
-		case !errors.Is(err, unix.EINTR):
-			return written, err
-		}
-	}
-	return written, nil
-}
-
-// Dial connects a server. No question takes longer than timeout: after that there are no answers any more.
-func Dial(path, server string, timeout time.Duration) (*Client, error) {
-	conn, err := net.DialTimeout("unix", path, timeout)
-	if err != nil {
-		return nil, fmt.Errorf("asking for determinants at %s: %w", path, err)
-	}
-	defer conn.Close() // file is a copy
-	file, err := conn.(*net.UnixConn).File()
-	if err != nil {
-		return nil, fmt.Errorf("asking for determinants at %s: %w", path, err)
-	}
-	s := &socket{file: file, fd: int(file.Fd())}
-	c := &Client{socket: s, reader: bufio.NewReader(s), timeout: timeout}
-	err = unix.SetNonblock(s.fd, true) // Fd has made it block
-	if err == nil {
-		_, err = c.ask(question{op: askHello, server: server})
-	}
-	if err != nil {
-		file.Close()
-		return nil, fmt.Errorf("asking for determinants at %s: %w", path, err)
+// Dial connects a server. No question takes longer than timeout: after that there are no answers any more for what is served then.
+// With an Address the server is called what its key says.
+func Dial(at Place, server string, timeout time.Duration) (*Client, error) {
+	c := &Client{at: at, server: server, timeout: timeout}
+	if err := c.connect(); err != nil {
+		return nil, fmt.Errorf("asking for determinants at %s: %w", at, err)
 	}
 	return c, nil
+}
+
+func (c *Client) connect() error {
+	c.tried = time.Now()
+	conn, err := c.at.dial(c.timeout)
+	if err != nil {
+		return err
+	}
+	c.conn, c.reader, c.broken = conn, bufio.NewReader(conn), nil
+	if _, err := c.ask(question{op: askHello, server: c.server}); err != nil {
+		c.fail(err)
+		return err
+	}
+	return nil
+}
+
+// fail ends the connection: an answer that comes late would be taken for another question's.
+func (c *Client) fail(err error) {
+	if c.broken == nil {
+		c.conn.Close()
+	}
+	c.broken = fmt.Errorf("nobody decides: %w", err)
 }
 
 // tell sends a question.
@@ -112,9 +64,11 @@ func (c *Client) tell(q question) (err error) {
 	if c.out, err = q.append(c.out[:0]); err != nil {
 		return err
 	}
-	c.socket.until = time.Now().Add(c.timeout)
-	if _, err = c.socket.Write(c.out); err != nil {
-		c.broken = fmt.Errorf("nobody decides: %w", err)
+	if err = c.conn.SetDeadline(time.Now().Add(c.timeout)); err == nil {
+		_, err = c.conn.Write(c.out)
+	}
+	if err != nil {
+		c.fail(err)
 	}
 	return c.broken
 }
@@ -125,7 +79,7 @@ func (c *Client) ask(q question) (a answer, err error) {
 		return a, err
 	}
 	if c.in, err = receive(c.reader, c.in); err != nil {
-		c.broken = fmt.Errorf("nobody decides: %w", err)
+		c.fail(err)
 		return a, c.broken
 	}
 	return parseAnswer(q.op, c.in)
@@ -133,6 +87,11 @@ func (c *Client) ask(q question) (a answer, err error) {
 
 // Join implements determinant.Authority.
 func (c *Client) Join(of determinant.Connection) (determinant.Instance, error) {
+	if c.broken != nil && time.Since(c.tried) > retryAfter {
+		if err := c.connect(); err != nil {
+			return determinant.Instance{}, err
+		}
+	}
 	a, err := c.ask(question{op: askJoin, of: of})
 	return a.instance, err
 }
@@ -149,4 +108,9 @@ func (c *Client) Leave(instance uint64) error {
 }
 
 // Close ends the server's part.
-func (c *Client) Close() error { return c.socket.file.Close() }
+func (c *Client) Close() error {
+	if c.broken != nil {
+		return nil
+	}
+	return c.conn.Close()
+}

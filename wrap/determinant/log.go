@@ -1,6 +1,7 @@
 package determinant
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -64,7 +65,8 @@ type value struct {
 
 // NewLog makes a Log for so many servers. nonce draws, and never the same twice.
 func NewLog(servers int, nonce func() [16]byte) *Log {
-	return &Log{servers: servers, nonce: nonce, present: map[string]bool{}, seen: map[Connection]*seen{}, lives: map[uint64]*life{}}
+	first := nonce() // numbers go on from a random one: those of another Log are not these
+	return &Log{servers: servers, nonce: nonce, last: binary.BigEndian.Uint64(first[:]) &^ (1 << 63), present: map[string]bool{}, seen: map[Connection]*seen{}, lives: map[uint64]*life{}}
 }
 
 // Arrive begins a server's part, before its program does: what others have accepted by then it will not.

@@ -1,0 +1,135 @@
+package agree
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"lockstep/replication/identity"
+)
+
+// Place is where determinants are decided: a socket of this machine, root's alone, or an address and port, with keys.
+type Place struct {
+	Socket string
+	// Address is ADDRESS:PORT, if not a socket. Both sides know each other by Identity.
+	Address  string
+	Identity *identity.Identity
+}
+
+func (p Place) String() string {
+	if p.Address != "" {
+		return p.Address
+	}
+	return p.Socket
+}
+
+const (
+	// protocol is what is spoken over TLS (ALPN, RFC 7301).
+	protocol = "lockstep-wrap/1"
+	// handshakeTimeout is how long whoever connects may take to show who it is.
+	handshakeTimeout = 3 * time.Second
+)
+
+// listen listens there.
+func (p Place) listen() (net.Listener, error) {
+	if p.Address != "" {
+		l, err := net.Listen("tcp", p.Address)
+		if err != nil {
+			return nil, fmt.Errorf("listening for servers: %w", err)
+		}
+		return l, nil
+	}
+	if old, err := net.Dial("unix", p.Socket); err == nil {
+		old.Close()
+		return nil, fmt.Errorf("somebody else decides at %s already", p.Socket)
+	}
+	if err := removeSocket(p.Socket); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: p.Socket, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listening at %s: %w", p.Socket, err)
+	}
+	if err := os.Chmod(p.Socket, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// removeSocket removes what was left of an earlier socket, and nothing else.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("looking for an earlier socket: %w", err)
+	case info.Mode().Type() != os.ModeSocket:
+		return fmt.Errorf("%s is there and no socket: name another path, or remove it", path)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("removing what was left of an earlier socket: %w", err)
+	}
+	return nil
+}
+
+// accepted says who has connected. Of a socket it is who the server says it is.
+func (p Place) accepted(c net.Conn) (conn net.Conn, server string, err error) {
+	if p.Address == "" {
+		return c, "", nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	t := tls.Server(c, p.Identity.TLS(protocol))
+	if err := t.HandshakeContext(ctx); err != nil {
+		return nil, "", err
+	}
+	server, err = p.owner(t)
+	return t, server, err
+}
+
+// owner is whose the other end's key is.
+func (p Place) owner(c *tls.Conn) (string, error) {
+	node, ours := p.Identity.Owner(c.ConnectionState().PeerCertificates[0].Raw) // TLS demands one
+	switch {
+	case ours:
+		return "", fmt.Errorf("the other end has the key of %q, which is our own: each node gets its own directory of keys", p.Identity.Node)
+	case node == "":
+		return "", errors.New("the other end's key is unknown: the keys have to be of one `lockstep keys` run")
+	}
+	return node, nil
+}
+
+// dial connects a server.
+func (p Place) dial(timeout time.Duration) (net.Conn, error) {
+	kind := "unix"
+	if p.Address != "" {
+		kind = "tcp"
+	}
+	until := time.Now().Add(timeout)
+	conn, err := net.DialTimeout(kind, p.String(), timeout)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close() // the socket is a copy
+	s, err := newSocket(conn)
+	if err != nil || p.Address == "" {
+		return s, err
+	}
+	s.until = until
+	t := tls.Client(s, p.Identity.TLS(protocol))
+	err = t.Handshake()
+	if err == nil {
+		_, err = p.owner(t)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return t, nil
+}
