@@ -97,6 +97,15 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// What everybody reads first stays short: the rest has pages of its own.
+func TestFirstPagesAreShort(t *testing.T) {
+	for page, limit := range map[string]int{"README.md": 200, "ARCHITECTURE.md": 300} {
+		if n := strings.Count(read(t, page), "\n"); n >= limit {
+			t.Errorf("%s has %d lines, of less than %d: which part would be a page in docs/?", page, n, limit)
+		}
+	}
+}
+
 // names are those of everything that is declared in the module: functions, methods, types,
 // constants, variables, fields; and of the test scripts, scenarios and files.
 type names struct {
