@@ -1,6 +1,6 @@
 # Every target is a verb; `make help` lists them.
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-LDFLAGS := -X lockstep/appliance/control.version=$(VERSION)
+DESCRIBED := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS   := -X lockstep/appliance/control.described=$(DESCRIBED)
 SEEDS   ?= 1000
 CONNS   ?= 1000000
 STORM   ?= --duration 1h
@@ -54,7 +54,7 @@ demo: build ## watch a connection outlive its appliance
 
 image: ## build the bootable appliance: bin/image/lockstep.qcow2, .raw, .efi, vmlinuz and initrd.img
 	CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build -trimpath -buildvcs=false -ldflags "-s -w $(LDFLAGS)" -o bin/image/lockstep ./cmd/lockstep
-	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} go run ./images/mkimage -version "$(VERSION)"
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} go run ./images/mkimage -version "$$(bin/image/lockstep --version | cut -d " " -f 2)"
 
 image-lock: ## pin the Debian packages of the image to what Debian has now
 	go run ./images/mkimage -relock

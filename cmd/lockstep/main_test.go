@@ -124,7 +124,11 @@ func TestVersion(t *testing.T) {
 	if status != 0 {
 		t.Errorf("exit %d", status)
 	}
-	expect(t, out, "lockstep ", "protocol ", "go ")
+	expect(t, out, "lockstep  "+control.Version()+"\n", "protocol ", "go ")
+	status, out, _ = lockstep("--version")
+	if status != 0 || out != "lockstep "+control.Version()+"\n" || !strings.HasPrefix(control.Version(), control.Release) {
+		t.Errorf("exit %d: %s", status, out)
+	}
 }
 
 type fixed control.Status
