@@ -67,6 +67,7 @@ var facts = []fact{
 	{"docs/limits.md", "| bytes per stream and turn of a worker | 1 MiB |", []string{"appliance/carry: MoveMax == 1<<20"}},
 	{"docs/limits.md", "| 256; 2 KiB; 2 s | the oldest is dropped", []string{"stack: fragmentsMax == 256 && fragmentSize == 2<<10 && fragmentLife == 2*time.Second"}},
 	{"docs/limits.md", "([steering](steering.md)) | 4096 |", []string{"tun/steer: ownMax == 4096"}},
+	{"docs/limits.md", "to be given to netstack together | 512 |", []string{"stack: gatherMost == 512"}},
 	{"docs/limits.md", "one per CPU, 8 at most", []string{"appliance: maxQueues == 8"}},
 	{"docs/limits.md", "| packets in each queue of the TUN device | 8192 |", []string{"tun: tunQueueLen == 8192"}},
 	{"docs/limits.md", "| protected connections | as many as the services' `limits.connections` let in", []string{"appliance/appliance.go ~ lim.MaxConns += s.Limits.Connections"}},

@@ -172,6 +172,9 @@ const (
 	// tinyMax: a packet up to this is copied out of the small one, which would otherwise
 	// lie in a receive queue for a few bytes.
 	tinyMax = 256
+	// gatherMost is how many packets of others a segment waits for more of its own connection. A reader that
+	// is never idle would keep one without PSH until its sender's time-out.
+	gatherMost = 512
 )
 
 // readLoop takes packets from one of the device's queues until it is closed. What is passed on is passed on side by side by
@@ -180,15 +183,16 @@ func (e *Engine) readLoop(dev tun.Device) {
 	defer e.wg.Done()
 	var hdr [tun.VnetHeaderLen]byte
 	small, large := buffer.NewViewSize(smallRead), buffer.NewViewSize(largeRead)
-	gathered := false // something of this reader's, that may wait for more
-	dev.OnIdle(func() {
-		if gathered {
-			gathered = false
+	gathered := 0 // packets since something of this reader's waits for more of its connection; 0: nothing does
+	flush := func() {
+		if gathered > 0 {
+			gathered = 0
 			e.reading.Lock()
 			e.gro.Flush()
 			e.reading.Unlock()
 		}
-	})
+	}
+	dev.OnIdle(flush)
 	defer func() { small.Release(); large.Release() }()
 	bufs := make([][]byte, 3)
 	for {
@@ -212,12 +216,18 @@ func (e *Engine) readLoop(dev tun.Device) {
 		if !e.pass(bufs, n, false) {
 			e.reading.Lock()
 			if !e.hold(bufs, n) {
-				gathered = true
+				gathered = max(gathered, 1)
 				small, large = e.takeIn(hdr[:], small, large, n)
 			}
 			e.reading.Unlock()
 		}
 		e.changing.RUnlock()
+		if gathered == 0 {
+			continue
+		}
+		if gathered++; gathered > gatherMost {
+			flush()
+		}
 	}
 }
 
