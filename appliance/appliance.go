@@ -258,7 +258,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr, queues []tun.Devic
 	}
 	n.journal = newJournal(lim, n.clock, func() uint32 { return n.engine.ClockMillis() })
 	if !n.cfg.Pair.Witness.IsValid() {
-		n.alone = &aloneLease{journal: n.journal, failure: n.cfg.Pair.FailureTimeout, engine: func(t time.Time) { n.engine.SetLease(t) }}
+		n.alone = &aloneLease{journal: n.journal, engine: func(t time.Time) { n.engine.SetLease(t) }}
 		n.journal.onHeard, n.journal.onSynced = n.alone.heard, n.alone.heard
 	}
 	n.journal.onSilent = func() { nudge(n.silent) }

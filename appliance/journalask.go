@@ -1,8 +1,6 @@
 package appliance
 
 import (
-	"time"
-
 	"lockstep/replication"
 )
 
@@ -48,6 +46,12 @@ func (j *journal) peerSilent() bool {
 
 // leaseEnd is until when this active may speak without another word of the standby:
 // until that could have taken over.
-func (j *journal) leaseEnd(failureTimeout time.Duration) replication.Nanos {
-	return ask(j, (*replication.Core).HeardUs) + replication.LeaseTime(replication.Nanos(failureTimeout))
+func (j *journal) leaseEnd() replication.Nanos {
+	return ask(j, func(c *replication.Core) replication.Nanos {
+		return c.HeardUs() + replication.LeaseTime(c.PeerPromise().Wait)
+	})
 }
+
+func (j *journal) promised() replication.Promised { return ask(j, (*replication.Core).Promised) }
+
+func (j *journal) peerPromise() replication.Promise { return ask(j, (*replication.Core).PeerPromise) }

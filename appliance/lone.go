@@ -35,6 +35,12 @@ func (l *lone) Heard() roles.Nanos { return l.n.journal.heard() }
 // Confirmed implements roles.LoneAppliance.
 func (l *lone) Confirmed() (at roles.Nanos, ok bool) { return l.n.journal.confirmed() }
 
+// Promised implements roles.LoneAppliance.
+func (l *lone) Promised() replication.Promised { return l.n.journal.promised() }
+
+// PeerPromise implements roles.LoneAppliance.
+func (l *lone) PeerPromise() replication.Promise { return l.n.journal.peerPromise() }
+
 // Lease implements roles.LoneAppliance.
 func (l *lone) Lease() roles.Nanos { return l.n.alone.until() }
 
@@ -123,7 +129,6 @@ type aloneLease struct {
 	bound roles.Nanos
 
 	journal *journal
-	failure time.Duration
 	engine  func(until time.Time)
 }
 
@@ -133,7 +138,7 @@ func (a *aloneLease) heard() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.journal.replaceable() {
-		a.tied, a.bound = true, a.journal.leaseEnd(a.failure)
+		a.tied, a.bound = true, a.journal.leaseEnd()
 		a.tell()
 	}
 }

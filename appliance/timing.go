@@ -16,14 +16,14 @@ import (
 func (n *Node) watchTiming() {
 	p := &n.cfg.Pair
 	bear := roles.Patience{FailureTimeout: replication.Nanos(p.FailureTimeout)}
-	var fresh replication.Nanos
+	var alone *roles.AloneConfig
 	if p.Witness.IsValid() {
 		bear.Longest = roles.LongestPatience(bear.FailureTimeout)
 	} else {
 		c := n.aloneConfig()
-		bear.Longest, fresh = c.LongestPatience(), c.FreshFor()
+		alone, bear.Longest = &c, c.LongestPatience()
 	}
-	n.journal.shell.SetPatience(bear, fresh, replication.Nanos(p.Heartbeat))
+	n.journal.shell.SetPatience(bear, alone, replication.Nanos(p.Heartbeat))
 	n.journal.onLate = func(own bool, late replication.Nanos) {
 		if late >= bear.FailureTimeout/2 { // close to a takeover without a fault
 			n.warnLate(own, time.Duration(late))

@@ -150,7 +150,7 @@ func (c *Core) PeerJoined(now Nanos, version uint8) error {
 		return ErrRole
 	}
 	c.joined, c.version = true, version
-	c.beat.begin(c.now, version)
+	c.beat.begin(c.now, version, c.lim.FailureTimeout)
 	if c.beat.clockSet {
 		// The first heartbeat, which tells our clock, leaves before anything by which the
 		// peer could continue a connection (invariant 7); to an older peer, beside the first.
@@ -217,14 +217,14 @@ func (c *Core) NextTick(now Nanos) Nanos {
 func (c *Core) PeerSilent(now Nanos) bool { return c.joined && now >= c.silentAt() }
 
 // SetPatience tells how long the peer's silence is to be borne: never less than
-// Limits.FailureTimeout, which is what the lease of an active ends by. fresh, unless it is
+// what was promised (Promise), which is what the lease of an active ends by. fresh, unless it is
 // 0, is how long after the newest heartbeat that the peer has answered (Confirmed)
-// silence is to be judged at the latest, though not before FailureTimeout either.
+// silence is to be judged at the latest, though not before what was promised either.
 func (c *Core) SetPatience(silence, fresh Nanos) { c.patience, c.fresh = silence, fresh }
 
 // silentAt is when the peer's silence will have lasted too long.
 func (c *Core) silentAt() Nanos {
-	least := c.beat.heard + c.lim.FailureTimeout
+	least := c.beat.heard + c.Promised().Most.Wait
 	at := c.beat.heard + c.patience
 	if c.fresh > 0 {
 		at = min(at, c.beat.heardUs+c.fresh)
@@ -254,7 +254,7 @@ func (c *Core) Step(now Nanos, msg []byte) error {
 	case h.Type == wire.TypeAck && c.role == RoleActive:
 		err = c.act.step(c, h.Index, payload)
 	case h.Type == wire.TypeHeartbeat:
-		err = c.beat.step(c.now, h.Index, payload)
+		err = c.beat.step(c.now, h.Version, h.Index, payload)
 	case h.Type == wire.TypeFitness:
 		err = c.beat.fitness(payload)
 	case h.Type == wire.TypeHeartbeatAck:

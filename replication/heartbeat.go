@@ -45,6 +45,7 @@ type heartbeat struct {
 	// last said: those of before the session, and those beyond a limit.
 	peerUnprotected uint32
 
+	promises
 	fitnessNews
 }
 
@@ -66,15 +67,16 @@ type fitnessNews struct {
 // sentRing is how many heartbeats can be unanswered and still give a round trip.
 const sentRing = 16
 
-func (h *heartbeat) begin(now Nanos, version uint8) {
+func (h *heartbeat) begin(now Nanos, version uint8, failureTimeout Nanos) {
 	*h = heartbeat{
 		due: now, heard: now, heardUs: now, clockAt: h.clockAt, clockMillis: h.clockMillis, clockSet: h.clockSet,
 		fitnessNews: fitnessNews{ours: h.ours, told: h.told, saying: h.told && version >= wire.FitnessVersion},
 	}
+	h.promises.begin(failureTimeout)
 }
 
 // end keeps what a takeover needs: the peer's clock.
-func (h *heartbeat) end() { h.send, h.answer, h.saying = false, 0, false }
+func (h *heartbeat) end() { h.send, h.answer, h.shortened, h.saying = false, 0, 0, false }
 
 func (h *heartbeat) tick(now, period Nanos) {
 	if now < h.due {
@@ -84,6 +86,7 @@ func (h *heartbeat) tick(now, period Nanos) {
 	h.send = true
 	h.millis = h.millisAt(now)
 	h.sentAt[h.seq%sentRing] = now
+	h.promises.send(h.seq)
 	h.due = now + period
 }
 
@@ -102,19 +105,25 @@ func (h *heartbeat) flush(dst []byte, version uint8, epoch uint64, unprotected i
 		h.saying = false
 	}
 	if h.send {
-		dst = wire.AppendHeartbeat(dst, version, epoch, h.seq, wire.Heartbeat{ClockMillis: h.millis, Unprotected: uint32(unprotected), Unfit: len(h.ours.Faults) > 0})
+		said := &h.said[h.seq%sentRing]
+		dst = wire.AppendHeartbeat(dst, version, epoch, h.seq, wire.Heartbeat{
+			ClockMillis: h.millis, Unprotected: uint32(unprotected), Unfit: len(h.ours.Faults) > 0,
+			WaitMicros: uint32(said.Wait / microsecond), MuteMicros: uint32(said.Mute / microsecond),
+		})
 		h.send = false
 	}
 	return dst
 }
 
 // step takes the peer's heartbeat seq.
-func (h *heartbeat) step(now Nanos, seq uint64, payload []byte) error {
-	hb, err := wire.DecodeHeartbeat(payload)
+func (h *heartbeat) step(now Nanos, version uint8, seq uint64, payload []byte) error {
+	hb, err := wire.DecodeHeartbeat(version, payload)
 	if err != nil {
 		return err
 	}
-	h.answer = seq
+	if version < wire.PromiseVersion || h.hear(seq, &hb) {
+		h.answer = seq
+	}
 	h.peerUnprotected, h.peerUnfit = hb.Unprotected, hb.Unfit
 	offset := hb.ClockMillis - h.millisAt(now)
 	if !h.peerKnown || int32(offset-h.peerOffset) > 0 {
@@ -130,6 +139,7 @@ func (h *heartbeat) answered(now Nanos, seq uint64) {
 	}
 	h.counted = seq
 	h.heardUs = h.sentAt[seq%sentRing]
+	h.promises.answered(seq, h.seq)
 	sample := now - h.heardUs
 	if h.rtt == 0 {
 		h.rtt = sample
@@ -161,7 +171,7 @@ func (c *Core) RTT() Nanos { return c.beat.rtt }
 
 // HeardUs is a point in time since which, at the latest, the peer knows that this
 // appliance lives: when the newest answered heartbeat was sent, not when the answer
-// came. A standby does not take over because of silence before FailureTimeout has
+// came. A standby does not take over because of silence before what it has promised (PeerPromise) has
 // passed since then, so until then the active may speak (invariant 4).
 func (c *Core) HeardUs() Nanos { return c.beat.heardUs }
 

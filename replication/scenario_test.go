@@ -372,7 +372,7 @@ func describe(frame []byte) string {
 			fmt.Fprintf(&out, "  refused %v\n", ids)
 		}
 	case wire.TypeHeartbeat:
-		hb, _ := wire.DecodeHeartbeat(payload)
+		hb, _ := wire.DecodeHeartbeat(h.Version, payload)
 		fmt.Fprintf(&out, "  clock %d\n", hb.ClockMillis)
 	}
 	return out.String()

@@ -25,6 +25,7 @@ const (
 
 var (
 	oneSeed = flag.Int64("seed", -1, "run this seed only, and print the end of its trace")
+	from    = flag.Int("first", 0, "the first of the seeds, so that many can be played in pieces")
 	seeds   = flag.Int("seeds", 0, "number of seeds (also SIM_SEEDS; default 300)")
 )
 
@@ -284,7 +285,7 @@ func play(seed uint64) *world {
 }
 
 func TestSeeds(t *testing.T) {
-	n, first := defaultSeeds, 0
+	n, first := defaultSeeds, *from
 	if s := os.Getenv("SIM_SEEDS"); s != "" {
 		var err error
 		if n, err = strconv.Atoi(s); err != nil {

@@ -6,9 +6,10 @@ import "lockstep/replication"
 // and why they hold:
 //
 //   - An active with a standby in sync speaks by a lease: from when the newest heartbeat
-//     that the standby answered was sent, for a little less than FailureTimeout. The
+//     that the standby answered was sent, for a little less than what the standby has
+//     promised to bear silence for (FailureTimeout, or more where it is late). The
 //     standby takes over because of silence only when it has heard nothing for all of
-//     FailureTimeout, so by then the active is mute.
+//     that, so by then the active is mute.
 //   - An active whose session has ended keeps its gates closed to the end of its lease.
 //     Then it falls silent and asks both networks who holds the addresses. Only when
 //     nobody has answered for doubtTime does it go on alone, and acknowledges what
@@ -27,8 +28,8 @@ import "lockstep/replication"
 //     whatever it finds: a closed session, silence, a peer that is dead by now. It
 //     gives its store up and asks.
 //   - The end of a session is no death. The peer's own kernel refusing its port is one;
-//     a peer that says that it is not active is as good; silence for FailureTimeout is
-//     taken for one.
+//     a peer that says that it is not active is as good; silence for what
+//     was promised is taken for one.
 //   - Who holds nothing becomes active only when whoever may hold connections has been
 //     silent for StartEmptyAfter, or is proved dead.
 //
@@ -43,14 +44,14 @@ type AloneConfig struct {
 	Settle                    Nanos // how long a process that has just started looks for its peer at least
 }
 
-// doubtTime is how long a silent active asks before it goes on alone.
-func (c *AloneConfig) doubtTime() Nanos { return 10*c.Heartbeat + c.FailureTimeout + 200*millis }
+// doubtTime is how long a silent active asks before it goes on alone, if its standby counts on that.
+func (c *AloneConfig) doubtTime(mute Nanos) Nanos { return 10*c.Heartbeat + mute + 200*millis }
 
-// takeTime is how long after a confirmed heartbeat a store may be continued. The active
+// takeTime is how long after a confirmed heartbeat a store may be continued, if the active goes by that promise at least. The active
 // goes on alone no earlier than doubtTime after the end of its lease, which is no more
 // than a heartbeat and the link's delay shorter than the lease that the confirmed
 // heartbeat gives. What is left of doubtTime is for our announcements to reach it.
-func (c *AloneConfig) takeTime() Nanos { return c.FailureTimeout + c.doubtTime()*3/5 }
+func (c *AloneConfig) takeTime(p replication.Promise) Nanos { return p.Wait + c.doubtTime(p.Mute)*3/5 }
 
 // ownLease is how long an active that nobody may replace speaks without looking at its
 // clock: one that was not running for longer wakes up mute. Nobody who holds nothing
@@ -214,7 +215,7 @@ func (r *Alone) Next() Nanos {
 	case candidate:
 		return r.askAt
 	case bereft:
-		return min(r.a.Heard()+r.cfg.FailureTimeout, r.freshUntil())
+		return min(r.silentAt(), r.freshUntil())
 	case doubting:
 		return min(r.at, r.askAt)
 	}
@@ -296,15 +297,23 @@ func (r *Alone) freshUntil() Nanos {
 	if !ok {
 		at = r.saidAt // the active began the session later
 	}
-	return at + r.cfg.takeTime()
+	return at + r.cfg.takeTime(r.a.Promised().Least)
 }
+
+// silentAt is when the active's silence has lasted for longer than any lease that it can have.
+func (r *Alone) silentAt() Nanos {
+	return r.a.Heard() + r.a.Promised().Most.Wait
+}
+
+// doubtTime is this active's, by what its standby may go by.
+func (r *Alone) doubtTime() Nanos { return r.cfg.doubtTime(r.a.PeerPromise().Mute) }
 
 // tickBereft is a standby's that has lost its session.
 func (r *Alone) tickBereft(now Nanos) {
 	switch {
 	case now > r.freshUntil():
 		r.giveUp(now, "the active may have gone on without this standby")
-	case now >= r.a.Heard()+r.cfg.FailureTimeout && !r.a.CutOff():
+	case now >= r.silentAt() && !r.a.CutOff():
 		r.takeOver(now, r.a.Epoch()+1, ActiveSilent)
 	}
 }
@@ -340,8 +349,8 @@ func (r *Alone) doubt(now Nanos, why string, replaceable bool) {
 func (r *Alone) inDoubt(now Nanos, replaceable bool) {
 	heardOf := r.heardOf // an announcement may be read before the session's end is
 	r.enter(doubting, now)
-	r.at = now + r.cfg.doubtTime()
-	r.late = replaceable && now > r.a.Lease()+r.cfg.doubtTime()/2
+	r.at = now + r.doubtTime()
+	r.late = replaceable && now > r.a.Lease()+r.doubtTime()/2
 	r.told = false
 	if r.late && heardOf != Never && heardOf >= r.a.Lease() {
 		r.told, r.at = true, now+r.cfg.StartEmptyAfter
@@ -352,7 +361,7 @@ func (r *Alone) inDoubt(now Nanos, replaceable bool) {
 func (r *Alone) tickDoubt(now Nanos) {
 	if stopped := now > r.askAt+answerIn; stopped || r.a.CutOff() { // nobody could be heard
 		r.late = r.late || stopped && !r.standby.none()
-		r.at = max(r.at, now+r.cfg.doubtTime())
+		r.at = max(r.at, now+r.doubtTime())
 	}
 	if now >= r.askAt {
 		r.a.Ask()
@@ -463,7 +472,7 @@ func (r *Alone) Claimed(now Nanos, who string) {
 		if r.late && !r.told {
 			r.told, r.at = true, now+r.cfg.StartEmptyAfter
 		}
-		r.at = max(r.at, min(now+answerIn, r.begun+2*r.cfg.doubtTime()))
+		r.at = max(r.at, min(now+answerIn, r.begun+2*r.doubtTime()))
 	case solitary:
 		// The claimant can be the peer only if that lives, and if neither could hear the
 		// other when we went on.

@@ -168,7 +168,7 @@ func (r *Alone) handedOver(now Nanos) {
 	}
 	r.a.CloseSession()
 	r.inDoubt(now, true)
-	r.at = max(r.at, r.a.Lease()+r.cfg.doubtTime())
+	r.at = max(r.at, r.a.Lease()+r.doubtTime())
 	r.handed, r.late = true, true
 }
 

@@ -74,6 +74,9 @@ type LoneAppliance interface {
 	// of our heartbeats in it that the peer has answered was sent; not ok if none was.
 	Heard() Nanos
 	Confirmed() (at Nanos, ok bool)
+	// Promised and PeerPromise: see replication.Core; for how long silence is borne.
+	Promised() replication.Promised
+	PeerPromise() replication.Promise
 	// Lease is, on an active, until when it may speak.
 	Lease() Nanos
 	// CutOff reports that neither network works here.

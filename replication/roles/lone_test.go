@@ -19,6 +19,8 @@ type lone struct {
 	heard       Nanos
 	confirmed   Nanos
 	lease       Nanos
+	promised    replication.Promised
+	peers       replication.Promise
 	cutOff      bool
 	fails       bool // Continue does
 	proving     bool
@@ -29,15 +31,17 @@ type lone struct {
 
 func (l *lone) note(format string, args ...any) { l.did = append(l.did, fmt.Sprintf(format, args...)) }
 
-func (l *lone) Role() replication.Role   { return l.role }
-func (l *lone) Epoch() uint64            { return l.epoch }
-func (l *lone) InSync() bool             { return l.role == replication.RoleStandby && l.whole }
-func (l *lone) Connected() bool          { return l.session }
-func (l *lone) Replaceable() bool        { return l.replaceable }
-func (l *lone) Heard() Nanos             { return l.heard }
-func (l *lone) Confirmed() (Nanos, bool) { return l.confirmed, l.confirmed > 0 }
-func (l *lone) Lease() Nanos             { return l.lease }
-func (l *lone) CutOff() bool             { return l.cutOff }
+func (l *lone) Role() replication.Role           { return l.role }
+func (l *lone) Epoch() uint64                    { return l.epoch }
+func (l *lone) InSync() bool                     { return l.role == replication.RoleStandby && l.whole }
+func (l *lone) Connected() bool                  { return l.session }
+func (l *lone) Replaceable() bool                { return l.replaceable }
+func (l *lone) Heard() Nanos                     { return l.heard }
+func (l *lone) Confirmed() (Nanos, bool)         { return l.confirmed, l.confirmed > 0 }
+func (l *lone) Lease() Nanos                     { return l.lease }
+func (l *lone) Promised() replication.Promised   { return l.promised }
+func (l *lone) PeerPromise() replication.Promise { return l.peers }
+func (l *lone) CutOff() bool                     { return l.cutOff }
 func (l *lone) CloseSession() bool {
 	was := l.session
 	l.session = false
@@ -96,10 +100,13 @@ type bench struct {
 
 const second = 1000 * millis
 
+// usual is the promise of who is on time.
+var usual = replication.Promise{Wait: 100 * millis, Mute: 100 * millis}
+
 var first, other = Boot{1}, Boot{2} // incarnations of the peer
 
 func newBench(t *testing.T, smaller bool) *bench {
-	b := &bench{t: t, lone: &lone{now: second}}
+	b := &bench{t: t, lone: &lone{now: second, promised: replication.Promised{Least: usual, Most: usual}, peers: usual}}
 	cfg := AloneConfig{Smaller: smaller, Heartbeat: 20 * millis, FailureTimeout: 100 * millis, StartEmptyAfter: 10 * second, Settle: 1500 * millis}
 	b.r = NewAlone(cfg, b.lone, b.now)
 	return b

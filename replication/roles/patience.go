@@ -1,5 +1,7 @@
 package roles
 
+import "lockstep/replication"
+
 // Patience is how long an appliance bears the other's silence in a session before it
 // takes it for dead: failure_timeout on machines that are on time. Where timers run late
 // or the other's heartbeats come late (both want a CPU), it is four times the longest
@@ -7,9 +9,10 @@ package roles
 // seconds after a takeover, when the machines have most to do, it is the longest that is
 // allowed, so that one takeover does not cause the next.
 //
-// Only the patience grows, never a lease: the active falls silent after failure_timeout
-// as ever, so whoever waits longer before he takes over can only be later than it
-// (invariant 4). Each of the two measures for itself, and nothing has to be agreed.
+// Each of the two measures for itself. With a witness only the patience grows, never a lease, and nothing has to be agreed:
+// whoever waits longer before he takes over can only be later than the end of a lease (invariant 4). Without one the
+// standby promises it, in its heartbeats, and the active goes by that (replication.Core.Promise; AloneConfig.Promise): it may
+// speak for so long without being confirmed, and stays mute for longer, since its standby may continue its store for longer.
 type Patience struct {
 	FailureTimeout Nanos
 	// Longest bounds it; not below FailureTimeout.
@@ -34,16 +37,34 @@ func LongestPatience(failureTimeout Nanos) Nanos {
 	return max(failureTimeout, min(5*failureTimeout, 2000*millis))
 }
 
-// LongestPatience is what silence may be borne for without a witness. FreshFor is how long
-// after a confirmed heartbeat silence has to be judged at the latest: a standby that waited
-// for longer would have to give its store up (see takeTime).
+// LongestPatience is what silence may be borne for without a witness: as with one, but an active whose standby is gone
+// has to be on its own, a lease and a doubtTime later, before somebody starts empty.
 // It is shorter than the kernel's patience with the session's connection, too.
 func (c *AloneConfig) LongestPatience() Nanos {
-	return max(c.FailureTimeout, min(c.FreshFor(), max(2000*millis, c.FailureTimeout*3/2)))
+	return max(c.FailureTimeout, min(LongestPatience(c.FailureTimeout), (c.StartEmptyAfter-c.doubtTime(c.FailureTimeout))/3))
 }
 
-// FreshFor: see LongestPatience.
-func (c *AloneConfig) FreshFor() Nanos { return c.takeTime() - c.FailureTimeout/2 - 20*millis }
+// FreshFor is how long after a confirmed heartbeat silence has to be judged at the latest, if the active is known to go by
+// that promise at least: a standby that waited for longer would have to give its store up (see takeTime).
+func (c *AloneConfig) FreshFor(p replication.Promise) Nanos {
+	return c.takeTime(p) - c.FailureTimeout/2 - 20*millis
+}
+
+// Promise is what a standby promises next that would bear silence for wish, and of whose promises the active may go by p.
+// It gets there in a few steps, each of which waits for the answer to the one before: first the active is to be mute for longer, then
+// the standby waits for longer, and the other way round. At each moment what is left of takeTime when the longest Wait that
+// counts is over, should the active know of the shortest only, is at least what is left with FailureTimeout: as much is
+// there for a slow link.
+func (c *AloneConfig) Promise(wish Nanos, p replication.Promised) replication.Promise {
+	wish = max(c.FailureTimeout, min(wish, c.LongestPatience()))
+	next := replication.Promise{Mute: wish}
+	if p.Least.Wait != wish || p.Most.Wait != wish {
+		next.Mute = max(wish, p.Most.Mute)
+	}
+	spread := (p.Least.Mute - c.FailureTimeout) * 3 / 5 // see takeTime
+	next.Wait = max(p.Most.Wait-spread, min(wish, p.Least.Wait+spread))
+	return next
+}
 
 // OwnDelay tells that a timer of this process ran so late.
 func (p *Patience) OwnDelay(now, late Nanos) { p.own.add(now, late) }

@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"math/rand/v2"
 	"testing"
 
 	"lockstep/replication"
@@ -52,27 +53,31 @@ func TestPatience(t *testing.T) {
 // before failure_timeout, whatever the times are.
 func TestLongestPatience(t *testing.T) {
 	for _, c := range []AloneConfig{
-		{Heartbeat: 20 * millis, FailureTimeout: 100 * millis},
-		{Heartbeat: 50 * millis, FailureTimeout: 1000 * millis},
-		{Heartbeat: 1 * millis, FailureTimeout: 3 * millis},
-		{Heartbeat: 10_000 * millis, FailureTimeout: 60_000 * millis},
+		{Heartbeat: 20 * millis, FailureTimeout: 100 * millis, StartEmptyAfter: 10_000 * millis},
+		{Heartbeat: 20 * millis, FailureTimeout: 100 * millis, StartEmptyAfter: 1000 * millis},
+		{Heartbeat: 50 * millis, FailureTimeout: 1000 * millis, StartEmptyAfter: 10_000 * millis},
+		{Heartbeat: 1 * millis, FailureTimeout: 3 * millis, StartEmptyAfter: 1000 * millis},
+		{Heartbeat: 10_000 * millis, FailureTimeout: 60_000 * millis, StartEmptyAfter: 600_000 * millis},
 	} {
 		if c.LongestPatience() >= max(3000*millis, 2*c.FailureTimeout) { // see appliance: userTimeout
 			t.Errorf("%+v: the kernel gives the connection up before %d ms", c, c.LongestPatience()/millis)
 		}
-		if c.FreshFor() >= c.takeTime() || c.LongestPatience() < c.FailureTimeout {
-			t.Errorf("%+v: judged %d ms after a confirmed heartbeat, a store is good for %d ms, patience %d ms",
-				c, c.FreshFor()/millis, c.takeTime()/millis, c.LongestPatience()/millis)
+		if c.LongestPatience() < c.FailureTimeout {
+			t.Errorf("%+v: patience %d ms", c, c.LongestPatience()/millis)
+		}
+		if mute := c.LongestPatience() + c.doubtTime(c.LongestPatience()); mute > max(c.StartEmptyAfter, 2*c.FailureTimeout+11*c.Heartbeat) {
+			t.Errorf("%+v: an active is on its own only after %d ms", c, mute/millis)
 		}
 	}
 }
 
 // What docs/tuning.md says of the default's times, and of a failure_timeout of a second.
 func TestPatienceInDocs(t *testing.T) {
-	for _, c := range []struct{ failure, longest, fresh Nanos }{{100, 330, 400}, {1000, 1320, 1840}} {
-		a := AloneConfig{Heartbeat: 20 * millis, FailureTimeout: c.failure * millis}
-		if a.LongestPatience() != c.longest*millis || a.takeTime() != c.fresh*millis {
-			t.Errorf("failure_timeout %d ms: silence is borne for %d ms, a store good for %d ms", c.failure, a.LongestPatience()/millis, a.takeTime()/millis)
+	for _, c := range []struct{ failure, longest, fresh, doubt Nanos }{{100, 500, 400, 900}, {1000, 2000, 1840, 2400}} {
+		a := AloneConfig{Heartbeat: 20 * millis, FailureTimeout: c.failure * millis, StartEmptyAfter: 10 * second}
+		longest, usual := a.LongestPatience(), replication.Promise{Wait: a.FailureTimeout, Mute: a.FailureTimeout}
+		if longest != c.longest*millis || a.takeTime(usual) != c.fresh*millis || a.doubtTime(longest) != c.doubt*millis {
+			t.Errorf("failure_timeout %d ms: silence is borne for %d ms, a store good for %d ms, doubt up to %d ms", c.failure, longest/millis, a.takeTime(usual)/millis, a.doubtTime(longest)/millis)
 		}
 	}
 }
@@ -194,5 +199,51 @@ func TestPatienceEndsInTime(t *testing.T) {
 	b.standby.SetPatience(10*millis, 0)
 	if b.standby.PeerSilent(heard + 100*millis - 1) {
 		t.Error("a patience below failure_timeout counts")
+	}
+}
+
+// A standby's promises, whatever it wishes and whenever its active answers: when the longest that counts is over, as much is left
+// of the time for which the store may be continued as with failure_timeout. And it gets to what it wishes.
+func TestPromise(t *testing.T) {
+	for _, c := range []AloneConfig{
+		{Heartbeat: 20 * millis, FailureTimeout: 100 * millis, StartEmptyAfter: 10_000 * millis},
+		{Heartbeat: 50 * millis, FailureTimeout: 1000 * millis, StartEmptyAfter: 10_000 * millis},
+		{Heartbeat: 1 * millis, FailureTimeout: 3 * millis, StartEmptyAfter: 1000 * millis},
+		{Heartbeat: 10_000 * millis, FailureTimeout: 60_000 * millis, StartEmptyAfter: 600_000 * millis},
+	} {
+		rng := rand.New(rand.NewPCG(uint64(c.FailureTimeout), 1))
+		usual := replication.Promise{Wait: c.FailureTimeout, Mute: c.FailureTimeout}
+		said := []replication.Promise{usual} // from the newest answered on
+		counts := func() replication.Promised {
+			p := replication.Promised{Least: said[0], Most: said[0]}
+			for _, d := range said {
+				p.Least = replication.Promise{Wait: min(p.Least.Wait, d.Wait), Mute: min(p.Least.Mute, d.Mute)}
+				p.Most = replication.Promise{Wait: max(p.Most.Wait, d.Wait), Mute: max(p.Most.Mute, d.Mute)}
+			}
+			return p
+		}
+		say := func(wish Nanos, answered bool) {
+			said = append(said, c.Promise(wish, counts()))
+			if answered {
+				said = said[len(said)-1:]
+			} else if len(said) > 5 {
+				said = said[rng.IntN(5):]
+			}
+			p := counts()
+			if left := c.takeTime(p.Least) - p.Most.Wait; left < c.takeTime(usual)-c.FailureTimeout-10 || p.Least.Wait < c.FailureTimeout || p.Most.Mute > c.LongestPatience() {
+				t.Fatalf("%+v: %+v: %d ms are left", c, p, left/millis)
+			}
+		}
+		for range 10_000 {
+			say(Nanos(rng.Int64N(int64(2*c.LongestPatience()))), rng.IntN(3) == 0)
+		}
+		for _, wish := range []Nanos{0, c.LongestPatience(), 0} {
+			for range 12 {
+				say(wish, true)
+			}
+			if want := max(wish, c.FailureTimeout); said[0] != (replication.Promise{Wait: want, Mute: want}) {
+				t.Errorf("%+v: %+v is promised, not %d", c, said[0], want)
+			}
+		}
 	}
 }

@@ -53,6 +53,9 @@ func (s *Shell) Step(now replication.Nanos, frame []byte) error {
 	at, earlier := s.rearm(now)
 	s.mu.Unlock()
 	s.host.Heard(news)
+	s.mu.Lock()
+	s.core.LeaseTold()
+	s.mu.Unlock()
 	s.flush()
 	s.carry()
 	if earlier {
@@ -61,13 +64,13 @@ func (s *Shell) Step(now replication.Nanos, frame []byte) error {
 	return nil
 }
 
-// SetPatience says how silence is judged: for how long it is borne, how fresh a confirmed
-// heartbeat has to be at least (0: any, see replication.Core.SetPatience), and how often the
-// peer says something. Without it silence is borne for Limits.FailureTimeout.
-func (s *Shell) SetPatience(p roles.Patience, fresh, period replication.Nanos) {
+// SetPatience says how silence is judged: for how long it is borne, by what times a pair without a witness
+// lives (nil: there is a witness), and how often the peer says something. Without it silence is borne for
+// Limits.FailureTimeout.
+func (s *Shell) SetPatience(p roles.Patience, alone *roles.AloneConfig, period replication.Nanos) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.patience, s.fresh, s.period = p, fresh, period
+	s.patience, s.alone, s.period = p, alone, period
 }
 
 // TookOver tells that one of the two has just taken over from the other.
@@ -101,10 +104,10 @@ func (s *Shell) Tick(now replication.Nanos, millis uint32) Glance {
 		g.Late = late
 		s.patience.OwnDelay(now, late)
 	}
+	g.Bear = s.patience.Effective(now)
+	s.bear(g.Bear)
 	s.core.SetClock(now, millis)
 	s.core.Tick(now)
-	g.Bear = s.patience.Effective(now)
-	s.core.SetPatience(g.Bear, s.fresh)
 	g.Silent = s.silence.judge(s.core.PeerSilent(now), now)
 	s.claimed = true
 	s.due = s.next(now)
@@ -112,6 +115,19 @@ func (s *Shell) Tick(now replication.Nanos, millis uint32) Glance {
 	s.carry()
 	s.flush()
 	return g
+}
+
+// bear tells the core, with mu held, how long silence is to be borne, and without a witness what is promised of it.
+func (s *Shell) bear(silence replication.Nanos) {
+	if s.alone == nil {
+		s.core.SetPatience(silence, 0)
+		return
+	}
+	p := s.core.Promised()
+	if s.core.Role() == replication.RoleStandby {
+		s.core.Promise(s.alone.Promise(silence, p))
+	}
+	s.core.SetPatience(silence, s.alone.FreshFor(p.Least))
 }
 
 // next is when to call Tick after now.

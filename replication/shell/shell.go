@@ -26,8 +26,8 @@ type Shell struct {
 	inSync   bool              // as News has told
 	silence  silence
 	patience roles.Patience
-	fresh    replication.Nanos // see replication.Core.SetPatience
-	period   replication.Nanos // the peer says something at least so often
+	alone    *roles.AloneConfig // nil: with a witness
+	period   replication.Nanos  // the peer says something at least so often
 }
 
 // New makes a shell around a core, which nobody else may change from now on.

@@ -14,7 +14,7 @@ const ms = replication.Nanos(1_000_000)
 // heartbeats, and silence is borne for as long as that asks for.
 func TestTiming(t *testing.T) {
 	a, b := newEnd(t, replication.RoleActive), newEnd(t, replication.RoleStandby)
-	a.shell.SetPatience(roles.Patience{FailureTimeout: 100 * ms, Longest: 500 * ms}, 0, 20*ms)
+	a.shell.SetPatience(roles.Patience{FailureTimeout: 100 * ms, Longest: 500 * ms}, nil, 20*ms)
 	begin(t, 1000*ms, a, b)
 	tick := func(after, late, bear replication.Nanos) {
 		t.Helper()

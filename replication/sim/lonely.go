@@ -54,7 +54,7 @@ func (l *lonely) mayNotSpeak() bool { return !l.speaking || l.now() >= l.Lease()
 // makes the standby able to take over.
 func (l *lonely) look() {
 	if l.core.SaidSynced() {
-		l.tied, l.bound = true, l.core.HeardUs()+replication.LeaseTime(l.w.failure)
+		l.tied, l.bound = true, l.core.HeardUs()+replication.LeaseTime(l.core.PeerPromise().Wait)
 	}
 }
 
@@ -71,11 +71,22 @@ func (l *lonely) serveEpoch(epoch uint64) {
 	l.serves(epoch)
 }
 
-func (l *lonely) Replaceable() bool        { return l.core.SaidSynced() }
-func (l *lonely) Heard() nanos             { return l.core.Heard() }
-func (l *lonely) Confirmed() (nanos, bool) { return l.core.Confirmed() }
-func (l *lonely) CutOff() bool             { return l.w.unplugged[l.id] > 0 }
-func (l *lonely) Release()                 { l.sh.With(l.now(), (*replication.Core).PeerLost) }
+func (l *lonely) Replaceable() bool                { return l.core.SaidSynced() }
+func (l *lonely) Heard() nanos                     { return l.core.Heard() }
+func (l *lonely) Confirmed() (nanos, bool)         { return l.core.Confirmed() }
+func (l *lonely) PeerPromise() replication.Promise { return l.core.PeerPromise() }
+func (l *lonely) CutOff() bool                     { return l.w.unplugged[l.id] > 0 }
+
+// Promised: a hasty standby waits for no longer than the shortest of its promises.
+func (l *lonely) Promised() replication.Promised {
+	p := l.core.Promised()
+	if l.w.hasty {
+		p.Most = p.Least
+	}
+	return p
+}
+
+func (l *lonely) Release() { l.sh.With(l.now(), (*replication.Core).PeerLost) }
 
 func (l *lonely) Continue(epoch uint64, _ nanos, why string) error {
 	l.w.logf("%s takes over: %s", l.name, why)

@@ -79,7 +79,7 @@ func (w *world) checkGap(l *lonely, t *tenure) {
 		return
 	}
 	span := func(d nanos, m *machine) nanos { return d - d*m.ppm/(1_000_000+m.ppm) }
-	least := span(w.failure, l.machine) - span(replication.LeaseTime(w.failure), o.machine) - micros // rounding
+	least := span(l.core.Promised().Most.Wait, l.machine) - span(replication.LeaseTime(o.core.PeerPromise().Wait), o.machine) - micros // rounding
 	if gap := w.now - o.inTrueTime(o.alone().Lease()); gap < least {
 		w.failf("%s takes over %d us after the end of %s's lease, not %d us", l.name, gap/micros, o.name, least/micros)
 	}

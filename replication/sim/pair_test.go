@@ -84,7 +84,7 @@ func TestPairSeeds(t *testing.T) {
 		return
 	}
 	n := numSeeds(t, defaultPairSeeds)
-	steps, seen, pair, _ := playAll(t, n, func(i int) config { return config{Seed: uint64(i), Fault: -1, Kind: -1, Voters: true} })
+	steps, seen, pair, _ := playAll(t, n, func(i int) config { return config{Seed: uint64(*first + i), Fault: -1, Kind: -1, Voters: true} })
 	t.Logf("%d seeds, %d steps: %+v %+v", n, steps, seen, pair)
 	if n < defaultPairSeeds {
 		return // too few to demand everything

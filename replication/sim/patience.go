@@ -11,6 +11,7 @@ import (
 // drawn apart, so that the other worlds stay what they were.
 func (w *world) choosePatience(cfg config) {
 	if cfg.Seed%4 == 3 && (cfg.Voters || cfg.Alone) {
+		w.hasty = cfg.Hasty
 		w.patient = rand.New(rand.NewPCG(cfg.Seed, 1))
 	}
 }
@@ -21,13 +22,14 @@ func (n *node) bear() {
 	if w.patient == nil {
 		return
 	}
-	longest, fresh := roles.LongestPatience(w.failure), nanos(0)
+	longest := roles.LongestPatience(w.failure)
+	var alone *roles.AloneConfig
 	if w.duo != nil {
 		c := w.aloneConfig(n)
-		longest, fresh = c.LongestPatience(), c.FreshFor()
+		alone, longest = &c, c.LongestPatience()
 	}
 	d := w.failure + nanos(w.patient.Int64N(int64(longest-w.failure)+1))
-	n.sh.SetPatience(roles.Patience{FailureTimeout: d, Longest: d}, fresh, 0)
+	n.sh.SetPatience(roles.Patience{FailureTimeout: d, Longest: d}, alone, 0)
 	if n.voter != nil {
 		n.arb.SetDelay(d - w.failure)
 	}

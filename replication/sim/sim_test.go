@@ -13,6 +13,7 @@ var (
 	oneSeed  = flag.Int64("seed", -1, "run this seed only, and print its trace")
 	oneFault = flag.Int("fault", -1, "with -seed: the step of the first fault")
 	oneKind  = flag.Int("kind", -1, "with -seed: the kind of the first fault")
+	first    = flag.Int("first", 0, "the first of the seeds, so that many can be played in pieces")
 	seeds    = flag.Int("seeds", 0, "number of seeds (also SIM_SEEDS; default 300 with an oracle, 1000 with voters, 500 without a witness)")
 )
 
@@ -57,7 +58,7 @@ func TestSeeds(t *testing.T) {
 	n := numSeeds(t, defaultSeeds)
 	var total Sometimes
 	steps := 0
-	for seed := range n {
+	for seed := *first; seed < *first+n; seed++ {
 		r := runTwice(t, config{Seed: uint64(seed), Fault: -1, Kind: -1})
 		total.add(&r.Seen)
 		steps += r.Steps

@@ -34,6 +34,8 @@ type config struct {
 	Alone bool
 	// Terminated: no connection is spliced.
 	Terminated bool
+	// Hasty: a standby keeps the shortest of its promises only.
+	Hasty bool
 }
 
 // FaultKind is what goes wrong.
@@ -77,6 +79,7 @@ type world struct {
 	*duo    // nil unless the pair has no witness
 
 	patient  *rand.Rand // see bear; nil in most worlds
+	hasty    bool
 	splicing *rand.Rand // see chooseSpliced; nil in a third of the worlds
 }
 

@@ -12,7 +12,13 @@ type Heartbeat struct {
 	// networks is down. It travels in a bit that no count reaches, so that an older
 	// active, which looks at a standby's count as little as at this, can read it.
 	Unfit bool
+	// WaitMicros and MuteMicros are what the sender promises and counts on, see replication.Promise; microseconds,
+	// at most MaxPromise. From PromiseVersion on.
+	WaitMicros, MuteMicros uint32
 }
+
+// MaxPromise is well above the longest failure_timeout, microseconds.
+const MaxPromise = 120_000_000
 
 // unfitBit is above maxUnprotected, which no table of connections reaches.
 const (
@@ -31,20 +37,35 @@ func AppendHeartbeat(dst []byte, version uint8, epoch, seq uint64, hb Heartbeat)
 		word |= unfitBit
 	}
 	dst = binary.BigEndian.AppendUint32(dst, word)
+	if version >= PromiseVersion {
+		dst = binary.BigEndian.AppendUint32(dst, min(hb.WaitMicros, MaxPromise))
+		dst = binary.BigEndian.AppendUint32(dst, min(hb.MuteMicros, MaxPromise))
+	}
 	Finish(dst, start, Header{Version: version, Type: TypeHeartbeat, Epoch: epoch, Index: seq})
 	return dst
 }
 
-// DecodeHeartbeat reads the payload of a Heartbeat frame.
-func DecodeHeartbeat(payload []byte) (Heartbeat, error) {
-	if len(payload) < 8 {
+// DecodeHeartbeat reads the payload of a Heartbeat frame of that version.
+func DecodeHeartbeat(version uint8, payload []byte) (Heartbeat, error) {
+	size := 8
+	if version >= PromiseVersion {
+		size = 16
+	}
+	if len(payload) < size {
 		return Heartbeat{}, ErrShort
 	}
-	if len(payload) > 8 {
+	if len(payload) > size {
 		return Heartbeat{}, ErrTrailing
 	}
 	word := binary.BigEndian.Uint32(payload[4:])
-	return Heartbeat{ClockMillis: binary.BigEndian.Uint32(payload), Unprotected: word &^ unfitBit, Unfit: word&unfitBit != 0}, nil
+	hb := Heartbeat{ClockMillis: binary.BigEndian.Uint32(payload), Unprotected: word &^ unfitBit, Unfit: word&unfitBit != 0}
+	if version >= PromiseVersion {
+		hb.WaitMicros, hb.MuteMicros = binary.BigEndian.Uint32(payload[8:]), binary.BigEndian.Uint32(payload[12:])
+		if max(hb.WaitMicros, hb.MuteMicros) > MaxPromise {
+			return Heartbeat{}, ErrTooLarge
+		}
+	}
+	return hb, nil
 }
 
 // AppendHeartbeatAck appends the answer to heartbeat seq. It has no payload.

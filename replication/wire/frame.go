@@ -15,7 +15,7 @@ import (
 //	4  Fitness
 //	5  a batch may hold EntrySplice; its checksum covers the header only; the first heartbeat
 //	   comes before the first batch
-//	6  a batch may hold EntryTerminate
+//	6  a batch may hold EntryTerminate; a heartbeat says how long its sender bears silence
 const (
 	Version    = 6
 	MinVersion = 1
@@ -36,6 +36,8 @@ const (
 	SealedVersion = 5
 	// TerminateVersion is the first with EntryTerminate.
 	TerminateVersion = 6
+	// PromiseVersion is the first whose heartbeats say how long their sender bears silence.
+	PromiseVersion = 6
 )
 
 const (

@@ -144,7 +144,7 @@ func goldenFrames(version uint8) map[string][]byte {
 		"batch":         batch,
 		"ack":           AppendAck(nil, version, 3, 5, []ConnID{1, 300}),
 		"ack-empty":     AppendAck(nil, version, 3, 5, nil),
-		"heartbeat":     AppendHeartbeat(nil, version, 3, 17, Heartbeat{ClockMillis: 0xfffffffe}),
+		"heartbeat":     AppendHeartbeat(nil, version, 3, 17, Heartbeat{ClockMillis: 0xfffffffe, WaitMicros: 330_000, MuteMicros: 500_000}),
 		"heartbeat-ack": AppendHeartbeatAck(nil, version, 3, 17),
 		"hello":         hello,
 		"reject":        AppendReject(nil, Reject{Code: RejectPair, Text: `this is pair "edge"`}),
@@ -214,7 +214,7 @@ func reencode(frame []byte) error {
 		}
 		again = AppendAck(nil, h.Version, h.Epoch, h.Index, ids)
 	case TypeHeartbeat:
-		hb, err := DecodeHeartbeat(payload)
+		hb, err := DecodeHeartbeat(h.Version, payload)
 		if err != nil {
 			return err
 		}
