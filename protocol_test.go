@@ -162,7 +162,7 @@ func TestProtocolSizes(t *testing.T) {
 		// (1 byte each) of three fields is one match: two more; flags; two empty strings.
 		{"Hello", hello, 2 + 1 + 2},
 		{"Reject", wire.AppendReject(nil, wire.Reject{}), 1},
-		{"Heartbeat", wire.AppendHeartbeat(nil, wire.Version, 1, 1, wire.Heartbeat{}), 0},
+		{"Heartbeat", wire.AppendHeartbeat(nil, wire.Version, 1, 1, wire.Heartbeat{}), 4}, // (4 each) of two fields is one match
 		{"HeartbeatAck", wire.AppendHeartbeatAck(nil, wire.Version, 1, 1), 0},
 		{"VoterHello", voter, 1 + 2},
 	} {

@@ -45,12 +45,25 @@ func (n *Node) warnLate(own bool, late time.Duration) {
 		"late", late, "failure_timeout", n.cfg.Pair.FailureTimeout, loglimit.Per("peer"))
 }
 
+// promised is what the session goes by, of a pair without a witness: on the active its lease, on the standby the longest that it
+// has to bear silence for; 0: there is none.
+func (n *Node) promised() replication.Nanos {
+	if n.alone == nil || !n.journal.stats().PeerJoined {
+		return 0
+	}
+	if n.getRole() == replication.RoleActive {
+		return n.journal.peerPromise().Wait
+	}
+	return n.journal.promised().Most.Wait
+}
+
 // statusTiming says how long silence is borne, and why.
 func (n *Node) statusTiming(s *control.Status) {
 	p, now := n.journal.shell.Patience(), n.journal.now()
 	own, peer := p.Delays(now)
 	s.Timing = control.Timing{
 		FailureTimeoutMicros: int64(p.FailureTimeout / 1000), EffectiveMicros: int64(p.Effective(now) / 1000),
-		OwnLateMicros: int64(own / 1000), PeerLateMicros: int64(peer / 1000), HoldDown: p.Holds(now),
+		PromisedMicros: int64(n.promised() / 1000),
+		OwnLateMicros:  int64(own / 1000), PeerLateMicros: int64(peer / 1000), HoldDown: p.Holds(now),
 	}
 }

@@ -58,9 +58,12 @@ type Peer struct {
 type Timing struct {
 	FailureTimeoutMicros int64 `json:"failure_timeout_micros"`
 	EffectiveMicros      int64 `json:"effective_micros"` // failure_timeout, or longer because of what follows
-	OwnLateMicros        int64 `json:"own_late_micros"`  // by which a timer of this process was late
-	PeerLateMicros       int64 `json:"peer_late_micros"` // by which the peer's heartbeat was late
-	HoldDown             bool  `json:"hold_down"`        // a takeover was a moment ago
+	// PromisedMicros, of a pair without a witness: the standby waits at least so long, and for so long the active may speak without
+	// being confirmed; 0: not in session.
+	PromisedMicros int64 `json:"promised_micros"`
+	OwnLateMicros  int64 `json:"own_late_micros"`  // by which a timer of this process was late
+	PeerLateMicros int64 `json:"peer_late_micros"` // by which the peer's heartbeat was late
+	HoldDown       bool  `json:"hold_down"`        // a takeover was a moment ago
 }
 
 // Fitness is whether the two appliances could serve.

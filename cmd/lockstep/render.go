@@ -34,7 +34,7 @@ func render(s *control.Status, c palette, now time.Time, all bool) string {
 		row("in sync", "%s: %s", c.bad("no"), why)
 	}
 	row("lag", "%s in %s, %s; round trip %s", bytesText(s.Lag.Bytes), batches(s.Lag.Batches), micros(s.Lag.Micros), orUnknown(s.RTTMicros))
-	if t := &s.Timing; t.EffectiveMicros > t.FailureTimeoutMicros {
+	if t := &s.Timing; max(t.EffectiveMicros, t.PromisedMicros) > t.FailureTimeoutMicros {
 		row("time-out", "%s", renderTiming(t, c))
 	}
 	unprotected := fmt.Sprintf("%d unprotected", s.Connections.Unprotected)
@@ -81,7 +81,11 @@ func renderTiming(t *control.Timing, c palette) string {
 	if t.HoldDown {
 		why = "a takeover was a moment ago; " + why
 	}
-	return fmt.Sprintf("%s instead of %s: %s", c.warn(micros(t.EffectiveMicros)), micros(t.FailureTimeoutMicros), why)
+	promised := ""
+	if t.PromisedMicros > 0 {
+		promised = fmt.Sprintf(", %s promised", micros(t.PromisedMicros))
+	}
+	return fmt.Sprintf("%s instead of %s%s: %s", c.warn(micros(t.EffectiveMicros)), micros(t.FailureTimeoutMicros), promised, why)
 }
 
 // renderFitness tells what keeps either appliance from serving, and what a standby would

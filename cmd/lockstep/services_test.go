@@ -69,6 +69,8 @@ func TestTimeOutLine(t *testing.T) {
 	}
 	s.Timing.EffectiveMicros, s.Timing.OwnLateMicros, s.Timing.PeerLateMicros = 240_000, 60_000, 15_000
 	expect(t, show(&s, false), "time-out     240.0 ms instead of 100.0 ms: timers here up to 60.0 ms late, the peer's heartbeats up to 15.0 ms, in the last minute")
+	s.Timing.EffectiveMicros, s.Timing.PromisedMicros = 100_000, 240_000
+	expect(t, show(&s, false), "time-out     100.0 ms instead of 100.0 ms, 240.0 ms promised: timers")
 	s.Timing.HoldDown = true
 	expect(t, show(&s, false), "a takeover was a moment ago")
 }

@@ -250,3 +250,42 @@ func TestActiveAloneStandsStill(t *testing.T) {
 	a.run(600 * millis)
 	a.does("mute", "go on")
 }
+
+// TestPromises: a standby waits for the longest of its promises that counts, and gives its store up by the shortest; its active is mute for
+// as long as belongs to the newest that it has heard.
+func TestPromises(t *testing.T) {
+	long := replication.Promise{Wait: 300 * millis, Mute: 500 * millis}
+	standby := func(p replication.Promised) *bench {
+		b := newBench(t, false)
+		b.standby()
+		b.promised = p
+		b.run(10 * millis)
+		b.r.SessionLost(b.now, "closed")
+		return b
+	}
+	b := standby(replication.Promised{Least: usual, Most: long})
+	b.run(280 * millis)
+	b.does()
+	b.run(10 * millis)
+	b.does("continue 4")
+
+	b = standby(replication.Promised{Least: usual, Most: long})
+	b.sleep(400 * millis) // what belongs to the shortest
+	b.r.Tick(b.now)
+	b.does("give up")
+	b = standby(replication.Promised{Least: long, Most: long})
+	b.sleep(400 * millis)
+	b.r.Tick(b.now)
+	b.does("continue 4")
+
+	a := newBench(t, true)
+	a.active()
+	a.peers, a.lease = long, a.now+294*millis
+	a.sleep(294 * millis)
+	a.r.SessionLost(a.now, "heartbeats stopped")
+	a.does("mute")
+	a.run(895 * millis) // 10 heartbeats, 500 and 200 ms
+	a.does()
+	a.run(10 * millis)
+	a.does("go on")
+}

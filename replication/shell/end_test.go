@@ -20,6 +20,7 @@ type end struct {
 	mayTake  int               // calls of MayTakeOver
 	sent     [][]byte          // not delivered yet
 	news     []News
+	onHeard  func()
 	effects  []string
 	closed   bool                          // Send fails
 	legs     map[replication.ConnID]uint32 // ISS of those that a standby was told of
@@ -115,7 +116,12 @@ func (e *end) Permit(p replication.Permit)     { e.note("permit", p.ID, p.Stream
 func (e *end) Need(r replication.Range)        { e.note("need", r.ID, r.Stream, r.To) }
 func (e *end) Kick()                           { e.kicked = true }
 func (e *end) Wake(at replication.Nanos)       { e.wake = at }
-func (e *end) Heard(n News)                    { e.news = append(e.news, n) }
+func (e *end) Heard(n News) {
+	e.news = append(e.news, n)
+	if e.onHeard != nil {
+		e.onHeard()
+	}
+}
 
 func (e *end) MayTakeOver() {
 	e.mayTake++

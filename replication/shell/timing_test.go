@@ -34,3 +34,33 @@ func TestTiming(t *testing.T) {
 	}
 	tick(max(now, heard+71*ms)-now, 0, 204*ms)
 }
+
+// A standby's shorter promise is answered when the host has been able to shorten the lease, whoever else sends meanwhile.
+func TestShorterPromiseWaitsForTheLease(t *testing.T) {
+	a, b := newEnd(t, replication.RoleActive), newEnd(t, replication.RoleStandby)
+	begin(t, 1000*ms, a, b)
+	answers := func() (n int) {
+		for _, frame := range a.sent {
+			if h, _, err := wire.Decode(frame); err == nil && h.Type == wire.TypeHeartbeatAck {
+				n++
+			}
+		}
+		return n
+	}
+	promise := func(seq uint64, micros uint32) {
+		step(t, a, 1000*ms, wire.AppendHeartbeat(nil, wire.Version, 1, seq, wire.Heartbeat{WaitMicros: micros, MuteMicros: micros}))
+	}
+	before := 0
+	a.onHeard = func() {
+		a.shell.Run(1000 * ms) // somebody else sends
+		before = answers()
+	}
+	promise(1, 300_000)
+	if before != 1 {
+		t.Errorf("a longer promise: %d answers", before)
+	}
+	promise(2, 100_000)
+	if before != 1 || answers() != 2 {
+		t.Errorf("a shorter promise: %d answers before the lease is told, %d in the end", before, answers())
+	}
+}

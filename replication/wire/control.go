@@ -13,12 +13,12 @@ type Heartbeat struct {
 	// active, which looks at a standby's count as little as at this, can read it.
 	Unfit bool
 	// WaitMicros and MuteMicros are what the sender promises and counts on, see replication.Promise; microseconds,
-	// at most MaxPromise. From PromiseVersion on.
+	// at most maxPromise. From PromiseVersion on.
 	WaitMicros, MuteMicros uint32
 }
 
-// MaxPromise is well above the longest failure_timeout, microseconds.
-const MaxPromise = 120_000_000
+// maxPromise is well above the longest failure_timeout, microseconds.
+const maxPromise = 120_000_000
 
 // unfitBit is above maxUnprotected, which no table of connections reaches.
 const (
@@ -38,8 +38,8 @@ func AppendHeartbeat(dst []byte, version uint8, epoch, seq uint64, hb Heartbeat)
 	}
 	dst = binary.BigEndian.AppendUint32(dst, word)
 	if version >= PromiseVersion {
-		dst = binary.BigEndian.AppendUint32(dst, min(hb.WaitMicros, MaxPromise))
-		dst = binary.BigEndian.AppendUint32(dst, min(hb.MuteMicros, MaxPromise))
+		dst = binary.BigEndian.AppendUint32(dst, min(hb.WaitMicros, maxPromise))
+		dst = binary.BigEndian.AppendUint32(dst, min(hb.MuteMicros, maxPromise))
 	}
 	Finish(dst, start, Header{Version: version, Type: TypeHeartbeat, Epoch: epoch, Index: seq})
 	return dst
@@ -61,7 +61,7 @@ func DecodeHeartbeat(version uint8, payload []byte) (Heartbeat, error) {
 	hb := Heartbeat{ClockMillis: binary.BigEndian.Uint32(payload), Unprotected: word &^ unfitBit, Unfit: word&unfitBit != 0}
 	if version >= PromiseVersion {
 		hb.WaitMicros, hb.MuteMicros = binary.BigEndian.Uint32(payload[8:]), binary.BigEndian.Uint32(payload[12:])
-		if max(hb.WaitMicros, hb.MuteMicros) > MaxPromise {
+		if max(hb.WaitMicros, hb.MuteMicros) > maxPromise {
 			return Heartbeat{}, ErrTooLarge
 		}
 	}

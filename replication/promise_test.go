@@ -1,0 +1,82 @@
+package replication
+
+import (
+	"testing"
+
+	"lockstep/replication/wire"
+)
+
+// TestPromisesInSession: until the active has answered a promise it may go by it or by any from the one before, in either direction,
+// however many heartbeats are on their way; and it answers a shorter one when its lease has been told.
+func TestPromisesInSession(t *testing.T) {
+	const ms = millisecond
+	lim := Limits{Heartbeat: 20 * ms, FailureTimeout: 100 * ms}
+	a, b := New(lim), New(lim)
+	for c, role := range map[*Core]Role{a: RoleActive, b: RoleStandby} {
+		if err := c.SetRole(role, 1); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.PeerJoined(1, wire.Version); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := Nanos(1)
+	give := func(from, to *Core) {
+		t.Helper()
+		for from.Flushable() {
+			buf := from.Flush(nil)
+			for len(buf) > 0 {
+				n, err := wire.FrameLen(buf)
+				if err == nil {
+					err = to.Step(now, buf[:n])
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				buf = buf[n:]
+			}
+		}
+	}
+	says := func(wait, mute Nanos) {
+		b.Promise(Promise{wait * ms, mute * ms})
+		b.Tick(now)
+		give(b, a)
+		now += 20 * ms
+	}
+	want := func(what string, peer, least, most Promise) {
+		t.Helper()
+		scaled := func(p Promise) Promise { return Promise{p.Wait * ms, p.Mute * ms} }
+		if got := b.Promised(); a.PeerPromise() != scaled(peer) || got != (Promised{scaled(least), scaled(most)}) {
+			t.Errorf("%s: the active has %v, the standby counts %v", what, a.PeerPromise(), got)
+		}
+	}
+	usual, long := Promise{100, 100}, Promise{300, 500}
+	says(0, 0)
+	give(a, b)
+	want("nothing is promised", usual, usual, usual)
+	says(300, 500)
+	want("longer, not answered", long, usual, long)
+	give(a, b)
+	want("longer", long, long, long)
+	b.SetPatience(0, 50*ms)
+	if heard := b.Heard(); b.PeerSilent(heard+300*ms-1) || !b.PeerSilent(heard+300*ms) {
+		t.Error("the standby does not keep what it has promised")
+	}
+	says(100, 100)
+	give(a, b)
+	want("shorter, the lease has not been told", usual, usual, long)
+	says(100, 100)
+	give(a, b)
+	want("the same again", usual, usual, long)
+	a.LeaseTold()
+	give(a, b)
+	want("shorter", usual, usual, usual)
+	says(300, 500)
+	for range 2 * sentRing {
+		says(100, 100)
+		a.LeaseTold()
+	}
+	want("many that are not answered", usual, usual, long)
+	give(a, b)
+	want("the newest is answered", usual, usual, usual)
+}
