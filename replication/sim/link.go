@@ -110,7 +110,10 @@ func (p *pipe) arriveLater(n int) {
 
 func (p *pipe) arrive(n int) {
 	w := p.s.w
-	if w.driven != nil && w.blocked(p.from.machine, p.to.machine) {
+	if w.driven != nil && p.from.dark {
+		p.budget = 0 // a host without power sends nothing again, nor does it when it is back
+	}
+	if w.driven != nil && p.budget != 0 && w.blocked(p.from.machine, p.to.machine) {
 		w.after(w.between(millis, 20*millis), func() { p.arrive(n) }) // sent again
 		return
 	}
