@@ -83,12 +83,14 @@ type Conn struct {
 	askedAck uint32
 }
 
-// moment is something that an end has done. The zero value: it has not.
-type moment struct {
-	at  time.Duration
-	by  Side
-	has bool
-}
+// moment is something that an end has done: when, who, and that it has. The zero value: it has not.
+type moment int64
+
+func momentOf(at time.Duration, by Side) moment { return moment(at)<<2 | moment(by)<<1 | 1 }
+
+func (m moment) at() time.Duration { return time.Duration(m >> 2) }
+func (m moment) by() Side          { return Side(m >> 1 & 1) }
+func (m moment) has() bool         { return m&1 != 0 }
 
 // end is what is known of one side: of the stream that it sends, and of what it said of the other's.
 type end struct {

@@ -200,7 +200,7 @@ func (c *Conn) synAck(s *segment, tcp []byte, partial bool) Verdict {
 		// SYN begins another when it comes again. Whoever has forged the SYN can forge this as well, so
 		// the client is asked first whether it lives.
 		c.proven = false
-		c.state, c.ended = Reset, moment{s.now, Server, true}
+		c.state, c.ended = Reset, momentOf(s.now, Server)
 		return Verdict{Drop: DropStale, Event: EventEnded}
 	case c.state != Opening && current && s.seq == server.isn:
 		// Repeated, because the client's ACK was lost. The options were agreed on then.

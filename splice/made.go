@@ -65,7 +65,7 @@ func (c *Conn) Probe(to Side, buf []byte) []byte {
 	if !c.located {
 		m.Seq, m.Ack, m.Window = rand.Uint32(), rand.Uint32(), 0
 	}
-	c.asked.by, c.asked.has, c.askedAck = to, true, m.Ack
+	c.asked, c.askedAck = momentOf(c.asked.at(), to), m.Ack
 	return c.to(to, buf, m)
 }
 

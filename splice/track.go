@@ -226,7 +226,7 @@ func (c *Conn) settle(s *segment) Event {
 	a, b := &c.ends[Client], &c.ends[Server]
 	switch {
 	case a.hasFIN && b.hasFIN && !after(a.fin, b.ack) && !after(b.fin, a.ack):
-		c.state, c.ended = Closed, moment{s.now, s.from, true}
+		c.state, c.ended = Closed, momentOf(s.now, s.from)
 		return EventEnded
 	case a.hasFIN || b.hasFIN:
 		c.state = HalfClosed

@@ -31,20 +31,71 @@ const shardCount = 64
 type table struct {
 	shards [shardCount]struct {
 		sync.RWMutex
-		legs   map[flow]*Leg
-		passed map[flow]splicedSide
+		legs   byFlow[*Leg]
+		passed byFlow[splicedSide]
 	}
 	nPassed atomic.Int64 // flows in passed
 }
 
 func newTable() *table {
-	t := &table{}
-	for i := range t.shards {
-		t.shards[i].legs = make(map[flow]*Leg)
-		t.shards[i].passed = make(map[flow]splicedSide)
-	}
-	return t
+	return &table{}
 }
+
+// byFlow is a map from flows. IPv4's are a third as long as IPv6's, and there may be two million.
+type byFlow[T any] struct {
+	v4 map[flow4]T
+	v6 map[flow]T
+}
+
+// flow4 is a flow of IPv4 addresses.
+type flow4 struct {
+	local, remote         [4]byte
+	localPort, remotePort uint16
+}
+
+// mapped is how an IPv4 address begins in its 4-in-6 form.
+var mapped = [12]byte{10: 0xff, 11: 0xff}
+
+// short is f if both addresses are IPv4's.
+func (f *flow) short() (s flow4, ok bool) {
+	if [12]byte(f.local[:12]) != mapped || [12]byte(f.remote[:12]) != mapped {
+		return s, false
+	}
+	return flow4{[4]byte(f.local[12:]), [4]byte(f.remote[12:]), f.localPort, f.remotePort}, true
+}
+
+func (m *byFlow[T]) get(f *flow) (v T, ok bool) {
+	if s, short := f.short(); short {
+		v, ok = m.v4[s]
+	} else {
+		v, ok = m.v6[*f]
+	}
+	return v, ok
+}
+
+func (m *byFlow[T]) set(f *flow, v T) {
+	if s, short := f.short(); short {
+		if m.v4 == nil {
+			m.v4 = make(map[flow4]T)
+		}
+		m.v4[s] = v
+		return
+	}
+	if m.v6 == nil {
+		m.v6 = make(map[flow]T)
+	}
+	m.v6[*f] = v
+}
+
+func (m *byFlow[T]) delete(f *flow) {
+	if s, short := f.short(); short {
+		delete(m.v4, s)
+	} else {
+		delete(m.v6, *f)
+	}
+}
+
+func (m *byFlow[T]) len() int { return len(m.v4) + len(m.v6) }
 
 func (f *flow) shard() int {
 	h := uint32(f.remotePort)*0x9E3779B1 ^ uint32(f.localPort)*0x85EBCA6B
@@ -56,7 +107,7 @@ func (f *flow) shard() int {
 func (t *table) get(f *flow) *Leg {
 	s := &t.shards[f.shard()]
 	s.RLock()
-	l := s.legs[*f]
+	l, _ := s.legs.get(f)
 	s.RUnlock()
 	return l
 }
@@ -66,13 +117,13 @@ func (t *table) add(l *Leg) bool {
 	s := &t.shards[l.flow.shard()]
 	s.Lock()
 	defer s.Unlock()
-	if _, taken := s.legs[l.flow]; taken {
+	if _, taken := s.legs.get(&l.flow); taken {
 		return false
 	}
-	if _, taken := s.passed[l.flow]; taken {
+	if _, taken := s.passed.get(&l.flow); taken {
 		return false
 	}
-	s.legs[l.flow] = l
+	s.legs.set(&l.flow, l)
 	return true
 }
 
@@ -80,7 +131,7 @@ func (t *table) add(l *Leg) bool {
 func (t *table) addBeside(l *Leg) {
 	s := &t.shards[l.flow.shard()]
 	s.Lock()
-	s.legs[l.flow] = l
+	s.legs.set(&l.flow, l)
 	s.Unlock()
 }
 
@@ -88,8 +139,8 @@ func (t *table) addBeside(l *Leg) {
 func (t *table) remove(l *Leg) {
 	s := &t.shards[l.flow.shard()]
 	s.Lock()
-	if s.legs[l.flow] == l {
-		delete(s.legs, l.flow)
+	if has, _ := s.legs.get(&l.flow); has == l {
+		s.legs.delete(&l.flow)
 	}
 	s.Unlock()
 }
@@ -101,7 +152,7 @@ func (t *table) spliced(f *flow) splicedSide {
 	}
 	s := &t.shards[f.shard()]
 	s.RLock()
-	p := s.passed[*f]
+	p, _ := s.passed.get(f)
 	s.RUnlock()
 	return p
 }
@@ -111,13 +162,13 @@ func (t *table) addSpliced(f *flow, p splicedSide) bool {
 	s := &t.shards[f.shard()]
 	s.Lock()
 	defer s.Unlock()
-	if _, taken := s.legs[*f]; taken {
+	if _, taken := s.legs.get(f); taken {
 		return false
 	}
-	if _, taken := s.passed[*f]; taken {
+	if _, taken := s.passed.get(f); taken {
 		return false
 	}
-	s.passed[*f] = p
+	s.passed.set(f, p)
 	t.nPassed.Add(1)
 	return true
 }
@@ -126,8 +177,8 @@ func (t *table) addSpliced(f *flow, p splicedSide) bool {
 func (t *table) removeSpliced(f *flow, p *Spliced) {
 	s := &t.shards[f.shard()]
 	s.Lock()
-	if s.passed[*f].Spliced == p {
-		delete(s.passed, *f)
+	if has, _ := s.passed.get(f); has.Spliced == p {
+		s.passed.delete(f)
 		t.nPassed.Add(-1)
 	}
 	s.Unlock()
@@ -142,7 +193,7 @@ func (t *table) count() int {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.RLock()
-		n += len(s.legs) + len(s.passed)
+		n += s.legs.len() + s.passed.len()
 		s.RUnlock()
 	}
 	return n
@@ -154,7 +205,10 @@ func (t *table) all() []*Leg {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.RLock()
-		for _, l := range s.legs {
+		for _, l := range s.legs.v4 {
+			legs = append(legs, l)
+		}
+		for _, l := range s.legs.v6 {
 			legs = append(legs, l)
 		}
 		s.RUnlock()

@@ -25,7 +25,7 @@ type taken struct {
 // splicedTaking is what of that a connection keeps.
 type splicedTaking struct {
 	taken  *taken // unless nil: it is being ended here
-	stamps stampLook
+	stamps *stampLook // nil: nobody has looked
 	floors bool      // floor has something
 	floor  [2]uint32 // of each side: the newest stamp that was made in its name, if that is newer than its own
 }
@@ -77,6 +77,9 @@ func (p *Spliced) tickMillis() bool {
 	if !p.conn.Params().TS {
 		return true
 	}
+	if p.stamps == nil {
+		return false
+	}
 	for i := range splice.Side(2) {
 		at := p.conn.Position(i)
 		span, ticks := at.HeardAt-p.stamps.at[i], time.Duration(int32(at.TSVal-p.stamps.val[i]))*time.Millisecond
@@ -91,6 +94,9 @@ func (p *Spliced) tickMillis() bool {
 func (p *Spliced) look() {
 	if !p.conn.Located() || !p.conn.Params().TS {
 		return
+	}
+	if p.stamps == nil {
+		p.stamps = new(stampLook)
 	}
 	for i := range splice.Side(2) {
 		if at := p.conn.Position(i); p.stamps.at[i] == 0 && at.HeardAt != 0 {

@@ -15,8 +15,8 @@ type Keepalive struct {
 
 // Asked is what is known of one leg's peer being there. Only the worker uses it.
 type Asked struct {
-	owed   bool // its peer has asked, and is answered when the other one has
-	probes int  // of our own without an answer
+	owed   bool  // its peer has asked, and is answered when the other one has
+	probes int32 // of our own without an answer
 }
 
 // Pass asks the other leg's peer if l's peer has asked, and answers when that has. If
@@ -44,7 +44,7 @@ func (a *Asked) Probe(l *stack.Leg, k *Keepalive) time.Duration {
 	switch silent := l.Silent(); {
 	case silent < k.Idle:
 		return k.Idle - silent
-	case a.probes >= k.Count:
+	case int(a.probes) >= k.Count:
 		l.Fail()
 	case l.Probe():
 		a.probes++

@@ -12,7 +12,7 @@ type alive struct {
 	due    atomic.Int64 // when to look again, a Duration; the janitor runs it then
 	client carry.Asked
 	// Of a connection that is passed on, the janitor's: questions without an answer, and when the last was.
-	asked   int
+	asked   int32
 	askedAt time.Duration
 	parking
 }

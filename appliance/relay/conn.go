@@ -3,7 +3,6 @@ package relay
 import (
 	"errors"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -26,7 +25,7 @@ const (
 )
 
 // Conn is one client's connection. A worker owns all but the atomic fields while
-// it runs step; events only set atomics and schedule it.
+// it runs step; events only set atomics and schedule it. There may be a million: the order of its fields leaves no gaps.
 type Conn struct {
 	ID  replication.ConnID
 	svc *Service
@@ -36,15 +35,16 @@ type Conn struct {
 	client *stack.Leg
 	// carrier is nil until a server is dialled, and stays the same once begun is set; before
 	// that only the worker may look at it.
-	carrier carrier
-	phase   phase
+	carrier  carrier
+	phase    phase
+	unproven bool        // the client has not shown yet that it is there, see prove
+	stuck    bool        // it waited for nothing when it was last looked at
+	restored bool        // of one that is passed on: after a takeover
+	wanted   atomic.Bool // the journal has asked for it, see adopt.go
 	choosing
-	born     time.Duration
-	stepAt   atomic.Int64 // Duration of the last step: activity
-	unproven bool         // the client has not shown yet that it is there, see prove
-
-	stuck bool // it waited for nothing when it was last looked at
-	alive alive
+	born   time.Duration
+	stepAt atomic.Int64 // Duration of the last step: activity
+	alive  alive
 
 	flags    carry.Flags
 	begun    atomic.Bool // the journal is being told of it
@@ -52,13 +52,22 @@ type Conn struct {
 	bulk     atomic.Bool // waits in the bulk queue
 	killed   atomic.Uint32
 	rebuild  atomic.Pointer[rebuilding] // set while a takeover's endpoints are due
-	wanted   atomic.Bool                // the journal has asked for it, see adopt.go
 }
 
 // choosing is which servers a connection has tried.
 type choosing struct {
-	tried     []int // that have refused it, or not answered
-	serverIdx int   // the one that is dialled
+	tried     *triedServer // that have refused it, or not answered; the last one first
+	serverIdx int          // the one that is dialled
+}
+
+// triedServer is one of them. Most connections have none.
+type triedServer struct {
+	index  int
+	before *triedServer
+}
+
+func (t *triedServer) has(i int) bool {
+	return t != nil && (t.index == i || t.before.has(i))
 }
 
 // Wake implements stack.Events.
@@ -231,7 +240,7 @@ func (c *Conn) stepDialing() {
 		c.svc.Pool.Refused(c.serverIdx)
 		c.carrier.Drop()
 		c.carrier = nil
-		c.tried = append(c.tried, c.serverIdx)
+		c.tried = &triedServer{c.serverIdx, c.tried}
 		c.dial(err)
 		return
 	}
@@ -263,7 +272,7 @@ func (c *Conn) dial(err error) {
 			c.carrier = next
 			return
 		}
-		c.tried = append(c.tried, i)
+		c.tried = &triedServer{i, c.tried}
 	}
 }
 
@@ -271,7 +280,7 @@ func (c *Conn) dial(err error) {
 func (c *Conn) nextServer() (i int, ok bool) {
 	_, client := c.ends()
 	tried := func(i int) bool {
-		return slices.Contains(c.tried, i) || c.isPassed() && !c.svc.sameFamily(i, client)
+		return c.tried.has(i) || c.isPassed() && !c.svc.sameFamily(i, client)
 	}
 	return c.svc.Pool.Next(pool.Want{Client: client, After: c.serverIdx, Not: tried, Any: true})
 }

@@ -31,7 +31,7 @@ type watched struct {
 
 // watch puts c into the list; mu is held.
 func (r *Relay) watch(c *Conn) {
-	c.place = len(r.list)
+	c.place = int32(len(r.list))
 	r.list = append(r.list, watched{c: c})
 }
 
@@ -95,7 +95,7 @@ func (r *Relay) tend(w watched, turn uint64, now time.Duration) {
 		}
 		if c.tendPassed(now) {
 			r.mu.Lock()
-			if c.place < len(r.list) && r.list[c.place].c == c {
+			if int(c.place) < len(r.list) && r.list[c.place].c == c {
 				r.list[c.place].calm = now + calmFor - janitorPeriod/2
 			}
 			r.mu.Unlock()

@@ -26,13 +26,12 @@ const silentLeast = time.Second
 
 // passage is what a connection has if it is passed on.
 type passage struct {
-	place  int            // in Relay.list; Relay.mu
 	passed *stack.Spliced // nil: it is ended here. Otherwise it has no client's leg and no carrier
+	place  int32          // in Relay.list; Relay.mu
 	over   atomic.Bool    // passed has ended by itself
 	// dialledAt is when the present server got the client's SYN.
 	dialledAt time.Duration
-	restored  bool        // after a takeover,
-	unheard   atomic.Bool // and its server was asked whether it knows it
+	unheard   atomic.Bool // after a takeover: its server was asked whether it knows it
 	takingUp
 }
 
@@ -143,7 +142,7 @@ func (c *Conn) passDialing() {
 	silent, was := c.serverIdx >= 0 && !p.Refused(), c.serverIdx
 	for {
 		if c.serverIdx >= 0 {
-			c.tried = append(c.tried, c.serverIdx)
+			c.tried = &triedServer{c.serverIdx, c.tried}
 		}
 		i, ok := c.nextServer()
 		if !ok {
@@ -159,7 +158,7 @@ func (c *Conn) passDialing() {
 		}
 	}
 	if silent {
-		c.tried = c.tried[:len(c.tried)-1]
+		c.tried = c.tried.before
 		return // there is no other: the client asks it as long as it likes
 	}
 	c.phase = phaseDone
@@ -242,7 +241,7 @@ func (c *Conn) tendPassed(now time.Duration) (calm bool) {
 	case k.Idle == 0 || silent < k.Idle, !opened:
 		return opened && !t.Doubt && idle >= calmFor && c.stalled == 0 && c.takingSince.Load() == 0 && (k.Idle == 0 || silent+calmFor < k.Idle) && (c.svc.Idle == 0 || idle+calmFor < c.svc.Idle)
 	case c.alive.asked > 0 && now-c.alive.askedAt < k.Interval:
-	case c.alive.asked >= k.Count:
+	case int(c.alive.asked) >= k.Count:
 		c.kill(false)
 	default:
 		c.alive.asked++

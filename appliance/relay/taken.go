@@ -26,14 +26,13 @@ const (
 
 // takingUp is how far a connection is that was passed on.
 type takingUp struct {
-	taken       atomic.Bool  // it is ended here
-	takingSince atomic.Int64 // Duration; 0: it is not being taken up
-	want        atomic.Bool  // it is to be
-	notFor      atomic.Int64 // Duration: until then it is left alone
-
-	// Of the janitor.
-	stalled int // looks in a row
+	taken   atomic.Bool // it is ended here
+	want    atomic.Bool // it is to be
+	stalled int32       // looks in a row; it and at are the janitor's
 	at      [2]uint32
+
+	takingSince atomic.Int64 // Duration; 0: it is not being taken up
+	notFor      atomic.Int64 // Duration: until then it is left alone
 }
 
 // takenMax is how many connections may be so at a time: each may buffer two windows.
