@@ -24,10 +24,10 @@ type taken struct {
 
 // splicedTaking is what of that a connection keeps.
 type splicedTaking struct {
-	taken  *taken // unless nil: it is being ended here
+	taken  *taken     // unless nil: it is being ended here
 	stamps *stampLook // nil: nobody has looked
-	floors bool      // floor has something
-	floor  [2]uint32 // of each side: the newest stamp that was made in its name, if that is newer than its own
+	floors bool       // floor has something
+	floor  [2]uint32  // of each side: the newest stamp that was made in its name, if that is newer than its own
 }
 
 // stampLook is what was first seen of the two ends' timestamps: whether they count milliseconds, as netstack does.
