@@ -35,12 +35,8 @@ type Conn struct {
 	client *stack.Leg
 	// carrier is nil until a server is dialled, and stays the same once begun is set; before
 	// that only the worker may look at it.
-	carrier  carrier
-	phase    phase
-	unproven bool        // the client has not shown yet that it is there, see prove
-	stuck    bool        // it waited for nothing when it was last looked at
-	restored bool        // of one that is passed on: after a takeover
-	wanted   atomic.Bool // the journal has asked for it, see adopt.go
+	carrier carrier
+	standing
 	choosing
 	born   time.Duration
 	stepAt atomic.Int64 // Duration of the last step: activity
@@ -52,6 +48,15 @@ type Conn struct {
 	bulk     atomic.Bool // waits in the bulk queue
 	killed   atomic.Uint32
 	rebuild  atomic.Pointer[rebuilding] // set while a takeover's endpoints are due
+}
+
+// standing is how far it has come.
+type standing struct {
+	phase    phase
+	unproven bool        // the client has not shown yet that it is there, see prove
+	stuck    bool        // it waited for nothing when it was last looked at
+	restored bool        // of one that is passed on: after a takeover
+	wanted   atomic.Bool // the journal has asked for it, see adopt.go
 }
 
 // choosing is which servers a connection has tried.

@@ -306,7 +306,7 @@ func (buried) Revived() {}
 // restorePassed continues a connection that is passed on.
 func (r *Relay) restorePassed(svc *Service, k *replication.Continue) (*Conn, error) {
 	cp, sp := carry.LegParams(k.Record.Client), carry.LegParams(k.Record.Server)
-	c := &Conn{ID: k.Record.ID, svc: svc, r: r, phase: phaseOpen, born: r.now(), choosing: choosing{serverIdx: -1}}
+	c := &Conn{ID: k.Record.ID, svc: svc, r: r, standing: standing{phase: phaseOpen}, born: r.now(), choosing: choosing{serverIdx: -1}}
 	c.flags.Opened.Store(true)
 	c.restored = true
 	c.stepAt.Store(int64(r.now()))

@@ -111,7 +111,7 @@ func (r *Relay) SetEpoch(epoch uint64) {
 
 // Incoming implements stack.Handler.
 func (r *Relay) Incoming(l *stack.Leg) {
-	c := &Conn{r: r, client: l, born: r.now(), unproven: !l.Confirmed()}
+	c := &Conn{r: r, client: l, born: r.now(), standing: standing{unproven: !l.Confirmed()}}
 	l.SetEvents(c)
 	switch ok, over := r.admit(c, l.Params().Local); {
 	case ok:

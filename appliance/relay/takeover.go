@@ -101,7 +101,7 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 		r.engine.Bury(sp, sr)
 		return nil, nil
 	}
-	c := &Conn{ID: k.Record.ID, svc: svc, r: r, phase: phaseOpen, born: r.now(), unproven: !cr.PeerKnows}
+	c := &Conn{ID: k.Record.ID, svc: svc, r: r, standing: standing{phase: phaseOpen, unproven: !cr.PeerKnows}, born: r.now()}
 	c.flags.Opened.Store(true)
 	c.stepAt.Store(int64(r.now()))
 	var err error
