@@ -22,6 +22,9 @@ const (
 // appliances compete for two CPUs, an appliance may well not get one for 100 ms.
 const failureTimeout = time.Second
 
+// parkAfter in place of the default of 10 s: the memory of idle connections counts once they are parked.
+const parkAfter = time.Second
+
 // applianceGateway is Lockstep, alone or as a pair.
 type applianceGateway struct {
 	self    string
@@ -57,6 +60,9 @@ func (g *applianceGateway) configuration() *config.Config {
 		services = append(services, crowdService(g.crowd))
 	}
 	pair.SetPath(services, g.path)
+	for i := range services {
+		services[i].ParkAfter = parkAfter
+	}
 	c := pair.Config(pairName, services...)
 	if g.alone {
 		delete(c.Pair.Members, "b")

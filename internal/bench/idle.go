@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"time"
 
+	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
+	"lockstep/internal/pair"
 )
 
 const (
@@ -112,8 +114,25 @@ func (b *bed) memory(ctx context.Context) ([]int64, error) {
 	}
 }
 
+// rest waits until all connections that are ended in the gateway are parked, where it does that.
+func (b *bed) rest(ctx context.Context, limit time.Duration) error {
+	g, ok := b.gateway.(*applianceGateway)
+	if !ok {
+		return nil
+	}
+	_, err := pair.Await(ctx, limit, "idle connections are parked", func(s []control.Status) bool {
+		for _, svc := range s[0].Services {
+			if svc.Parked < svc.Terminated {
+				return false
+			}
+		}
+		return true
+	}, g.nodes[0])
+	return err
+}
+
 // openMeasured opens n idle connections and returns by how much each process of the gateway has
-// grown, KiB per connection.
+// grown when they have come to rest, KiB per connection.
 func (b *bed) openMeasured(ctx context.Context, n int) (i *idlers, grown []float64, err error) {
 	before, err := b.memory(ctx)
 	if err != nil {
@@ -122,7 +141,11 @@ func (b *bed) openMeasured(ctx context.Context, n int) (i *idlers, grown []float
 	if i, err = b.openIdle(ctx, n); err != nil {
 		return nil, nil, err
 	}
-	after, err := b.memory(ctx)
+	err = b.rest(ctx, idleTimeout)
+	var after []int64
+	if err == nil {
+		after, err = b.memory(ctx)
+	}
 	if err != nil {
 		end(i.client)
 		return nil, nil, err

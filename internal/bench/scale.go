@@ -276,6 +276,9 @@ func (b *bench) crowdOpens(ctx context.Context, bed *bed, c *crowd, t taken) err
 	if err != nil {
 		return err
 	}
+	if err := bed.rest(ctx, scalePatience); err != nil {
+		return err
+	}
 	after, err := bed.memory(ctx)
 	if err != nil {
 		return err
