@@ -381,14 +381,15 @@ func (e *Engine) mss(v6 bool) uint16 {
 
 // newEndpoint makes an endpoint for l, bound to its local address. Many
 // endpoints share a virtual address and port; only the 4-tuple is unique.
-func (e *Engine) newEndpoint(l *Leg) (tcpip.Endpoint, error) {
+func (e *Engine) newEndpoint(l *Leg) (tcpip.Endpoint, *legWaits, error) {
 	proto := tcpip.NetworkProtocolNumber(header.IPv4ProtocolNumber)
 	if l.v6 {
 		proto = header.IPv6ProtocolNumber
 	}
-	ep, terr := e.stack.NewEndpoint(tcp.ProtocolNumber, proto, &l.wq)
+	waits := new(legWaits)
+	ep, terr := e.stack.NewEndpoint(tcp.ProtocolNumber, proto, &waits.wq)
 	if terr != nil {
-		return nil, fmt.Errorf("make endpoint: %s", terr)
+		return nil, nil, fmt.Errorf("make endpoint: %s", terr)
 	}
 	ep.SetOwner(l)
 	l.heardAt.Store(e.tick.Load())
@@ -397,9 +398,9 @@ func (e *Engine) newEndpoint(l *Leg) (tcpip.Endpoint, error) {
 	so.SetDelayOption(false) // no Nagle: the sender has decided already
 	if terr := ep.Bind(fullAddress(l.p.Local)); terr != nil {
 		ep.Close()
-		return nil, fmt.Errorf("bind %s: %w", l.p.Local, ErrAddrInUse)
+		return nil, nil, fmt.Errorf("bind %s: %w", l.p.Local, ErrAddrInUse)
 	}
-	return ep, nil
+	return ep, waits, nil
 }
 
 func fullAddress(a netip.AddrPort) tcpip.FullAddress {

@@ -61,6 +61,9 @@ func (l *Leg) owe(ack, edge uint64, opts []byte, ts, sack int) {
 	l.owed.set, l.owed.ack, l.owed.edge = true, ack, edge
 	l.owed.sackN = 0
 	if sack >= 0 {
+		if l.owed.sack == nil {
+			l.owed.sack = new([34]byte)
+		}
 		l.owed.sackN = uint8(copy(l.owed.sack[:], opts[sack:sack+int(opts[sack+1])]))
 	} else {
 		l.owed.sackN = uint8(copy(l.owed.sack[:], l.halfSACK(ack)))
@@ -87,7 +90,11 @@ func (l *Leg) payOwed() []byte {
 	}
 	ack = max(ack, l.rxAcked)
 	m := made{flags: header.TCPFlagAck, seq: l.txSeq(max(l.txNxt, l.peerAck)), ack: l.rxSeq(ack), window: l.windowTo(ack, edge)}
-	m.opts = l.ackOptions(l.lateEcho(o.tsEcr), o.sack[:o.sackN])
+	var sack []byte
+	if o.sackN > 0 {
+		sack = o.sack[:o.sackN]
+	}
+	m.opts = l.ackOptions(l.lateEcho(o.tsEcr), sack)
 	l.left(ack, edge)
 	l.engine.C.AcksOwed.Add(1)
 	return l.build(m)

@@ -277,7 +277,7 @@ func (l *Leg) end(st legState, err error) {
 	if l.err == nil {
 		l.err = err
 	}
-	pend, ep := l.pending, l.ep
+	pend, ep, waits := l.pending, l.ep, l.waits
 	l.pending = nil
 	l.dropHead()
 	l.engine.buffered.Add(-int64(l.rxNxt - l.rxFreed))
@@ -295,7 +295,7 @@ func (l *Leg) end(st legState, err error) {
 	}
 	if ep != nil {
 		// From here on what the endpoint says is dropped as detached.
-		l.wq.EventUnregister(&l.entry)
+		waits.wq.EventUnregister(&waits.entry)
 		ep.Abort()
 	}
 }

@@ -13,9 +13,14 @@ import (
 
 // legEndpoint is the leg's endpoint. The one goroutine that attaches and parks the leg sets ep, with mu
 // held, before the endpoint can produce events, and may read it without. A leg that has ended
-// gets none. entry and wq belong to the endpoint.
+// gets none. waits belongs to the endpoint, and comes and goes with it.
 type legEndpoint struct {
 	ep    tcpip.Endpoint
+	waits *legWaits
+}
+
+// legWaits is how the endpoint wakes the leg.
+type legWaits struct {
 	wq    waiter.Queue
 	entry waiter.Entry
 }
@@ -64,9 +69,9 @@ type legReceiving struct {
 	ahead []offsets
 
 	permit   uint64 // the gate: no ACK above it leaves
-	gateOpen bool   // no gate at all (alone, or not protected)
 	owed     owedAck
 	delay    legDelay
+	gateOpen bool // no gate at all (alone, or not protected)
 }
 
 // legSending is the send direction, and the path: offsets in our stream.
@@ -77,32 +82,32 @@ type legSending struct {
 
 	// peerAck is how far the peer says it is, where that is beyond txNxt: the
 	// former active had sent more than this endpoint has sent again so far.
-	peerAck    uint64
+	peerAck  uint64
+	peerEdge uint64 // right edge of its window, as the newest ACK has put it; of our stream
+	// txReach is the highest offset that a former active can have sent.
+	txReach    uint64
 	peerWndMax uint16 // largest window field of the peer
 	peerTold   bool   // peerEdge is what an endpoint of this appliance's has been told, or would have been
-	peerEdge   uint64 // right edge of its window, as the newest ACK has put it; of our stream
-	// txReach is the highest offset that a former active can have sent.
-	txReach uint64
 
-	challengeAt time.Duration // when the next refused segment may be answered
-	aheadSaid   int           // answers to acknowledgements from ahead of us
-
+	fragment bool // until pathUntil the path is narrower than minMTU4: routers may fragment
 	// pathMTU is what the path to the peer takes, bytes, until pathUntil; 0: not known
 	// to be less than the device's.
 	pathMTU   uint16
 	pathUntil time.Duration
-	fragment  bool // until then the path is narrower than minMTU4: routers may fragment
+
+	challengeAt time.Duration // when the next refused segment may be answered
+	aheadSaid   int32         // answers to acknowledgements from ahead of us
 }
 
 // legHandshake is how far it has come, before an endpoint is there and at its end.
 type legHandshake struct {
-	confirmed   bool                  // the peer has shown that it knows the connection
-	ownPort     bool                  // a server: the local port is from the engine's ports
-	halfWay     bool                  // a server: the ACK that completes its handshake is kept back, see Complete
 	pending     []*stack.PacketBuffer // stWaiting, stBuilding
 	synAckAt    time.Duration         // monotonic; for the round trip and retransmission
-	synAckTries int
 	tombUntil   time.Duration
+	synAckTries int32
+	confirmed   bool // the peer has shown that it knows the connection
+	ownPort     bool // a server: the local port is from the engine's ports
+	halfWay     bool // a server: the ACK that completes its handshake is kept back, see Complete
 }
 
 // legContinued is of a leg whose endpoint is not its first: it is continued from another appliance, or was parked.
@@ -112,18 +117,18 @@ type legContinued struct {
 	restored bool // continued from another appliance: peers may be ahead of us
 	quiet    bool // the peer is not to be disturbed; the first pure ACK stays here
 	finHeld  bool // the peer's FIN is held; replay it to the endpoint
-	drain    legDrain
 	parked   bool // its endpoint was given back here, see Park
+	drain    legDrain
 }
 
 // legHurry is what makes a peer that has lost what was in flight send it again, see hurry.go.
 type legHurry struct {
-	probed   bool   // the peer's next pure ACK may tell what is in flight, see answered
 	rxProbed uint64 // rxNxt when it was asked
 	peerNxt  uint64 // the peer's SND.NXT as it has said then
 	hurryTo  uint64 // the same, if the next ACK of the wrap is to carry hurry's option; else 0
-	hurries  int    // such ACKs
-	revives  int    // times that the peer's time-out was taken back
+	hurries  int32  // such ACKs
+	revives  int32  // times that the peer's time-out was taken back
+	probed   bool   // the peer's next pure ACK may tell what is in flight, see answered
 	revive   bool   // it is to be now, see reviving
 }
 
@@ -141,29 +146,29 @@ type legStamps struct {
 
 // legProbe is how the peer is asked where it is, see probe.go.
 type legProbe struct {
-	probing    bool // the prober has it
-	probesSent int
 	head       *stack.PacketBuffer // first segment that the peer may lack, as it left
 	headEnd    uint64              // offset after it
 	headAt     time.Duration       // when it left last
-	headDone   bool                // the peer has acknowledged one of this endpoint's
 	headSeen   uint64              // end of the newest segment that left
 	headFirst  time.Duration       // when one left for the first time that was then the next that the peer lacks; by Engine.tick
-	resumed    bool                // it is probed because we were silent: see resume.go
-	unheard    bool                // and has said nothing since
-	suspected  bool                // it is probed because the peer is silent: see outage.go
-	silentFrom time.Duration       // and has been since then
+	silentFrom time.Duration       // it is suspected, and the peer has been silent since then
 	answeredAt time.Duration       // when it answered last; by Engine.tick
-	turn       uint                // of the prober's items only the newest counts
-	missed     atomic.Bool         // something of it was not taken in while we were silent
+	turn       uint32              // of the prober's items only the newest counts
+	probesSent int32
+	missed     atomic.Bool // something of it was not taken in while we were silent
+	probing    bool        // the prober has it
+	headDone   bool        // the peer has acknowledged one of this endpoint's
+	resumed    bool        // it is probed because we were silent: see resume.go
+	unheard    bool        // and has said nothing since
+	suspected  bool        // it is probed because the peer is silent: see outage.go
 }
 
 // owedAck is the newest acknowledgement that the gate kept back.
 type owedAck struct {
-	set   bool
-	ack   uint64 // offset
-	edge  uint64 // right edge that netstack wants to announce, not capped
+	ack   uint64    // offset
+	edge  uint64    // right edge that netstack wants to announce, not capped
+	sack  *[34]byte // SACK option of the kept segment, if sackN > 0
 	tsEcr uint32
-	sack  [34]byte // SACK option of the kept segment
 	sackN uint8
+	set   bool
 }

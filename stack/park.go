@@ -64,9 +64,9 @@ func (l *Leg) Park(received, sent uint64, rest time.Duration) bool {
 		l.outMu.Unlock()
 		return false
 	}
-	ep := l.ep
-	l.ep, l.state, l.parked = nil, stParked, true
-	l.owed.set = false // another answer has said it
+	ep, waits := l.ep, l.waits
+	l.ep, l.waits, l.state, l.parked = nil, nil, stParked, true
+	l.owed = owedAck{} // another answer has said it
 	// The next endpoint announces the window to us that the peer has long, and has sent none
 	// of the stamps that the peer may echo.
 	l.quiet, l.ownEcho = true, false
@@ -75,7 +75,7 @@ func (l *Leg) Park(received, sent uint64, rest time.Duration) bool {
 	}
 	l.mu.Unlock()
 	l.outMu.Unlock()
-	l.wq.EventUnregister(&l.entry)
+	waits.wq.EventUnregister(&waits.entry)
 	ep.Abort() // its RST is dropped in output
 	l.engine.C.Parked.Add(1)
 	return true

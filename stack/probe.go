@@ -42,7 +42,7 @@ type prober struct {
 
 type probeItem struct {
 	leg  *Leg
-	turn uint // Leg.turn: it is the leg's newest item
+	turn uint32 // Leg.turn: it is the leg's newest item
 	due  time.Duration
 }
 
@@ -142,7 +142,7 @@ func (l *Leg) probeQueue() int {
 	if l.probesSent >= probesQuick {
 		return len(probeDelays) - 1
 	}
-	q := min(l.probesSent, len(probeDelays)-2)
+	q := min(int(l.probesSent), len(probeDelays)-2)
 	for q < len(probeDelays)-2 && probeDelays[q] < 2*time.Duration(l.p.RTTMicros)*time.Microsecond {
 		q++
 	}
@@ -166,7 +166,7 @@ func (l *Leg) headDue() bool {
 }
 
 // probeAgain sends the next probe, if one is needed.
-func (l *Leg) probeAgain(turn uint) {
+func (l *Leg) probeAgain(turn uint32) {
 	l.outMu.Lock()
 	defer l.outMu.Unlock()
 	l.mu.Lock()

@@ -169,14 +169,14 @@ func (e *Engine) vacate(f *flow) bool {
 }
 
 func (l *Leg) connect() error {
-	ep, err := l.engine.newEndpoint(l)
+	ep, waits, err := l.engine.newEndpoint(l)
 	if err != nil {
 		return err
 	}
-	l.entry.Init(l, allEvents)
-	l.wq.EventRegister(&l.entry)
-	if !l.keep(ep) {
-		l.wq.EventUnregister(&l.entry)
+	waits.entry.Init(l, allEvents)
+	waits.wq.EventRegister(&waits.entry)
+	if !l.keep(ep, waits) {
+		waits.wq.EventUnregister(&waits.entry)
 		ep.Close()
 		return ErrReset
 	}
@@ -192,13 +192,13 @@ func (l *Leg) connect() error {
 
 // keep gives the leg its endpoint, unless it has ended meanwhile: a packet may end one that
 // is being attached (dropLegs), and nobody would end that endpoint any more.
-func (l *Leg) keep(ep tcpip.Endpoint) bool {
+func (l *Leg) keep(ep tcpip.Endpoint, waits *legWaits) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.state >= stTombstone {
 		return false
 	}
-	l.ep = ep
+	l.ep, l.waits = ep, waits
 	return true
 }
 
