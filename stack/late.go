@@ -59,14 +59,17 @@ func (l *Leg) withholds() bool {
 // owe notes the acknowledgement that the gate keeps back. mu is held.
 func (l *Leg) owe(ack, edge uint64, opts []byte, ts, sack int) {
 	l.owed.set, l.owed.ack, l.owed.edge = true, ack, edge
-	l.owed.sackN = 0
+	var option []byte
 	if sack >= 0 {
+		option = opts[sack : sack+int(opts[sack+1])]
+	} else {
+		option = l.halfSACK(ack)
+	}
+	if l.owed.sackN = 0; len(option) > 0 {
 		if l.owed.sack == nil {
 			l.owed.sack = new([34]byte)
 		}
-		l.owed.sackN = uint8(copy(l.owed.sack[:], opts[sack:sack+int(opts[sack+1])]))
-	} else {
-		l.owed.sackN = uint8(copy(l.owed.sack[:], l.halfSACK(ack)))
+		l.owed.sackN = uint8(copy(l.owed.sack[:], option))
 	}
 	if ts >= 0 {
 		l.owed.tsEcr = be32(opts[ts+6:])

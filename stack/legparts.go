@@ -28,8 +28,8 @@ type legWaits struct {
 // legMate is what is for and from the other leg, see Join: no lock is held for it.
 type legMate struct {
 	mate     atomic.Pointer[Leg]
-	rxClass  atomic.Uint32 // DSCP of the peer's newest segment
 	rxUrgent atomic.Uint64 // offset after the peer's newest urgent data; 0: there was none
+	rxClass  atomic.Uint32 // DSCP of the peer's newest segment
 	lone     atomic.Bool   // see Lone
 }
 
@@ -39,6 +39,7 @@ type legAsked struct {
 	passAsks bool         // see PassAsks
 	asked    atomic.Bool  // the peer has asked whether the other end is there
 	awaited  atomic.Bool  // see Probe
+	missed   atomic.Bool  // something of it was not taken in while we were silent
 	heardAt  atomic.Int64 // when the peer has said something, by Engine.tick
 }
 
@@ -155,12 +156,11 @@ type legProbe struct {
 	answeredAt time.Duration       // when it answered last; by Engine.tick
 	turn       uint32              // of the prober's items only the newest counts
 	probesSent int32
-	missed     atomic.Bool // something of it was not taken in while we were silent
-	probing    bool        // the prober has it
-	headDone   bool        // the peer has acknowledged one of this endpoint's
-	resumed    bool        // it is probed because we were silent: see resume.go
-	unheard    bool        // and has said nothing since
-	suspected  bool        // it is probed because the peer is silent: see outage.go
+	probing    bool // the prober has it
+	headDone   bool // the peer has acknowledged one of this endpoint's
+	resumed    bool // it is probed because we were silent: see resume.go
+	unheard    bool // and has said nothing since
+	suspected  bool // it is probed because the peer is silent: see outage.go
 }
 
 // owedAck is the newest acknowledgement that the gate kept back.

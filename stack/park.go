@@ -67,6 +67,7 @@ func (l *Leg) Park(received, sent uint64, rest time.Duration) bool {
 	ep, waits := l.ep, l.waits
 	l.ep, l.waits, l.state, l.parked = nil, nil, stParked, true
 	l.owed = owedAck{} // another answer has said it
+	l.ahead = nil
 	// The next endpoint announces the window to us that the peer has long, and has sent none
 	// of the stamps that the peer may echo.
 	l.quiet, l.ownEcho = true, false
