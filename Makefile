@@ -4,6 +4,8 @@ LDFLAGS   := -X lockstep/appliance/control.described=$(DESCRIBED)
 SEEDS   ?= 1000
 CONNS   ?= 1000000
 STORM   ?= --duration 1h
+# Of one package's tests. What waits in a test has a limit of its own; beside other work all of them together take several times as long.
+TIMEOUT ?= 3h
 
 .PHONY: help build test test-quick test-race sim churn fuzz bench storm suites demo image image-lock vm-demo check clean
 
@@ -15,23 +17,23 @@ build: ## build bin/lockstep
 
 # A simulated world has one goroutine: the race detector finds nothing in it, and makes it seven times slower.
 test: check ## all tests, race detector on (root: the end-to-end ones need network namespaces)
-	go test -race -count=1 -p 1 -timeout 40m $$(go list ./... | grep -v '/replication/sim$$')
-	SIM_SEEDS=50 go test -race -count=1 -run Seeds ./replication/sim
+	go test -race -count=1 -p 1 -timeout $(TIMEOUT) $$(go list ./... | grep -v '/replication/sim$$')
+	SIM_SEEDS=50 go test -race -count=1 -timeout $(TIMEOUT) -run Seeds ./replication/sim
 	go test -count=1 -run DoNotAllocate ./tun
 	$(MAKE) sim SEEDS=1000
 	$(MAKE) churn CONNS=100000
 
 test-quick: ## all tests without the race detector
-	go test -p 1 -timeout 20m ./...
+	go test -p 1 -timeout $(TIMEOUT) ./...
 
 test-race: test ## the same as test
 
 sim: ## simulate the replication core and the arbiter: make sim SEEDS=100000
-	SIM_SEEDS=$(SEEDS) go test -count=1 -timeout 60m ./replication/sim
-	SIM_SEEDS=$(SEEDS) go test -count=1 -timeout 60m -run Seeds ./replication/arbiter
+	SIM_SEEDS=$(SEEDS) go test -count=1 -timeout $(TIMEOUT) ./replication/sim
+	SIM_SEEDS=$(SEEDS) go test -count=1 -timeout $(TIMEOUT) -run Seeds ./replication/arbiter
 
 churn: ## connections come and go, nothing may be left: make churn CONNS=1000000
-	LOCKSTEP_LEAK_CONNS=$(CONNS) go test -count=1 -timeout 60m -v -run '^TestNothingLeaks$$' ./stack
+	LOCKSTEP_LEAK_CONNS=$(CONNS) go test -count=1 -timeout $(TIMEOUT) -v -run '^TestNothingLeaks$$' ./stack
 
 fuzz: ## every fuzz target for half a minute
 	@for p in $$(go list ./...); do \
