@@ -134,6 +134,13 @@ func (l *Leg) Waiting() bool {
 	return l.state == stWaiting
 }
 
+// Attaching reports whether the leg is about to get its endpoint.
+func (l *Leg) Attaching() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state == stWaiting || l.state == stBuilding
+}
+
 // Confirmed reports whether the peer has shown that it knows the connection; a
 // client that may still be in SYN-SENT must not be sent data.
 func (l *Leg) Confirmed() bool {
@@ -191,8 +198,11 @@ func (l *Leg) Err() error {
 		return nil
 	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ep != ep {
+		return l.err // it was given back meanwhile: its end is not the leg's, see Park
+	}
 	l.err = err
-	l.mu.Unlock()
 	return err
 }
 

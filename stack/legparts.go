@@ -118,7 +118,7 @@ type legContinued struct {
 	restored bool // continued from another appliance: peers may be ahead of us
 	quiet    bool // the peer is not to be disturbed; the first pure ACK stays here
 	finHeld  bool // the peer's FIN is held; replay it to the endpoint
-	parked   bool // its endpoint was given back here, see Park
+	parked   bool // an endpoint of it was given back here, see Park; also when it has the next. Not of one restored as parked
 	drain    legDrain
 }
 

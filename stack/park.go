@@ -15,7 +15,9 @@ import (
 // that was said is acknowledged, by both. A segment that says nothing new (a keepalive, its answer, a
 // window update) is dealt with here; any other one waits until an endpoint is built again. That one
 // begins with the initial window, as any sender that has been silent for longer than its time-out
-// should (RFC 5681, 4.1).
+// should. It is not the letter of RFC 5681, 4.1: netstack's ssthresh and a congestion window below the
+// initial one are not carried over, for it takes neither from outside; so after a loss shortly before the rest it is less
+// careful than it should be, like a connection that is new or taken over.
 
 // Rests reports whether the leg can be parked: nothing is going on, and nothing has come for rest.
 // received is how much was taken from its receive queue, sent how much was written to it. Stream
@@ -46,7 +48,8 @@ func (l *Leg) rests(received, sent uint64, rest time.Duration) bool {
 		return false
 	}
 	// What netstack was given long ago is dealt with; its answer would have left. Were it not, it would be lost as on
-	// a network: nobody was told that it has come.
+	// a network: nobody was told that it has come. Long ago is a janitorPeriod less than rest at worst, by the age
+	// of tick: of the second that rest is at least (config), 0.8. In tests rest is 0, and it may be lost.
 	return time.Duration(l.engine.tick.Load())-l.rxCame >= rest
 }
 
@@ -103,7 +106,7 @@ func Parked(legs ...*Leg) bool {
 	return true
 }
 
-// Parked: see there.
+// Parked is the function Parked of one leg.
 func (l *Leg) Parked() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

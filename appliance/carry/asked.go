@@ -16,6 +16,7 @@ type Keepalive struct {
 // Asked is what is known of one leg's peer being there. Only the worker uses it.
 type Asked struct {
 	owed   bool  // its peer has asked, and is answered when the other one has
+	later  bool  // the other one is to be asked as soon as its leg has an endpoint
 	probes int32 // of our own without an answer
 }
 
@@ -24,10 +25,14 @@ type Asked struct {
 // another server is alive.
 func (a *Asked) Pass(l, other *stack.Leg) {
 	if l.Asked() {
-		a.owed = other != nil && other.Err() == nil && other.Probe()
-		if !a.owed {
-			l.Answer()
+		a.owed, a.later = true, true
+	}
+	if a.owed && a.later {
+		there := other != nil && other.Err() == nil
+		if there && !other.Probe() && other.Attaching() {
+			return // it wakes the connection when it has its endpoint
 		}
+		a.later = false
 	}
 	if a.owed && (other == nil || !other.Awaited()) {
 		a.owed = false

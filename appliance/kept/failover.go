@@ -35,15 +35,20 @@ func (k *Kept) another(any bool) (int, bool) {
 	})
 }
 
+// wanted is how many servers the connection should have.
+func (k *Kept) wanted() int {
+	if k.svc.Hot {
+		return min(k.pool.Len(), maxReplicas)
+	}
+	return 1
+}
+
 // recruit sees to it that the connection has the servers that it should have.
 func (k *Kept) recruit() {
 	if k.streams[replication.Response].FinPassed {
 		return
 	}
-	have, want := len(k.replicas()), 1
-	if k.svc.Hot {
-		want = min(k.pool.Len(), maxReplicas)
-	}
+	have, want := len(k.replicas()), k.wanted()
 	now := k.host.Now()
 	if k.source == nil && k.hopeless(now, have) {
 		k.svc.counts.givenUp.Add(1)

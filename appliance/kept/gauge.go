@@ -51,7 +51,7 @@ func (k *Kept) measure() {
 	var inStep int32
 	for _, r := range k.replicas() {
 		switch {
-		case !r.doubt && r.leg.Established() && (r.at == k.seen.end || has(r, k.seen.end-1)):
+		case !r.doubt && (r.leg.Established() || r.leg.Parked()) && (r.at == k.seen.end || has(r, k.seen.end-1)):
 			inStep++
 		case r.at < k.seen.end:
 			lag = max(lag, k.seen.end-r.at)

@@ -49,7 +49,8 @@ type lifeState struct {
 	lingerTo  time.Duration
 	wakeDue   time.Duration // when a timer will wake it
 	parked    bool
-	building  bool // it was parked, and endpoints are on their way
+	building  bool          // it was parked, and endpoints are on their way
+	unparked  time.Duration // since when
 }
 
 // requestState is the request since the last checkpoint.

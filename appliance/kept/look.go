@@ -10,6 +10,9 @@ import (
 
 // What is told to people, and to the search for connections that wait for nothing.
 
+// buildMax is how long endpoints may take that are built again, on the busiest machine.
+const buildMax = 30 * time.Second
+
 // Waits says what the connection waits for; empty if for nothing.
 func (k *Kept) Waits() string {
 	switch {
@@ -22,8 +25,10 @@ func (k *Kept) Waits() string {
 		return "a segment that ends its being parked"
 	case k.client.Waiting():
 		return "" // an endpoint should have been made
-	case k.building:
+	case k.building && k.host.Now()-k.unparked < buildMax:
 		return "its endpoints"
+	case k.building:
+		return "" // each is a handshake within this process
 	case !k.client.Established() && k.client.Err() == nil:
 		return "the client's endpoint"
 	case k.drain.On.Load():

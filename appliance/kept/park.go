@@ -22,8 +22,7 @@ func (k *Kept) Park(rest time.Duration) bool {
 		ok = ok && r.park(rest)
 	}
 	if !ok {
-		k.building = true
-		stack.Unpark(legs...)
+		k.build(legs)
 		k.host.Wake()
 		return false
 	}
@@ -36,6 +35,8 @@ func (k *Kept) rests(rest time.Duration) bool {
 	req, resp := &k.streams[replication.Request], &k.streams[replication.Response]
 	switch {
 	case k.lingering || k.over || k.drain.On.Load() || k.wakeDue > k.host.Now():
+		return false
+	case !k.plain && len(k.replicas()) < k.wanted(): // another server is to be found first
 		return false
 	case k.source == nil || !k.source.recorded.Load() || k.legOut.Load() || k.claim.answer != nil || k.proof != nil:
 		return false
@@ -74,9 +75,15 @@ func (k *Kept) legs() []*stack.Leg {
 // unpark has all legs wait for endpoints if something came for one, or has happened beside them.
 func (k *Kept) unpark() {
 	if legs := k.legs(); k.disturbed() || !stack.Parked(legs...) {
-		k.parked, k.building = false, true
-		stack.Unpark(legs...)
+		k.parked = false
+		k.build(legs)
 	}
+}
+
+// build has all legs wait for endpoints.
+func (k *Kept) build(legs []*stack.Leg) {
+	k.building, k.unparked = true, k.host.Now()
+	stack.Unpark(legs...)
 }
 
 // built reports whether the legs have their endpoints again, or have ended. A leg without one is not to be taken for

@@ -73,7 +73,8 @@ func (k *Kept) Restore(rec *replication.Continue, server stack.Params, halfWay b
 	r.leg.Lone()
 	k.lead(r)
 	k.parked = true
-	k.unpark() // unless both are
+	k.unpark()  // unless both are
+	k.measure() // Step does not, of one that stays parked
 	return nil
 }
 

@@ -76,9 +76,12 @@ func (t *triedServer) has(i int) bool {
 }
 
 // Wake implements stack.Events.
-func (c *Conn) Wake(*stack.Leg) {
+func (c *Conn) Wake(*stack.Leg) { c.soon() }
+
+// soon has a worker run the connection, also if it waits in the bulk queue: its legs are wanted now.
+func (c *Conn) soon() {
 	if c.bulk.CompareAndSwap(true, false) {
-		c.r.sched.hasten(c) // a peer speaks: its legs are wanted now
+		c.r.sched.hasten(c)
 		return
 	}
 	c.r.sched.add(c, false)
@@ -92,7 +95,7 @@ func (c *Conn) kill(silent bool) {
 	} else {
 		c.killed.CompareAndSwap(killNot, killReset)
 	}
-	c.r.sched.add(c, false)
+	c.soon()
 }
 
 // Values of Conn.killed.
@@ -107,7 +110,7 @@ func (c *Conn) Delivered(_ *stack.Leg, off uint64) {
 	if c.begun.Load() {
 		c.carrier.Deliver(replication.Response, off)
 	}
-	c.r.sched.add(c, false)
+	c.soon()
 }
 
 // Opened is called by the journal when the record is safe.
@@ -134,7 +137,7 @@ func (c *Conn) Unprotect() {
 func (c *Conn) Permit(s replication.Stream, off uint64) {
 	c.carrier.Permit(s, off)
 	if off >= c.carrier.Delivered(s) || c.flags.Paused.Swap(false) {
-		c.r.sched.add(c, false)
+		c.soon()
 	}
 }
 

@@ -74,3 +74,14 @@ func HoldRest(r *Relay) (release func()) {
 
 // Inspects is whether the janitor inspects a connection that is passed on.
 var Inspects = inspects
+
+// Idles is what the janitor does for a connection that has been idle for so long; nothing of the bulk queue is run
+// before release is called.
+func Idles(c *Conn, since time.Duration) (release func()) {
+	s := c.r.sched
+	s.mu.Lock()
+	s.bulkBusy = true
+	s.mu.Unlock()
+	c.idles(c.r.now() + since)
+	return s.bulkDone
+}

@@ -41,7 +41,7 @@ func (c *Conn) idles(now time.Duration) {
 	}
 	c.alive.lookedAt = now
 	c.alive.toPark.Store(parkIdle)
-	c.bulk.Store(true) // who is busy goes first
+	c.bulk.Store(true) // who is busy goes first, but see soon
 	c.r.sched.add(c, true)
 }
 

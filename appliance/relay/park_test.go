@@ -186,3 +186,60 @@ func TestParkedIsReset(t *testing.T) {
 		})
 	}
 }
+
+// What is measured of a kept connection that a takeover leaves parked is what was measured of it before.
+func TestParkedIsMeasured(t *testing.T) {
+	r, _, _, svc := parked(t, parkable["log"])
+	before := r.Relay().Gauge(*svc)
+	takesOver(t, r, svc)
+	if after := r.Relay().Gauge(*svc); after != before || after.InStep != 1 {
+		t.Errorf("%+v before a takeover, %+v after it", before, after)
+	}
+}
+
+// Who asks whether the other end is there while endpoints are built hears from the other end, too.
+func TestKeepaliveWhileUnparked(t *testing.T) {
+	for name, tune := range parkable {
+		t.Run(name, func(t *testing.T) {
+			var svc *relay.Service
+			r := newRig(t, script.Options{MinRTO: time.Minute, Tune: func(s *relay.Service) {
+				tune(s)
+				s.Park, svc = time.Hour, s
+			}})
+			c := quiet(t, r)
+			park(t, r, &svc)
+			goOn := relay.Taking(one(r))
+			before := c.Server.State().Arrived
+			send(c.Client, script.Next, 100, script.Next)
+			keepalive(c.Server)
+			if !r.Settle() {
+				t.Fatal("does not come to rest")
+			}
+			c.Client.Away(true)
+			goOn()
+			awaits(t, r, c, "the request", func(_, s script.State) bool { return s.Received == 201 })
+			if !r.Settle() {
+				t.Fatal("does not come to rest")
+			}
+			if n := c.Server.State().Arrived - before; n != 1 {
+				t.Errorf("%d packets, and the client is dead: more than the request\n%s", n, r.Trace())
+			}
+			c.Client.Away(false)
+			send(c.Client, script.Next, 0, script.Next)
+			awaits(t, r, c, "an answer", func(_, s script.State) bool { return s.Arrived > before+1 })
+			send(c.Server, script.Next, 0, script.Next)
+			awaits(t, r, c, "an acknowledgement", func(cl, _ script.State) bool { return cl.Acked == cl.Sent })
+		})
+	}
+}
+
+// What is to be looked at in its turn is ended at once all the same.
+func TestIdleIsReset(t *testing.T) {
+	r := newRig(t, script.Options{Tune: func(s *relay.Service) { s.Park = time.Hour }})
+	c := quiet(t, r)
+	release := relay.Idles(one(r), 2*time.Hour)
+	defer release()
+	c.Client.MayReset()
+	r.Relay().End(time.Second)
+	awaits(t, r, c, "both resets", func(cl, s script.State) bool { return cl.Dead && s.Dead })
+}

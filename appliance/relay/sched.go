@@ -140,6 +140,7 @@ func (s *scheduler) run(c *Conn) {
 	if !c.schedule.CompareAndSwap(schedQueued, schedRunning) {
 		return // hastened: it ran already
 	}
+	c.bulk.Store(false)
 	s.leave(c, c.step())
 }
 
