@@ -306,14 +306,14 @@ func (p *program) fib(f *ip) {
 }
 
 // wayBack lets on only what comes by the interface by which routing would answer it, as the strict reverse path filter (RFC 3704)
-// would. What does not, or may by more than one path, is left to that filter. It asks what the filter asks (fib_validate_source of
-// net/ipv4/fib_frontend.c): the way to the source, as if for the loopback device, with the ports as they are, without a mark.
+// would. What does not, or may by more than one path, is left to that filter. It asks what the filter asks of what is forwarded
+// (__mkroute_input of net/ipv4/route.c): the way to the source, for what comes in by the device that this would leave by, which
+// is the TUN device, with the ports as they are, without a mark.
 func (p *program) wayBack(f *ip) {
-	const loopback = 1 // LOOPBACK_IFINDEX, in each network namespace
 	p.add(asm.LoadMem(asm.R0, rSkb, skbMark, asm.Word), asm.JNE.Imm(asm.R0, 0, pass))
 	p.fibFor(f, f.dst, f.src)
 	p.add(
-		asm.StoreImm(asm.RFP, stackFib+fibIfindex, loopback, asm.Word),
+		asm.StoreImm(asm.RFP, stackFib+fibIfindex, int64(p.tun), asm.Word),
 		asm.StoreImm(asm.RFP, stackFib+fibTotLen, int64(f.len)+tcpLen, asm.Half),
 	)
 	p.fibCall()
