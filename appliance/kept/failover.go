@@ -89,11 +89,12 @@ func (k *Kept) recruit() {
 
 // hopeless reports whether nobody can continue the connection any more.
 func (k *Kept) hopeless(now time.Duration, have int) bool {
+	k.gain.begin(k.lostAt, k.log.end)
 	var got uint64
 	for _, r := range k.replicas() {
-		got = max(got, r.at+r.acked.Load())
+		got = max(got, r.at+min(r.acked.Load(), k.gain.end))
 	}
-	over := k.gain.since(k.lostAt, now, got) + k.svc.Patience
+	over := k.gain.since(now, got) + k.svc.Patience
 	k.wakeAt(over)
 	switch {
 	case have > 0 && now < over:
@@ -110,14 +111,22 @@ func (k *Kept) hopeless(now time.Duration, have int) bool {
 type gain struct {
 	lost, at time.Duration
 	got      uint64
+	end      uint64 // of the request when the source was lost: a kernel takes what is said later, whatever its process does
+}
+
+// begin is told of the loss that is waited with, as often as one likes, and of the request's end.
+func (g *gain) begin(lost time.Duration, end uint64) {
+	if g.lost != lost {
+		*g = gain{lost: lost, end: end}
+	}
 }
 
 // since is when the last of them got further than any before it; or when the source was lost.
-func (g *gain) since(lost, now time.Duration, got uint64) time.Duration {
-	if g.lost != lost {
-		*g = gain{lost: lost, at: lost, got: got}
-	}
-	if got > g.got {
+func (g *gain) since(now time.Duration, got uint64) time.Duration {
+	switch {
+	case g.at == 0: // where they were
+		g.at, g.got = g.lost, got
+	case got > g.got:
 		g.at, g.got = now, got
 	}
 	return g.at

@@ -24,7 +24,8 @@ func TestGain(t *testing.T) {
 		{90, 95, 4, 90}, // another source was lost
 		{90, 99, 5, 99},
 	} {
-		if got := g.since(x.lost, x.now, x.got); got != x.want {
+		g.begin(x.lost, 7)
+		if got := g.since(x.now, x.got); got != x.want {
 			t.Errorf("%d: since %d, want %d", i, got, x.want)
 		}
 	}
