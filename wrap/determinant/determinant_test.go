@@ -139,6 +139,34 @@ func TestStartedAnew(t *testing.T) {
 	}
 }
 
+// A server that comes late, or back, may be told again a connection that the others have accepted: what it decides for that is
+// not the next one's from the same port, in whichever order they accept.
+func TestToldAgain(t *testing.T) {
+	l := NewLog(2, counter())
+	first := join(t, l, "a", client(1))
+	again := join(t, l, "b", client(1))
+	if again == first {
+		t.Error("b has joined what a has accepted before b came")
+	}
+	l.Leave("a", first.Number)
+	second := join(t, l, "a", client(1))
+	if second == again {
+		t.Error("a's second connection has the randomness and the times of b's first")
+	}
+	third := join(t, l, "b", client(1)) // a's second, or one that a has not accepted yet
+	if third == second {
+		t.Error("b has joined what may be another connection")
+	}
+	l.Leave("b", again.Number)
+	l.Leave("b", third.Number)
+	if l.Leave("a", second.Number); len(l.lives) != 0 || len(l.seen) != 0 {
+		t.Fatalf("all are over, and there is %v, %v", l.lives, l.seen)
+	}
+	if a, b := join(t, l, "a", client(1)), join(t, l, "b", client(1)); a != b {
+		t.Errorf("they are in order again: a has %v, b %v", a, b)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	l := NewLog(2, counter())
 	in := join(t, l, "a", client(1))

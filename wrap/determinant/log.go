@@ -46,7 +46,19 @@ type seen struct {
 	joins  map[string]uint64
 	newest uint64           // of joins
 	lives  map[uint64]*life // by ordinal: those that nobody has left
+	late   map[string]late
+	own    int // lives that are out of order and last
 }
+
+// late is of a server that has come when others had accepted connections of the name. What it accepts next may be one of those,
+// told again, or one that the others have not accepted yet.
+type late uint8
+
+const (
+	inOrder    late = iota
+	came            // it has accepted none since
+	outOfOrder      // it has: which one is not known, so none of its is anybody else's, until all of the name are over
+)
 
 // life is an instance and who takes part.
 type life struct {
@@ -56,6 +68,7 @@ type life struct {
 	members map[string]bool // by server: whether it has not left
 	values  map[string]*value
 	kept    int
+	own     bool // counted in seen.own
 }
 
 type value struct {
@@ -73,13 +86,13 @@ func NewLog(servers int, nonce func() [16]byte) *Log {
 func (l *Log) Arrive(server string) {
 	l.present[server] = true
 	for _, s := range l.seen {
-		s.joins[server] = s.newest
+		s.joins[server], s.late[server] = s.newest, came
 	}
 }
 
 // Join gives a server the instance that the others have: that of its n-th connection of a name with their n-th. The same
 // randomness for another input would give secrets away, so each server gets each instance once, and nobody joins what somebody
-// has left; who is late has one of its own. The program's start is the same whichever of its runs it is: the newest is joined.
+// has left; who is late has one of its own, which is nobody else's (see late). The program's start is the same whichever of its runs it is: the newest is joined.
 func (l *Log) Join(server string, c Connection) (Instance, error) {
 	if !l.present[server] {
 		return Instance{}, errNoMember
@@ -89,7 +102,7 @@ func (l *Log) Join(server string, c Connection) (Instance, error) {
 		return Instance{}, errInstances
 	}
 	if s == nil {
-		s = &seen{joins: map[string]uint64{}, lives: map[uint64]*life{}}
+		s = &seen{joins: map[string]uint64{}, lives: map[uint64]*life{}, late: map[string]late{}}
 		l.seen[c] = s
 	}
 	n := s.joins[server] + 1
@@ -100,19 +113,41 @@ func (l *Log) Join(server string, c Connection) (Instance, error) {
 				n = s.newest
 			}
 		}
+	} else if s.outOfOrder(server, n) {
+		in := l.begin(server, c, 0)
+		in.own = true
+		s.own++
+		return in.Instance, nil
 	}
 	s.joins[server] = n
 	if in := s.lives[n]; in != nil && len(in.members) < l.servers {
 		in.members[server] = true
 		return in.Instance, nil
 	}
-	l.last++
-	in := &life{Instance: Instance{Number: l.last, Nonce: l.nonce()}, of: c, ordinal: n, members: map[string]bool{server: true}, values: map[string]*value{}}
-	l.lives[in.Number] = in
+	in := l.begin(server, c, n)
 	if n > s.newest {
 		s.newest, s.lives[n] = n, in
 	}
 	return in.Instance, nil
+}
+
+// outOfOrder reports whether it is not known which connection of the name it is that a server accepts as its n-th.
+func (s *seen) outOfOrder(server string, n uint64) bool {
+	switch {
+	case s.late[server] == came && n > s.newest:
+		s.late[server] = outOfOrder
+	case s.late[server] == came: // others have accepted a later one, so those before it are over
+		delete(s.late, server)
+	}
+	return s.late[server] == outOfOrder
+}
+
+// begin makes an instance.
+func (l *Log) begin(server string, c Connection, n uint64) *life {
+	l.last++
+	in := &life{Instance: Instance{Number: l.last, Nonce: l.nonce()}, of: c, ordinal: n, members: map[string]bool{server: true}, values: map[string]*value{}}
+	l.lives[in.Number] = in
+	return in
 }
 
 // Decide sets what nobody has asked for, and tells the others. What all have asked for is forgotten.
@@ -150,8 +185,12 @@ func (l *Log) Leave(server string, instance uint64) {
 		return
 	}
 	in.members[server] = false
-	if s := l.seen[in.of]; s != nil && s.lives[in.ordinal] == in {
-		delete(s.lives, in.ordinal)
+	if s := l.seen[in.of]; s != nil {
+		if in.own {
+			s.own--
+		} else if s.lives[in.ordinal] == in {
+			delete(s.lives, in.ordinal)
+		}
 		l.forget(in.of)
 	}
 	for _, there := range in.members {
@@ -165,11 +204,11 @@ func (l *Log) Leave(server string, instance uint64) {
 // forget forgets a name of which all have accepted the same number of connections.
 func (l *Log) forget(c Connection) {
 	s := l.seen[c]
-	if len(s.lives) > 0 {
+	if len(s.lives) > 0 || s.own > 0 {
 		return
 	}
 	for server := range l.present {
-		if s.joins[server] != s.newest {
+		if s.joins[server] != s.newest && s.late[server] != outOfOrder {
 			return
 		}
 	}
@@ -184,6 +223,7 @@ func (l *Log) LeaveAll(server string) {
 	delete(l.present, server)
 	for c, s := range l.seen {
 		delete(s.joins, server)
+		delete(s.late, server)
 		l.forget(c)
 	}
 }
