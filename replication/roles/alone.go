@@ -350,7 +350,7 @@ func (r *Alone) inDoubt(now Nanos, replaceable bool) {
 	heardOf := r.heardOf // an announcement may be read before the session's end is
 	r.enter(doubting, now)
 	r.at = now + r.doubtTime()
-	r.late = replaceable && now > r.a.Lease()+r.doubtTime()/2
+	r.late = replaceable && now > r.a.Lease()+r.cfg.lateAfter()
 	r.told = false
 	if r.late && heardOf != Never && heardOf >= r.a.Lease() {
 		r.told, r.at = true, now+r.cfg.StartEmptyAfter

@@ -132,6 +132,17 @@ func wokenActive(t *testing.T, early bool) {
 		a.does("mute") // whoever has taken over would have answered; but it may be dead
 		return a
 	}
+	t.Run("a long promise leaves no more time", func(t *testing.T) {
+		a := newBench(t, true)
+		a.active()
+		a.peers = replication.Promise{Wait: 500 * millis, Mute: 500 * millis}
+		a.lease = a.now + 490*millis
+		a.sleep(800 * millis) // its standby may have taken over by then, and died
+		a.r.SessionLost(a.now, "closed")
+		a.r.Claimed(a.now, "b")
+		a.run(2 * second)
+		a.does("mute")
+	})
 	t.Run("nobody has announced itself meanwhile", func(t *testing.T) {
 		a := newBench(t, true)
 		a.active()

@@ -50,6 +50,16 @@ func (c *AloneConfig) FreshFor(p replication.Promise) Nanos {
 	return c.takeTime(p) - c.FailureTimeout/2 - 20*millis
 }
 
+// lateAfter is from when on after the end of its lease an active that begins to doubt is taken for one that was not running: what its
+// standby has announced meanwhile is repeated by nobody. A longer promise leaves it no more time.
+func (c *AloneConfig) lateAfter() Nanos { return c.doubtTime(c.FailureTimeout) / 2 }
+
+// BearFor is how long after a confirmed heartbeat an active judges silence at the latest, by what its standby has promised: its lease
+// is over by then, and it asks in time not to be taken for late (see lateAfter).
+func (c *AloneConfig) BearFor(p replication.Promise) Nanos {
+	return replication.LeaseTime(p.Wait) + c.lateAfter() - 20*millis
+}
+
 // Promise is what a standby promises next that would bear silence for wish, and of whose promises the active may go by p.
 // It gets there in a few steps, each of which waits for the answer to the one before: first the active is to be mute for longer, then
 // the standby waits for longer, and the other way round. At each moment what is left of takeTime when the longest Wait that

@@ -123,11 +123,13 @@ func (s *Shell) bear(silence replication.Nanos) {
 		s.core.SetPatience(silence, 0)
 		return
 	}
-	p := s.core.Promised()
-	if s.core.Role() == replication.RoleStandby {
-		s.core.Promise(s.alone.Promise(silence, p))
+	if s.core.Role() != replication.RoleStandby {
+		s.core.SetPatience(silence, s.alone.BearFor(s.core.PeerPromise()))
+		return
 	}
-	s.core.SetPatience(silence, s.alone.FreshFor(p.Least))
+	p := s.core.Promised()
+	s.core.Promise(s.alone.Promise(silence, p))
+	s.core.SetPatience(silence, s.alone.FreshFor(p.Least)) // else its store could not be continued any more
 }
 
 // next is when to call Tick after now.

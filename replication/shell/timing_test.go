@@ -64,3 +64,25 @@ func TestShorterPromiseWaitsForTheLease(t *testing.T) {
 		t.Errorf("a shorter promise: %d answers before the lease is told, %d in the end", before, answers())
 	}
 }
+
+// An active bears silence for as long as its standby has promised to: a standby that stands still for less finds its session there.
+// It does not wait for so long that it would take itself for one that has stood still.
+func TestActiveBearsWhatTheStandbyDoes(t *testing.T) {
+	c := roles.AloneConfig{Heartbeat: 20 * ms, FailureTimeout: 100 * ms, StartEmptyAfter: 10000 * ms}
+	for _, promise := range []replication.Nanos{100 * ms, 500 * ms} {
+		a, b := newEnd(t, replication.RoleActive), newEnd(t, replication.RoleStandby)
+		a.shell.SetPatience(roles.Patience{FailureTimeout: 100 * ms, Longest: c.LongestPatience()}, &c, 20*ms)
+		begin(t, 1000*ms, a, b)
+		a.shell.TookOver(1000 * ms)
+		micros := uint32(promise / 1000)
+		step(t, a, 1000*ms, wire.AppendHeartbeat(nil, wire.Version, 1, 1, wire.Heartbeat{WaitMicros: micros, MuteMicros: micros}))
+		lease := a.core.HeardUs() + replication.LeaseTime(promise)
+		now := 1000 * ms
+		for !a.shell.Tick(now, 0).Silent && now < 3000*ms {
+			now += 2 * ms
+		}
+		if now < lease || now < 1000*ms+min(promise, c.LongestPatience()) || now >= lease+250*ms {
+			t.Errorf("promised %d ms: the active takes its standby for silent at +%d ms, its lease lasts to +%d ms", promise/ms, (now-1000*ms)/ms, (lease-1000*ms)/ms)
+		}
+	}
+}
