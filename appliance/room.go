@@ -1,12 +1,16 @@
 package appliance
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"lockstep/appliance/config"
+	"lockstep/internal/confine"
 	"lockstep/stack"
 	"lockstep/tun"
 )
@@ -28,17 +32,21 @@ func connections(c *config.Config) (n int) {
 	return n
 }
 
-// CheckRoom says what is too small on this machine.
+// CheckRoom says what is too small on this machine, and what `run` will not raise.
 func CheckRoom(c *config.Config) []config.Warning {
+	return roomNow(c, slices.DeleteFunc(tun.Shortages(connections(c)), func(s tun.Shortage) bool { return s.Sealed == nil }))
+}
+
+func roomNow(c *config.Config, short []tun.Shortage) []config.Warning {
 	var lim unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
 		lim.Max = unix.RLIM_INFINITY
 	}
-	return roomWarnings(c, tun.Shortages(connections(c)), lim.Max)
+	return roomWarnings(c, short, lim.Max, confine.Has(unix.CAP_NET_ADMIN))
 }
 
-// roomWarnings: descriptors is how many the process may have.
-func roomWarnings(c *config.Config, short []tun.Shortage, descriptors uint64) (list []config.Warning) {
+// roomWarnings: descriptors is how many the process may have, admin whether it has the rights that `run` needs.
+func roomWarnings(c *config.Config, short []tun.Shortage, descriptors uint64, admin bool) (list []config.Warning) {
 	servers := 0
 	for i := range c.Services {
 		s := &c.Services[i]
@@ -51,8 +59,13 @@ func roomWarnings(c *config.Config, short []tun.Shortage, descriptors uint64) (l
 		}
 	}
 	for _, s := range short {
-		list = append(list, config.Warning{Path: "services", Hint: fmt.Sprintf("`sysctl -w %s=%s` where that can be done: on the host", s.Sysctl, s.Least),
-			Msg: fmt.Sprintf("%s is %s, which is too low for the clients or connections that there may be, and cannot be raised from here", s.Sysctl, s.Is)})
+		w := config.Warning{Path: "services", Hint: fmt.Sprintf("`sysctl -w %s=%s` where that can be done: on the host", s.Sysctl, s.Least),
+			Msg: fmt.Sprintf("%s is %s, which is too low for the clients or connections that there may be, and cannot be raised from here", s.Sysctl, s.Is)}
+		if !admin && errors.Is(s.Sealed, os.ErrPermission) {
+			w.Msg = fmt.Sprintf("%s is %s, which is too low for the clients or connections that there may be; not known from here whether `run` can raise it", s.Sysctl, s.Is)
+			w.Hint = "check as root, or with the rights that the appliance is given (CAP_NET_ADMIN)"
+		}
+		list = append(list, w)
 	}
 	if need := uint64(descriptorsSpare + descriptorsEach*servers); descriptors < need {
 		list = append(list, config.Warning{Path: "services", Hint: fmt.Sprintf("`ulimit -Hn %d`, or LimitNOFILE in the unit", need),
@@ -64,9 +77,10 @@ func roomWarnings(c *config.Config, short []tun.Shortage, descriptors uint64) (l
 // portRoom is how many connections there can be to one server of the service, the one with the fewest.
 func portRoom(c *config.Config, s *config.Service) (room int) {
 	for i, server := range s.Servers {
-		n := 0
-		for _, g := range c.Networks.Back.Gateway {
-			if inNetwork(g, server.Addr()) {
+		n, a := 0, server.Addr().Unmap()
+		near := slices.ContainsFunc(c.Networks.Back.Gateway, func(g netip.Prefix) bool { return g.Masked().Contains(a) })
+		for _, g := range c.Networks.Back.Gateway { // as relay's dialFromGateway chooses
+			if g.Addr().Is4() == a.Is4() && (!near || g.Masked().Contains(a)) {
 				n += stack.PortsPerServer
 			}
 		}
@@ -77,11 +91,9 @@ func portRoom(c *config.Config, s *config.Service) (room int) {
 	return room
 }
 
-func inNetwork(g netip.Prefix, a netip.Addr) bool { return g.Masked().Contains(a.Unmap()) }
-
-// warnOfRoom says at the start what `lockstep check` would.
+// warnOfRoom says at the start what is too small, all the same: the kernel may refuse what can be written.
 func (n *Node) warnOfRoom() {
-	for _, w := range CheckRoom(n.cfg) {
+	for _, w := range roomNow(n.cfg, tun.Shortages(connections(n.cfg))) {
 		n.log.Warn("this machine has not enough room", "what", w.Msg, "hint", w.Hint)
 	}
 }

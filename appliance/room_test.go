@@ -30,15 +30,21 @@ func TestRoom(t *testing.T) {
 		short []tun.Shortage
 		files uint64
 		want  string
+		guest bool // has not the rights that `run` needs
 	}{
-		{"room", gateway(120_000, g1, g2), nil, 260, ""},
-		{"the default", gateway(config.DefaultConnections, g1), nil, unix.RLIM_INFINITY, ""},
-		{"ports", gateway(130_000, g1, g2, other), nil, 1024, "services[0].limits.connections: with `source: gateway` there are ports for 129024 connections"},
-		{"sysctl", gateway(1, g1), []tun.Shortage{{Sysctl: "net.ipv4.neigh.default.gc_thresh3", Is: "1024", Least: "32768"}}, 1024, "net.ipv4.neigh.default.gc_thresh3 is 1024"},
-		{"descriptors", gateway(1, g1), nil, 259, "may have 259 descriptors here, with 2 servers it may need 260"},
+		{"room", gateway(120_000, g1, g2), nil, 260, "", false},
+		// A server behind a router: from all of its family's.
+		{"routed", gateway(120_000, "10.30.0.1/24", "10.30.0.2/24"), nil, 260, "", false},
+		{"ports, routed", gateway(130_000, "10.30.0.1/24", "10.30.0.2/24", "fd20::1/64"), nil, 260, "there are ports for 129024 connections", false},
+		{"the default", gateway(config.DefaultConnections, g1), nil, unix.RLIM_INFINITY, "", false},
+		{"ports", gateway(130_000, g1, g2, other), nil, 1024, "services[0].limits.connections: with `source: gateway` there are ports for 129024 connections", false},
+		{"sysctl", gateway(1, g1), []tun.Shortage{{Sysctl: "net.ipv4.neigh.default.gc_thresh3", Is: "1024", Least: "32768", Sealed: unix.EROFS}}, 1024, "cannot be raised from here (`sysctl -w", true},
+		{"sysctl, with rights", gateway(1, g1), []tun.Shortage{{Sysctl: "net.x", Is: "1", Least: "2", Sealed: unix.EACCES}}, 1024, "net.x is 1, which is too low for the clients or connections that there may be, and cannot", false},
+		{"sysctl, without rights", gateway(1, g1), []tun.Shortage{{Sysctl: "net.x", Is: "1", Least: "2", Sealed: unix.EACCES}}, 1024, "not known from here whether", true},
+		{"descriptors", gateway(1, g1), nil, 259, "may have 259 descriptors here, with 2 servers it may need 260", false},
 	} {
 		var got []string
-		for _, w := range roomWarnings(c.cfg, c.short, c.files) {
+		for _, w := range roomWarnings(c.cfg, c.short, c.files, !c.guest) {
 			got = append(got, w.String())
 		}
 		if all := strings.Join(got, "\n"); (c.want == "") != (all == "") || !strings.Contains(all, c.want) || len(got) > 1 {

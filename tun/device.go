@@ -231,7 +231,7 @@ func (d *nativeDevice) access() (err error) {
 func openHint(err error) string {
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		return " (another process holds it: is an appliance already running here?)"
+		return " (another process holds it, or somebody has made it: is an appliance already running here? If not, delete it: ip link del)"
 	case errors.Is(err, unix.EINVAL):
 		return " (does another process hold it, with several queues? is an appliance already running here?)"
 	case errors.Is(err, os.ErrPermission):

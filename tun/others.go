@@ -91,10 +91,17 @@ func othersFilter() (what string, device bool, err error) {
 		}
 		if rules {
 			return fmt.Sprintf("the packet filter has rules for what is forwarded (nft list chain %s %s %s), which must see it",
-				familyName(c.Table.Family), c.Table.Name, c.Name), c.Table.Family == nftables.TableFamilyNetdev, nil
+				familyName(c.Table.Family), c.Table.Name, c.Name), ofDevice(c), nil
 		}
 	}
 	return "", false, nil
+}
+
+const netdevIngress, inetIngress = 0, 5 // hooks
+
+// ofDevice: it may go with its device, and the generation stays. (Newer kernels keep it until a device of that name comes.)
+func ofDevice(c *nftables.Chain) bool {
+	return c.Table.Family == nftables.TableFamilyNetdev || c.Table.Family == nftables.TableFamilyINet && *c.Hooknum == inetIngress
 }
 
 // onWay: packets that are routed pass the chain, but not those from or to this host only.
@@ -102,7 +109,6 @@ func onWay(c *nftables.Chain) bool {
 	if c.Hooknum == nil {
 		return false // only jumped to
 	}
-	const netdevIngress, inetIngress = 0, 5
 	switch c.Table.Family {
 	case nftables.TableFamilyNetdev:
 		return *c.Hooknum == netdevIngress

@@ -5,14 +5,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // What the kernel must have room for if there are very many connections: its tables of neighbours, which
 // are one for all interfaces and namespaces, and that of a firewall which tracks connections. Both are too small by
-// default for a front network of thousands of hosts, or a hundred thousand connections. They are raised, never lowered,
-// and stay so: another gateway of this machine may have come to need them.
+// default for a front network of thousands of hosts, or a hundred thousand connections. They are raised once, never lowered,
+// and stay so: another gateway of this machine may have come to need them. Who lowers them then has a reason.
 const (
 	// neighboursKept are never thrown out for being idle (gc_thresh1); from neighboursSoft on older ones go first
 	// after five seconds (gc_thresh2); above neighboursMost a new one is refused while no other can go (gc_thresh3).
@@ -40,24 +38,33 @@ func roomSysctls(connections int) []*wantedSysctl {
 	return list
 }
 
-// Shortage is a setting that is too low for what is to be served, and cannot be changed from here.
-type Shortage struct{ Sysctl, Is, Least string }
+// Shortage is a setting that is too low for what is to be served.
+type Shortage struct {
+	Sysctl, Is, Least string
+	Sealed            error // why it cannot be changed from here; nil: it can
+}
 
 // Shortages lists them. A setting that is not there is not missed: there is no such table, or it can be
 // seen only from outside of this network namespace.
-func Shortages(connections int) []Shortage {
-	return shortages(procSysNet, connections, func(path string) bool { return unix.Access(path, unix.W_OK) == nil })
+func Shortages(connections int) []Shortage { return shortages(procSysNet, connections, sealed) }
+
+// sealed tries it: access(2) goes by the real user and, unless that is root, by no capabilities.
+func sealed(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
-func shortages(dir string, connections int, writable func(path string) bool) (list []Shortage) {
+func shortages(dir string, connections int, sealed func(path string) error) (list []Shortage) {
 	for _, w := range roomSysctls(connections) {
 		path := filepath.Join(dir, w.key)
 		b, err := os.ReadFile(path)
 		is := strings.TrimSpace(string(b))
-		if err != nil || w.right(is) || writable(path) {
-			continue
+		if err == nil && !w.right(is) {
+			list = append(list, Shortage{dotted(w.key), is, w.value, sealed(path)})
 		}
-		list = append(list, Shortage{dotted(w.key), is, w.value})
 	}
 	return list
 }

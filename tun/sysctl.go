@@ -29,8 +29,10 @@ type wantedSysctl struct {
 	stays bool // is not put back at the end: it goes with its interface
 	// optional: where it cannot be written it is left as it is.
 	optional bool
-	// least: more is right, too. Where there is no such setting none is needed; where the kernel refuses it, it is left.
-	least bool
+	// least: more is right, too. It is set once, at the start or when it is first there; where there is none
+	// none is needed, where the kernel refuses it, and when somebody lowers it, it is left.
+	least  bool
+	absent bool // a least one that was not there
 	// only: it is changed from this alone (empty: anything); another value is the
 	// operator's wish.
 	only string
@@ -85,7 +87,7 @@ func (w *wantedSysctl) begin() error {
 			return nil
 		}
 	}
-	if w.least && errors.Is(err, os.ErrNotExist) {
+	if w.absent = w.least && errors.Is(err, os.ErrNotExist); w.absent {
 		return nil
 	}
 	if err != nil {
@@ -116,7 +118,10 @@ func (s *sysctlSet) repair() (changed []string, err error) {
 	defer s.mu.Unlock()
 	var errs []error
 	for _, w := range s.wanted {
-		if w.file == nil {
+		if w.absent {
+			_ = w.begin() // a firewall may have begun to track connections; nothing depends on it
+		}
+		if w.file == nil || w.least {
 			continue
 		}
 		cur, err := readSysctl(w.file)

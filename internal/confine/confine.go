@@ -50,6 +50,13 @@ func Keep(capabilities ...int) error {
 	return told("give up capabilities", errno)
 }
 
+// Has reports whether this thread may use a capability.
+func Has(capability int) bool {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&head, &data[0]) == nil && data[capability/32].Effective&(1<<(capability%32)) != 0
+}
+
 func allThreads(what string, trap, a1, a2, a3 uintptr) error {
 	_, _, errno := syscall.AllThreadsSyscall(trap, a1, a2, a3)
 	return told(what, errno)
