@@ -21,21 +21,29 @@ import (
 var aspects = []struct {
 	name string
 	of   func(*config.Config, *config.Service) []string
+	// harmless: it costs no connection at a takeover, but what begins is served as the active's says.
+	harmless bool
 }{
-	{"listen addresses", func(_ *config.Config, s *config.Service) []string { return sorted(s.Listen) }},
-	{"servers", func(_ *config.Config, s *config.Service) []string { return sorted(s.Servers) }},
+	{"listen addresses", func(_ *config.Config, s *config.Service) []string { return sorted(s.Listen) }, false},
+	{"servers", func(_ *config.Config, s *config.Service) []string { return sorted(s.Servers) }, false},
 	{"protection or protocol", func(_ *config.Config, s *config.Service) []string {
 		return []string{string(s.Protection), string(s.Protocol)}
-	}},
+	}, false},
 	{"source, or floating gateway", func(c *config.Config, s *config.Service) []string {
 		return append(sorted(c.Networks.Back.Gateway), string(s.Source))
-	}},
+	}, false},
 	{"limits.log", func(_ *config.Config, s *config.Service) []string {
 		if s.Protection == config.ProtectGateway {
 			return nil // there is none
 		}
 		return []string{fmt.Sprint(uint64(s.Limits.Log))}
-	}},
+	}, false},
+	{"path or slow_clients", func(_ *config.Config, s *config.Service) []string {
+		if s.Protection != config.ProtectGateway {
+			return nil // each is terminated
+		}
+		return []string{string(s.Path), string(s.SlowClients)}
+	}, true},
 }
 
 // pairWide stands in a service's place for what concerns all: its one aspect is
@@ -68,31 +76,35 @@ func digests(c *config.Config) []wire.ServiceDigest {
 	return all
 }
 
-// lacking tells what would be lost if an appliance with standby's services took over
-// from one with active's: one sentence for each service that is not the same there.
-func lacking(active, standby []wire.ServiceDigest) []string {
-	var all []string
+// compare tells what would be lost if an appliance with standby's services took over
+// from one with active's: one sentence for each service that is not the same there. harmless is what would only
+// be served otherwise from then on.
+func compare(active, standby []wire.ServiceDigest) (lacking, harmless []string) {
 	for _, a := range active {
 		i := slices.IndexFunc(standby, func(s wire.ServiceDigest) bool { return s.Name == a.Name })
 		if i < 0 {
-			all = append(all, fmt.Sprintf("service %q is not configured on the standby", a.Name))
+			lacking = append(lacking, fmt.Sprintf("service %q is not configured on the standby", a.Name))
 			continue
 		}
 		if a.Name == pairWide {
 			if n := min(len(a.Aspects), len(standby[i].Aspects)); !slices.Equal(a.Aspects[:n], standby[i].Aspects[:n]) {
-				all = append(all, "pair.failure_timeout is another one on the standby")
+				lacking = append(lacking, "pair.failure_timeout is another one on the standby")
 			}
 			continue
 		}
 		var differ []string
 		for k := range min(len(a.Aspects), len(standby[i].Aspects), len(aspects)) {
-			if a.Aspects[k] != standby[i].Aspects[k] {
+			switch {
+			case a.Aspects[k] == standby[i].Aspects[k]:
+			case aspects[k].harmless:
+				harmless = append(harmless, fmt.Sprintf("service %q has another %s on the standby: connections are served as the active's says when they begin", a.Name, aspects[k].name))
+			default:
 				differ = append(differ, aspects[k].name)
 			}
 		}
 		if len(differ) > 0 {
-			all = append(all, fmt.Sprintf("service %q has other %s on the standby", a.Name, strings.Join(differ, ", other ")))
+			lacking = append(lacking, fmt.Sprintf("service %q has other %s on the standby", a.Name, strings.Join(differ, ", other ")))
 		}
 	}
-	return all
+	return lacking, harmless
 }

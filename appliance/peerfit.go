@@ -21,6 +21,8 @@ type peerFitness struct {
 	owed  bool // it has not yet, but will
 	// lacking is what a takeover would lose because the two are configured differently.
 	lacking []string
+	// harmless are further differences, by which a takeover loses nothing.
+	harmless []string
 }
 
 func (j *journal) peerFitness() (p peerFitness) {
@@ -36,9 +38,9 @@ func (n *Node) peerFitness() peerFitness {
 	switch {
 	case !p.known:
 	case n.getRole() == replication.RoleStandby:
-		p.lacking = lacking(p.said.Services, n.fitness.services)
+		p.lacking, p.harmless = compare(p.said.Services, n.fitness.services)
 	default:
-		p.lacking = lacking(n.fitness.services, p.said.Services)
+		p.lacking, p.harmless = compare(n.fitness.services, p.said.Services)
 	}
 	return p
 }
@@ -58,7 +60,12 @@ func (n *Node) onPeerFitness() {
 			n.log.Warn("the two appliances are configured differently: a takeover would lose connections", "what", what)
 		}
 	}
-	now := slices.Concat(p.said.Faults, p.lacking)
+	for _, what := range p.harmless {
+		if !slices.Contains(old, what) {
+			n.log.Warn("the two appliances are configured differently: what begins after a takeover is served otherwise", "what", what)
+		}
+	}
+	now := slices.Concat(p.said.Faults, p.lacking, p.harmless)
 	for _, what := range old {
 		if !slices.Contains(now, what) {
 			n.log.Info("no longer between a takeover and its success", "what", what)
@@ -98,7 +105,7 @@ func (n *Node) statusFitness(s *control.Status) {
 	p := n.peerFitness()
 	s.Fitness = control.Fitness{
 		Faults: n.fitness.reasons(), PeerFaults: p.said.Faults, PeerKnown: p.known, Differences: p.lacking,
-		Repairs: n.routes.Repairs(),
+		HarmlessDifferences: p.harmless, Repairs: n.routes.Repairs(),
 	}
 	if !s.InSync {
 		return

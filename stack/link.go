@@ -429,7 +429,7 @@ func (e *Engine) deliver(v6 bool, pkt *stack.PacketBuffer) {
 // those that follow while more are queued in the device: a superpacket costs
 // netstack, the relay and the peer (one ACK) as much as a single frame. Frames
 // come one by one only where no NIC and no kernel has joined them before. Only
-// the reader's goroutine calls it.
+// whoever holds reading calls it.
 func (e *Engine) coalesce(v6 bool, pkt *stack.PacketBuffer) {
 	pkt.NetworkProtocolNumber = header.IPv4ProtocolNumber
 	if v6 {

@@ -11,7 +11,7 @@ import (
 	"lockstep/tun"
 )
 
-// The way of a packet that is passed on, on the reader's goroutine: nothing is allocated, and the packet
+// The way of a packet that is passed on, on the goroutine of the reader that has it: nothing is allocated, and the packet
 // leaves in the buffers that it came in.
 
 // dropOf is how package splice's reasons are counted.

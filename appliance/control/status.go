@@ -68,10 +68,11 @@ type Timing struct {
 
 // Fitness is whether the two appliances could serve.
 type Fitness struct {
-	Faults      []string `json:"faults,omitempty"`      // what keeps this one from serving, sentences
-	PeerFaults  []string `json:"peer_faults,omitempty"` // what keeps the peer from serving, as it says
-	PeerKnown   bool     `json:"peer_known"`            // the peer has said something of it in this session
-	Differences []string `json:"differences,omitempty"` // of the two configurations, as far as a takeover would lose connections
+	Faults              []string `json:"faults,omitempty"`               // what keeps this one from serving, sentences
+	PeerFaults          []string `json:"peer_faults,omitempty"`          // what keeps the peer from serving, as it says
+	PeerKnown           bool     `json:"peer_known"`                     // the peer has said something of it in this session
+	Differences         []string `json:"differences,omitempty"`          // of the two configurations, as far as a takeover would lose connections
+	HarmlessDifferences []string `json:"harmless_differences,omitempty"` // by which a takeover loses none
 	// Repairs counts what somebody had changed in the kernel and was put back, by kind.
 	Repairs map[string]uint64 `json:"repairs,omitempty"`
 }

@@ -97,7 +97,7 @@ func renderFitness(s *control.Status, c palette, row rows) {
 	for _, fault := range s.Fitness.PeerFaults {
 		row("fault", "at %s: %s", s.Peer.Name, c.bad(fault))
 	}
-	for _, what := range s.Fitness.Differences {
+	for _, what := range slices.Concat(s.Fitness.Differences, s.Fitness.HarmlessDifferences) {
 		row("differs", "%s", c.warn(what))
 	}
 }

@@ -14,7 +14,8 @@ func show(s *control.Status, all bool) string { return render(s, palette{}, time
 // A service is one line, an address is written once, and what is wrong has a line of its own.
 func TestServiceLine(t *testing.T) {
 	s := sample()
-	s.Fitness = control.Fitness{Faults: []string{"eth0 has no carrier"}, PeerFaults: []string{"eth1 has no carrier"}}
+	s.Fitness = control.Fitness{Faults: []string{"eth0 has no carrier"}, PeerFaults: []string{"eth1 has no carrier"},
+		HarmlessDifferences: []string{"service \"web\" has another path"}}
 	s.Services = []control.Service{{
 		Name: "mail", Protection: "hot", Connections: 1,
 		Listen: []string{"203.0.113.10:25", "203.0.113.10:587", "[2001:db8::10]:25"},
@@ -28,7 +29,8 @@ func TestServiceLine(t *testing.T) {
 		"mail  203.0.113.10:25,587 [2001:db8::10]:25 -> 10.20.0.11:25 10.20.0.12:25  hot, 1 connection, 1 of 2 servers healthy, 1 of 2 replicas in step\n",
 		"10.20.0.12:25 down: connect: connection refused\n", "1 replica not in step, the slowest 2.0 KiB behind\n",
 		"divergences 2, unverified 0, given up 0\n", "servers lost 1, failovers 1", "10.20.0.11:25 goes on",
-		"fault        eth0 has no carrier\n", "fault        at b: eth1 has no carrier\n")
+		"fault        eth0 has no carrier\n", "fault        at b: eth1 has no carrier\n",
+		"differs      service \"web\" has another path\n")
 	if n := strings.Count(out, "203.0.113.10"); n != 1 {
 		t.Errorf("the address is written %d times:\n%s", n, out)
 	}
