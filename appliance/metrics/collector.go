@@ -38,6 +38,7 @@ func Families() []Family {
 
 		{"lockstep_failure_timeout_seconds", "How long a silence is borne where nothing is late, as configured.", false, nil},
 		{"lockstep_effective_timeout_seconds", "How long the peer's silence is borne: failure_timeout, or longer where something is late.", false, nil},
+		{"lockstep_promised_timeout_seconds", "How long without a witness the standby has promised to bear silence, which is the active's lease; 0: no session.", false, nil},
 		{"lockstep_hold_down", "1 for a moment after a takeover, in which silence is borne for the longest time.", false, nil},
 		{"lockstep_late_seconds", "Longest delay of the last minute: of timers here, of the heartbeats of the peer.", false, []string{"who"}},
 
@@ -167,6 +168,7 @@ func (emit emitter) sync(s *control.Status) {
 	emit("lockstep_snapshot_connections", float64(s.Snapshot.Total))
 	emit("lockstep_failure_timeout_seconds", micros(s.Timing.FailureTimeoutMicros))
 	emit("lockstep_effective_timeout_seconds", micros(s.Timing.EffectiveMicros))
+	emit("lockstep_promised_timeout_seconds", micros(s.Timing.PromisedMicros))
 	emit("lockstep_hold_down", Truth(s.Timing.HoldDown))
 	emit("lockstep_late_seconds", micros(s.Timing.OwnLateMicros), "here")
 	emit("lockstep_late_seconds", micros(s.Timing.PeerLateMicros), "peer")
