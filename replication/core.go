@@ -33,6 +33,7 @@ const (
 	ErrVersionLeg  Error = "replication: the standby's protocol version does not know of a replaced server leg, or of connections that are passed on"
 	ErrSpliced     Error = "replication: of a connection that is passed on there are no bytes to tell"
 	ErrSegments    Error = "replication: a log of more segments than the limit"
+	ErrPromise     Error = "replication: the peer bears silence for no time, or for longer than it counts on; is it another build?"
 	ErrLater       Error = "replication: too much waits for the standby, the connection is asked for again"
 )
 
@@ -254,7 +255,9 @@ func (c *Core) Step(now Nanos, msg []byte) error {
 	case h.Type == wire.TypeAck && c.role == RoleActive:
 		err = c.act.step(c, h.Index, payload)
 	case h.Type == wire.TypeHeartbeat:
-		err = c.beat.step(c.now, h.Version, h.Index, payload)
+		if err = c.beat.step(c.now, h.Version, h.Index, payload); err != nil {
+			c.drops[BadFrame]++
+		}
 	case h.Type == wire.TypeFitness:
 		err = c.beat.fitness(payload)
 	case h.Type == wire.TypeHeartbeatAck:

@@ -121,7 +121,13 @@ func (h *heartbeat) step(now Nanos, version uint8, seq uint64, payload []byte) e
 	if err != nil {
 		return err
 	}
-	if version < wire.PromiseVersion || h.hear(seq, &hb) {
+	atOnce := true
+	if version >= wire.PromiseVersion {
+		if atOnce, err = h.hear(seq, &hb); err != nil {
+			return err
+		}
+	}
+	if atOnce {
 		h.answer = seq
 	}
 	h.peerUnprotected, h.peerUnfit = hb.Unprotected, hb.Unfit

@@ -50,14 +50,18 @@ func (p *promises) answered(seq, newest uint64) {
 	}
 }
 
-// hear takes the peer's promise in heartbeat seq, and says whether it may be answered at once.
-func (p *promises) hear(seq uint64, hb *wire.Heartbeat) bool {
+// hear takes the peer's promise in heartbeat seq, and says whether it may be answered at once. Who bears silence for no time, or counts on
+// less than belongs to what it bears, is not believed: the active would speak for longer than it is mute for.
+func (p *promises) hear(seq uint64, hb *wire.Heartbeat) (bool, error) {
+	if hb.WaitMicros == 0 || hb.MuteMicros < hb.WaitMicros {
+		return false, ErrPromise
+	}
 	d := Promise{Nanos(hb.WaitMicros) * microsecond, Nanos(hb.MuteMicros) * microsecond}
 	if d.Wait < p.from.Wait || p.shortened != 0 {
 		p.shortened = seq
 	}
 	p.from = d
-	return p.shortened == 0
+	return p.shortened == 0, nil
 }
 
 // Promise is said from the next heartbeat on, neither time below Limits.FailureTimeout. It holds for the session; each

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"errors"
 	"testing"
 
 	"lockstep/replication/wire"
@@ -79,4 +80,27 @@ func TestPromisesInSession(t *testing.T) {
 	want("many that are not answered", usual, usual, long)
 	give(a, b)
 	want("the newest is answered", usual, usual, usual)
+}
+
+// TestPromiseOfNoSense: a promise that nobody makes ends the session, and is counted.
+func TestPromiseOfNoSense(t *testing.T) {
+	for _, hb := range []wire.Heartbeat{{}, {MuteMicros: 100_000}, {WaitMicros: 300_000, MuteMicros: 299_999}} {
+		c := New(Limits{Heartbeat: 20 * millisecond, FailureTimeout: 100 * millisecond})
+		if err := errors.Join(c.SetRole(RoleActive, 1), c.PeerJoined(1, wire.Version)); err != nil {
+			t.Fatal(err)
+		}
+		usual := c.PeerPromise()
+		err := c.Step(1, wire.AppendHeartbeat(nil, wire.Version, 1, 1, hb))
+		if !errors.Is(err, ErrPromise) || c.PeerPromise() != usual || c.Stats().Drops[BadFrame] != 1 {
+			t.Errorf("%+v: %v, the active has %v, %d frames are counted", hb, err, c.PeerPromise(), c.Stats().Drops[BadFrame])
+		}
+	}
+	long := wire.AppendHeartbeat(nil, wire.Version, 1, 1, wire.Heartbeat{WaitMicros: 1 << 31, MuteMicros: 1 << 31})
+	_, payload, err := wire.Decode(long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hb, err := wire.DecodeHeartbeat(wire.Version, payload); err != nil || hb.WaitMicros != 60_000_000 || hb.MuteMicros != 60_000_000 {
+		t.Errorf("%+v, %v", hb, err)
+	}
 }

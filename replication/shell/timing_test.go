@@ -28,7 +28,7 @@ func TestTiming(t *testing.T) {
 	tick(40*ms, 40*ms, 160*ms)
 	now := a.shell.Due()
 	heard := a.core.Heard()
-	step(t, a, heard+71*ms, wire.AppendHeartbeat(nil, wire.Version, 1, 1, wire.Heartbeat{}))
+	step(t, a, heard+71*ms, wire.AppendHeartbeat(nil, wire.Version, 1, 1, wire.Heartbeat{WaitMicros: 100_000, MuteMicros: 100_000}))
 	if len(a.news) != 1 || a.news[0].Late != 51*ms {
 		t.Errorf("%+v", a.news)
 	}

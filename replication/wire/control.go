@@ -17,8 +17,8 @@ type Heartbeat struct {
 	WaitMicros, MuteMicros uint32
 }
 
-// maxPromise is well above the longest failure_timeout, microseconds.
-const maxPromise = 120_000_000
+// maxPromise is the longest failure_timeout, microseconds; nobody promises more.
+const maxPromise = 60_000_000
 
 // unfitBit is above maxUnprotected, which no table of connections reaches.
 const (
