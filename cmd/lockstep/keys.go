@@ -31,7 +31,7 @@ With --witness NAME the keys of the pair's witness are made too. Its directory g
 host, one per pair that the witness serves; ` + "`lockstep witness --help`" + ` tells the rest.
 
 With --servers the keys are others: of servers under ` + "`lockstep wrap`" + ` and of --members that decide for them. The servers'
-directories also have the secret that their random numbers come from.
+directories also have the secret that their random numbers come from. A server's key decides nothing, and a member's asks for nothing.
 
 Files of a node's directory: node.key (secret), node.crt, pair, peers/NAME.crt for each other node.
 
@@ -88,7 +88,7 @@ func serversKeys(cmd *cobra.Command, out, pair string, members, servers []string
 	if len(servers) < 2 {
 		return &exitError{exitUsage, errors.New("--servers names one server, which has nobody to agree with")}
 	}
-	dirs, err := identity.Write(out, pair, slices.Concat(members, servers), force)
+	dirs, err := identity.WriteServers(out, pair, members, servers, force)
 	if err != nil {
 		return &exitError{exitFailed, err}
 	}

@@ -24,6 +24,12 @@ import (
 // directories are replaced only with force, and only after every new one is
 // complete. It returns the directories in the order of nodes.
 func Write(out, pair string, nodes []string, force bool) ([]string, error) {
+	return WriteServers(out, pair, nodes, nil, force)
+}
+
+// WriteServers is Write for nodes and, behind them, for servers, whose certificates say that they are (IsServer).
+func WriteServers(out, pair string, others, servers []string, force bool) ([]string, error) {
+	nodes := slices.Concat(others, servers)
 	if err := checkNames(pair, nodes); err != nil {
 		return nil, err
 	}
@@ -44,7 +50,7 @@ func Write(out, pair string, nodes []string, force bool) ([]string, error) {
 		return nil, fmt.Errorf("create keys: %w", err)
 	}
 	defer os.RemoveAll(staging)
-	if err := writeAll(staging, pair, nodes); err != nil {
+	if err := writeAll(staging, pair, nodes, len(others)); err != nil {
 		return nil, fmt.Errorf("create keys: %w", err)
 	}
 	for i, node := range nodes {
@@ -79,14 +85,15 @@ func checkNames(pair string, nodes []string) error {
 	return nil
 }
 
-func writeAll(dir, pair string, nodes []string) error {
+// writeAll writes all directories; the nodes from servers on are servers.
+func writeAll(dir, pair string, nodes []string, servers int) error {
 	certs := make([][]byte, len(nodes)) // PEM
 	for i, node := range nodes {
 		home := filepath.Join(dir, node)
 		if err := os.MkdirAll(filepath.Join(home, peersDir), 0o700); err != nil {
 			return err
 		}
-		keyPEM, certPEM, err := newKey(pair, node)
+		keyPEM, certPEM, err := newKey(pair, node, i >= servers)
 		if err != nil {
 			return err
 		}
@@ -113,7 +120,7 @@ func writeAll(dir, pair string, nodes []string) error {
 // Nobody makes an identity that no node trusts, kept in memory only: with it a
 // listener can tell a stranger why it is refused.
 func Nobody() (*Identity, error) {
-	keyPEM, certPEM, err := newKey("", "nobody")
+	keyPEM, certPEM, err := newKey("", "nobody", false)
 	if err != nil {
 		return nil, fmt.Errorf("make a key: %w", err)
 	}
@@ -124,7 +131,15 @@ func Nobody() (*Identity, error) {
 	return id, nil
 }
 
-func newKey(pair, node string) (keyPEM, certPEM []byte, err error) {
+// serverUnit is the organizational unit in a server's certificate.
+const serverUnit = "lockstep wrapped server"
+
+// IsServer reports whether a certificate was made for a server.
+func IsServer(cert *x509.Certificate) bool {
+	return slices.Contains(cert.Subject.OrganizationalUnit, serverUnit)
+}
+
+func newKey(pair, node string, server bool) (keyPEM, certPEM []byte, err error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -143,6 +158,9 @@ func newKey(pair, node string) (keyPEM, certPEM []byte, err error) {
 		NotAfter:    time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if server {
+		template.Subject.OrganizationalUnit = []string{serverUnit}
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
 	if err != nil {

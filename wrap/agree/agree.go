@@ -17,13 +17,18 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 
 	"lockstep/wrap/determinant"
 )
 
-// maxServers bounds those that are connected at a time.
-const maxServers = 64
+// maxServers bounds those that are connected at a time, maxStrangers those that have not said yet who they are: the oldest has
+// to go for a newcomer, so that nobody who says nothing keeps a server out.
+const (
+	maxServers   = 64
+	maxStrangers = 16
+)
 
 // Serve decides for so many servers until ctx ends. On messages it is said who was refused.
 func Serve(ctx context.Context, at Place, servers int, messages io.Writer) error {
@@ -65,6 +70,8 @@ type server struct {
 	open map[net.Conn]string // and who it is
 	over bool
 
+	strangers []net.Conn // of open, the oldest first
+
 	messages io.Writer
 	said     int
 }
@@ -75,6 +82,10 @@ const maxRefusals = 100
 func (s *server) say(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sayLocked(format, args...)
+}
+
+func (s *server) sayLocked(format string, args ...any) {
 	if s.said++; s.said <= maxRefusals {
 		fmt.Fprintf(s.messages, "lockstep wrap: "+format+"\n", args...)
 	}
@@ -83,11 +94,49 @@ func (s *server) say(format string, args ...any) {
 func (s *server) add(c net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over || len(s.open) >= maxServers {
+	if s.over {
 		return false
 	}
+	if len(s.strangers) >= maxStrangers {
+		oldest := s.strangers[0]
+		s.known(oldest)
+		oldest.Close()
+		s.sayLocked("a connection from %s was closed: %d newer ones have not said either who they are", oldest.RemoteAddr(), maxStrangers)
+	}
 	s.open[c] = ""
+	s.strangers = append(s.strangers, c)
 	return true
+}
+
+// known ends that c is a stranger, and reports whether it was one.
+func (s *server) known(c net.Conn) bool {
+	i := slices.Index(s.strangers, c)
+	if i >= 0 {
+		s.strangers = slices.Delete(s.strangers, i, i+1)
+	}
+	return i >= 0
+}
+
+// hello is what c says first: which server it is.
+func (s *server) hello(c net.Conn, name string) error {
+	servers := 0
+	for _, taken := range s.open {
+		if taken == name && name != "" {
+			return fmt.Errorf("server %q is here already: each needs a name of its own, and one whose host is gone is missed after %v", name, goneAfter)
+		}
+		if taken != "" {
+			servers++
+		}
+	}
+	switch {
+	case servers >= maxServers:
+		return fmt.Errorf("%d servers are here already", maxServers)
+	case name == "" || !s.known(c):
+		return errors.New("a server says once, and soon, which it is")
+	}
+	s.open[c] = name
+	s.log.Arrive(name)
+	return nil
 }
 
 func (s *server) closeAll() {
@@ -108,11 +157,14 @@ func (s *server) serve(raw net.Conn) {
 		if server := s.open[raw]; server != "" {
 			s.log.LeaveAll(server)
 		}
+		s.known(raw)
 		delete(s.open, raw)
 	}()
 	c, key, err := s.at.accepted(raw)
-	if err != nil {
+	if err != nil && !errors.Is(err, net.ErrClosed) {
 		s.say("a connection from %s was refused: %v", raw.RemoteAddr(), err)
+	}
+	if err != nil {
 		return
 	}
 	r := bufio.NewReader(c)
@@ -152,16 +204,7 @@ func (s *server) answer(c net.Conn, q question) (answer, error) {
 	}
 	switch q.op {
 	case askHello:
-		for _, taken := range s.open {
-			if taken == q.server {
-				return answer{}, fmt.Errorf("server %q is here already: each needs a name of its own", q.server)
-			}
-		}
-		if q.server == "" || server != "" {
-			return answer{}, errors.New("a server says once which it is")
-		}
-		s.open[c] = q.server
-		s.log.Arrive(q.server)
+		return answer{op: saysYes}, s.hello(c, q.server)
 	case askJoin:
 		in, err := s.log.Join(server, q.of)
 		return answer{op: saysYes, instance: in}, err

@@ -251,7 +251,7 @@ func BenchmarkDecide(b *testing.B) {
 		dir := b.TempDir()
 		var ids [2]*identity.Identity
 		names := []string{"a", "decider"}
-		_, err := identity.Write(dir, "edge", names, false)
+		_, err := identity.WriteServers(dir, "edge", names[1:], names[:1], false)
 		for i := range ids {
 			if err == nil {
 				ids[i], err = identity.Load(filepath.Join(dir, names[i]))
@@ -295,10 +295,10 @@ func benchmarkDecide(b *testing.B, at, from Place) {
 // Servers on hosts of their own and who decides know each other by keys, and nobody else is served.
 func TestByKeys(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := identity.Write(dir, "edge", []string{"s1", "s2", "decider"}, false); err != nil {
+	if _, err := identity.WriteServers(dir, "edge", []string{"decider", "another"}, []string{"s1", "s2"}, false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := identity.Write(dir+"/others", "edge", []string{"s1", "s2"}, false); err != nil {
+	if _, err := identity.WriteServers(dir+"/others", "edge", nil, []string{"s1", "s2"}, false); err != nil {
 		t.Fatal(err)
 	}
 	load := func(node string) *identity.Identity {
@@ -357,7 +357,7 @@ func TestByKeys(t *testing.T) {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
 	}
-	for _, node := range []string{"others/s1", "s1", "decider"} { // a stranger, one that is here already, the authority's own key
+	for _, node := range []string{"others/s1", "s1", "decider", "another"} { // a stranger, one that is here already, the authority's own key, one that is no server's
 		if _, err := connect(node); err == nil {
 			t.Errorf("%s was served", node)
 		}
@@ -377,7 +377,7 @@ func TestByKeys(t *testing.T) {
 	}
 	cancel()
 	joined.Wait()
-	if !strings.Contains(refused.String(), "unknown") {
+	if !strings.Contains(refused.String(), "unknown") || !strings.Contains(refused.String(), "made for something else") {
 		t.Errorf("nobody was said to be refused: %s", &refused)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"lockstep/replication/identity"
 )
 
@@ -32,6 +34,10 @@ const (
 	protocol = "lockstep-wrap/1"
 	// handshakeTimeout is how long whoever connects may take to show who it is.
 	handshakeTimeout = 3 * time.Second
+	// A server whose host is gone is missed after goneAfter of silence: nobody can come in its place before. Its host is asked
+	// every askHostEvery, from the first silent one on.
+	goneAfter    = 5 * time.Second
+	askHostEvery = time.Second
 )
 
 // listen listens there.
@@ -85,22 +91,49 @@ func (p Place) accepted(c net.Conn) (conn net.Conn, server string, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
+	if err := noticeLoss(c); err != nil {
+		return nil, "", err
+	}
 	t := tls.Server(c, p.Identity.TLS(protocol))
 	if err := t.HandshakeContext(ctx); err != nil {
 		return nil, "", err
 	}
-	server, err = p.owner(t)
+	server, err = p.owner(t, true)
 	return t, server, err
 }
 
-// owner is whose the other end's key is.
-func (p Place) owner(c *tls.Conn) (string, error) {
-	node, ours := p.Identity.Owner(c.ConnectionState().PeerCertificates[0].Raw) // TLS demands one
+// noticeLoss has the kernel end a connection of which nothing is heard any more, whether or not something is under way to it.
+func noticeLoss(c net.Conn) error {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return fmt.Errorf("a connection of kind %T", c)
+	}
+	probes := int((goneAfter - askHostEvery) / askHostEvery)
+	if err := t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: askHostEvery, Interval: askHostEvery, Count: probes}); err != nil {
+		return err
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var refused error
+	err = raw.Control(func(fd uintptr) {
+		refused = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(goneAfter/time.Millisecond)) // tcp(7)
+	})
+	return errors.Join(err, refused)
+}
+
+// owner is whose the other end's key is, which has to be a server's, or else that of somebody who decides.
+func (p Place) owner(c *tls.Conn, server bool) (string, error) {
+	cert := c.ConnectionState().PeerCertificates[0] // TLS demands one
+	node, ours := p.Identity.Owner(cert.Raw)
 	switch {
 	case ours:
 		return "", fmt.Errorf("the other end has the key of %q, which is our own: each node gets its own directory of keys", p.Identity.Node)
 	case node == "":
 		return "", errors.New("the other end's key is unknown: the keys have to be of one `lockstep keys` run")
+	case identity.IsServer(cert) != server:
+		return "", fmt.Errorf("the other end has the key of %q, which was made for something else: `lockstep keys --servers` names the servers, --members who decides", node)
 	}
 	return node, nil
 }
@@ -125,7 +158,7 @@ func (p Place) dial(timeout time.Duration) (net.Conn, error) {
 	t := tls.Client(s, p.Identity.TLS(protocol))
 	err = t.Handshake()
 	if err == nil {
-		_, err = p.owner(t)
+		_, err = p.owner(t, false)
 	}
 	if err != nil {
 		s.Close()
