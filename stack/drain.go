@@ -134,7 +134,7 @@ func (l *Leg) passOn(p *crossing) {
 	}
 	l.engine.writeParts(p.queue, p.vnet, p.head, p.first, p.rest)
 	if owed != nil {
-		l.engine.emitMade(owed)
+		l.engine.emitMadeBy(p.queue, owed)
 	}
 }
 

@@ -139,8 +139,12 @@ func (e *Engine) emit(pkt *stack.PacketBuffer, piece uint16) {
 }
 
 // emitMade writes a packet that the wrap made.
-func (e *Engine) emitMade(b []byte) {
+func (e *Engine) emitMade(b []byte) { e.emitMadeBy(0, b) }
+
+// emitMadeBy is emitMade by one of the device's queues.
+func (e *Engine) emitMadeBy(queue uint8, b []byte) {
 	v := vectors.Get().(*vector)
+	v.queue = queue
 	clear(v.hdr[:])
 	v.bufs = append(v.bufs[:0], v.hdr[:], b)
 	e.write(v, len(b))

@@ -15,8 +15,22 @@ import (
 	"lockstep/tun/tuntest"
 )
 
+// speaks makes the gateway say something on each connection, to both ends.
+func speaks(t *testing.T, e *Engine, passed []*Spliced) {
+	before := e.C.PacketsOut.Load()
+	for _, p := range passed {
+		p.Ask(0)
+		p.Ask(0)
+		p.Abort()
+	}
+	if n := e.C.PacketsOut.Load() - before; n < uint64(4*len(passed)) {
+		t.Errorf("%d packets are the gateway's own", n)
+	}
+}
+
 // With several queues connections that are passed on are spread over them; all packets of one leave by the same, whichever
-// queue they came by, so that the kernel brings both directions to one reader. What is not passed on comes by all of them, too.
+// queue they came by, and what is said in an end's name, so that the kernel brings both directions to one reader. What is
+// not passed on comes by all of them, too.
 func TestQueues(t *testing.T) {
 	const n, clients, rounds = 3, 40, 20
 	var near []tun.Device
@@ -30,13 +44,16 @@ func TestQueues(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.SetActive(true)
+	var passed []*Spliced
 	for i := range clients {
 		client := netip.AddrPortFrom(testClient, uint16(40000+i))
 		cp := Params{Local: testVIP, Remote: client, ISS: 5000, IRS: 1000, MSS: 1460, OurMSS: 1460}
 		sp := Params{Local: client, Remote: spliceServer, ISS: 1000, IRS: 5000, MSS: 1460, OurMSS: 1460}
-		if _, err := e.RestoreSpliced(cp, sp, false, noSpliced{}); err != nil {
+		p, err := e.RestoreSpliced(cp, sp, false, noSpliced{})
+		if err != nil {
 			t.Fatal(err)
 		}
+		passed = append(passed, p)
 	}
 	e.Run()
 	var readers, writers sync.WaitGroup
@@ -86,6 +103,7 @@ func TestQueues(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
+	speaks(t, e, passed)
 	if err := e.Close(); err != nil {
 		t.Error(err)
 	}

@@ -163,7 +163,7 @@ func (p *Spliced) Tend(opened bool) (t Tended) {
 	}
 	p.mu.Unlock()
 	if b != nil {
-		p.engine.emitMade(b)
+		p.emitMade(b)
 	}
 	return t
 }
@@ -187,7 +187,7 @@ func (p *Spliced) Ask(silent time.Duration) {
 	}
 	p.mu.Unlock()
 	if b != nil {
-		p.engine.emitMade(b)
+		p.emitMade(b)
 	}
 }
 
@@ -202,7 +202,7 @@ func (p *Spliced) AskServer() {
 	}
 	p.mu.Unlock()
 	if b != nil {
-		p.engine.emitMade(b)
+		p.emitMade(b)
 	}
 }
 
@@ -275,7 +275,7 @@ func (p *Spliced) Dial(local, server netip.AddrPort) error {
 	p.dialled = true
 	b := p.conn.MakeSYN(buf[:])
 	p.mu.Unlock()
-	e.emitMade(b)
+	p.emitMade(b)
 	return nil
 }
 
@@ -293,7 +293,7 @@ func (p *Spliced) hangUp() {
 	sure = sure && !p.refused.Load()
 	p.mu.Unlock()
 	if sure {
-		p.engine.emitMade(b)
+		p.emitMade(b)
 	}
 	p.leaveServer(a)
 }
@@ -347,7 +347,7 @@ func (p *Spliced) Deny() {
 	b, sure := p.conn.Reset(splice.Client, buf[:])
 	p.mu.Unlock()
 	if sure {
-		p.engine.emitMade(b)
+		p.emitMade(b)
 	}
 	p.Drop()
 }
@@ -402,7 +402,7 @@ func (p *Spliced) Abort() {
 	for s := range made {
 		for _, b := range made[s] {
 			if b != nil {
-				p.engine.emitMade(b)
+				p.emitMade(b)
 			}
 		}
 	}

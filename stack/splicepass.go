@@ -103,7 +103,7 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte, lone bool) bool {
 		b := p.conn.Answer(p.from, first, s.ipLen, n, buf[:])
 		p.mu.Unlock()
 		if b != nil {
-			e.emitMade(b)
+			p.emitMade(b)
 		}
 		return true
 	}
@@ -162,6 +162,10 @@ func (p splicedSide) mayWrite(flags header.TCPFlags, ev splice.Event, hdr, first
 	}
 	return false
 }
+
+// emitMade writes what is made in an end's name, by the queue of what is passed on: by another one the kernel would bring the
+// flow's next packets to another reader.
+func (p *Spliced) emitMade(b []byte) { p.engine.emitMadeBy(p.queue, b) }
 
 // writeParts writes a packet that lies in several parts.
 func (e *Engine) writeParts(queue uint8, hdr []byte, parts ...[]byte) {
@@ -308,7 +312,7 @@ func (e *Engine) splicedError(f *flow, b []byte) bool {
 	case v.Event == splice.EventRefused:
 		side.turn(v.Event) // another server is tried; the client hears of none
 	default:
-		e.emitMade(b)
+		side.emitMade(b)
 	}
 	return true
 }
@@ -407,7 +411,7 @@ func (e *Engine) sweepSpliced(now time.Duration) {
 			e.mu.Unlock()
 			p.Drop()
 		} else if b != nil {
-			e.emitMade(b)
+			p.emitMade(b)
 		}
 	}
 }

@@ -171,7 +171,8 @@ const (
 	keptPause = 20 * time.Millisecond
 )
 
-// kept reports whether that may be why the device cannot be made. EINVAL: one has several queues, the other has not.
+// kept reports whether that may be why the device cannot be made. EINVAL: one has several queues, the other has not. (If it is
+// for another cause, that is said so much later.)
 func kept(err error) bool { return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EINVAL) }
 
 func open(wg wgtun.Device, err error, name string) (*nativeDevice, error) {
@@ -233,7 +234,7 @@ func openHint(err error) string {
 	case errors.Is(err, unix.EBUSY):
 		return " (another process holds it, or somebody has made it: is an appliance already running here? If not, delete it: ip link del)"
 	case errors.Is(err, unix.EINVAL):
-		return " (does another process hold it, with several queues? is an appliance already running here?)"
+		return " (does another process hold it, with several queues? is an appliance already running here? If not, the kernel may lack IFF_MULTI_QUEUE)"
 	case errors.Is(err, os.ErrPermission):
 		return " (needs CAP_NET_ADMIN and read-write access to /dev/net/tun)"
 	case errors.Is(err, unix.ENODEV), errors.Is(err, os.ErrNotExist):
