@@ -33,21 +33,21 @@ func (l *Leg) comesAhead(s *segment) {
 // lieAhead adds a range, as the newest one. netstack keeps three quarters of its buffer of such bytes; half of the window is
 // what is surely among them. mu is held.
 func (l *Leg) lieAhead(r offsets) {
-	sum := r.to - r.from
-	rest := l.ahead[:0]
+	apart := func(x offsets) bool { return x.from > r.to || r.from > x.to }
+	whole, sum, n := r, uint64(0), 0
 	for _, x := range l.ahead {
-		if x.from <= r.to && r.from <= x.to {
-			r.from, r.to = min(r.from, x.from), max(r.to, x.to)
-			continue
+		if apart(x) {
+			sum += x.to - x.from
+			n++
+		} else {
+			whole = offsets{min(whole.from, x.from), max(whole.to, x.to)}
 		}
-		rest = append(rest, x)
-		sum += x.to - x.from
 	}
-	if len(rest) == maxAhead || sum > l.engine.window/2 {
-		l.ahead = rest
-		return
+	if n == maxAhead || sum+whole.to-whole.from > l.engine.window/2 {
+		return // what was reported stays: its sender takes it for arrived
 	}
-	l.ahead = stdslices.Insert(rest, 0, r)
+	l.ahead = stdslices.DeleteFunc(l.ahead, func(x offsets) bool { return !apart(x) })
+	l.ahead = stdslices.Insert(l.ahead, 0, whole)
 }
 
 // sackSaid notes what netstack reports itself: in FIN-WAIT it does not any more. mu is held.

@@ -19,6 +19,8 @@ func TestLieAhead(t *testing.T) {
 		{200, 300, []offsets{{100, 400}}},
 		{500, 600, []offsets{{500, 600}, {100, 400}}},
 		{700, 801, []offsets{{500, 600}, {100, 400}}}, // 501 bytes
+		{600, 701, []offsets{{500, 600}, {100, 400}}}, // what it touches is reported as before
+		{400, 950, []offsets{{500, 600}, {100, 400}}},
 		{700, 800, []offsets{{700, 800}, {500, 600}, {100, 400}}},
 	} {
 		if l.lieAhead(offsets{x.from, x.to}); !stdslices.Equal(l.ahead, x.want) {
