@@ -26,13 +26,14 @@ type scheduler struct {
 	// bulkBusy: one worker is at the bulk queue; one is enough, the other has to be
 	// there for the connections that are alive already.
 	bulkBusy bool
+	busy     int // workers that do not wait
 	turn     uint
 	closed   bool
 	wg       sync.WaitGroup
 }
 
 func newScheduler(workers int) *scheduler {
-	s := &scheduler{}
+	s := &scheduler{busy: workers}
 	s.cond = sync.NewCond(&s.mu)
 	s.wg.Add(workers)
 	for range workers {
@@ -104,8 +105,17 @@ func (s *scheduler) next() (c *Conn, bulk bool) {
 		if s.closed {
 			return nil, false
 		}
+		s.busy--
 		s.cond.Wait()
+		s.busy++
 	}
+}
+
+// idle reports whether all workers wait, and for something that has yet to come.
+func (s *scheduler) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.busy == 0 && s.urgent.n == 0 && (s.bulk.n == 0 || s.bulkBusy)
 }
 
 // bulkDone lets a worker take the next of the bulk queue. It yields first: a

@@ -60,6 +60,9 @@ func (r *Relay) WaitForNothing() (all []string) {
 	return all
 }
 
+// Idle reports whether all workers wait. For tests.
+func (r *Relay) Idle() bool { return r.sched.idle() }
+
 // waitsFor says what a connection waits for that nobody runs; empty if for nothing. Only
 // who has it may call it.
 func (c *Conn) waitsFor() string {

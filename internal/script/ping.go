@@ -34,14 +34,18 @@ func (r *Rig) pong(pkt []byte) {
 	}
 }
 
-// barrier returns when the appliance has read all packets injected before.
+// barrier returns when the appliance has read all packets injected before, and netstack has processed them.
 func (r *Rig) barrier() bool {
 	r.mu.Lock()
 	r.pings++
 	id := r.pings
 	r.ping(id)
 	r.mu.Unlock()
-	return r.Wait(waitLimit, func() bool { return r.pongs == id }, func() { r.ping(id) })
+	if !r.Wait(waitLimit, func() bool { return r.pongs == id }, func() { r.ping(id) }) {
+		return false
+	}
+	r.gen.engine.Process()
+	return true
 }
 
 // waitLimit is far more than anything here takes, but for a SYN that is dialled
@@ -50,7 +54,7 @@ const waitLimit = 15 * time.Second
 
 // Settle waits until nothing happens any more, as far as that can be seen: several
 // barriers in a row, and a few milliseconds, during which no packet came out, no
-// gate was asked and no worker ran. What must happen is awaited by other means;
+// gate was asked and every worker waited. What must happen is awaited by other means;
 // this is for what must not happen, and for where a takeover strikes.
 func (r *Rig) Settle() bool {
 	const barriers, quiet = 4, 4 * time.Millisecond
@@ -65,7 +69,7 @@ func (r *Rig) Settle() bool {
 		if r.o.V6 {
 			now[3] -= 20 * uint64(r.pings)
 		}
-		if now != last || !g.journal.idle() || g.read.Load() < g.dev.written.Load()-g.dev.Dropped() {
+		if now != last || !g.journal.idle() || !g.relay.Idle() || g.read.Load() < g.dev.written.Load()-g.dev.Dropped() {
 			same, since = -1, time.Now()
 		}
 		last = now
