@@ -161,7 +161,7 @@ func (l *Leg) translateOut(tcp header.TCP, payload int) (emit, changed bool, kno
 			}
 		}
 	}
-	if l.quiet {
+	if l.quiet && payload == 0 { // data may leave before netstack has taken attached's segment
 		l.quiet = false
 		if ack, ok := l.rxOffset(tcp.AckNumber()); ok && payload == 0 && flags == header.TCPFlagAck && ack <= l.rxAcked {
 			l.engine.C.drop(DropOwnHandshake) // the answer to attached's segment, no news
