@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,16 @@ func speaks(t *testing.T, e *Engine, passed []*Spliced) {
 	}
 	if n := e.C.PacketsOut.Load() - before; n < uint64(4*len(passed)) {
 		t.Errorf("%d packets are the gateway's own", n)
+	}
+}
+
+// reach waits until so many packets are counted.
+func reach(t *testing.T, packets *atomic.Uint64, n uint64) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); packets.Load() < n; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d packets", packets.Load(), n)
+		}
 	}
 }
 
@@ -59,6 +70,7 @@ func TestQueues(t *testing.T) {
 	var readers, writers sync.WaitGroup
 	var mu sync.Mutex
 	left := map[uint16][n]int{} // by client's port and queue
+	var seen atomic.Uint64
 	for q := range n {
 		readers.Go(func() {
 			hdr, buf := make([]byte, tun.VnetHeaderLen), make([]byte, tun.MaxPacketLen)
@@ -73,6 +85,7 @@ func TestQueues(t *testing.T) {
 				by[q]++
 				left[port] = by
 				mu.Unlock()
+				seen.Add(1)
 			}
 		})
 		writers.Go(func() {
@@ -97,16 +110,12 @@ func TestQueues(t *testing.T) {
 	}
 	writers.Wait()
 	const all = n * clients * rounds * 3
-	for deadline := time.Now().Add(time.Minute); e.C.PacketsIn.Load() < all; {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d packets are read", e.C.PacketsIn.Load(), all)
-		}
-		runtime.Gosched()
-	}
+	reach(t, &e.C.PacketsIn, all)
 	speaks(t, e, passed)
 	if err := e.Close(); err != nil {
 		t.Error(err)
 	}
+	reach(t, &seen, e.C.PacketsOut.Load()) // what is queued when an end closes is lost
 	for _, f := range far {
 		_ = f.Close()
 	}
