@@ -105,16 +105,16 @@ func (c *Conn) advance(e, r *end, s *segment) {
 	}
 	if e.hasFIN && after(to, e.fin) {
 		e.hasFIN = false // nothing comes behind a FIN: that was none of this end's
+		e.bytes++
 	}
 	if after(to, e.next) {
 		e.bytes += uint64(to - e.next)
 		e.next = to
-		if fin {
-			e.bytes--
-		}
 	}
 	if fin && !e.hasFIN {
-		e.bytes -= min(e.bytes, uint64(e.next-to)) // nor did what seemed to be sent behind it
+		// A FIN's octet is none of payload, also if an ACK has shown it before, which came with the number behind it while
+		// the FIN was lost. Nor was what seemed to be sent behind it.
+		e.bytes -= min(e.bytes, uint64(e.next-to)+1)
 		e.hasFIN, e.fin, e.next = true, to, to
 	}
 }
@@ -172,6 +172,9 @@ func (c *Conn) unlocate() {
 func (c *Conn) learn(s *segment) {
 	e, r := &c.ends[s.from], &c.ends[s.from.Other()]
 	if grown := s.end - e.next; e.heardIt && grown <= maxWindow && s.payload > 0 && grown > 0 {
+		if s.flags&flagFIN != 0 {
+			grown--
+		}
 		e.bytes += uint64(min(grown, s.payload))
 	} else if !e.heardIt {
 		e.bytes += uint64(s.payload)

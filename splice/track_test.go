@@ -34,6 +34,20 @@ func TestExchange(t *testing.T) {
 	}
 }
 
+// An ACK that is ahead of a lost FIN, as Linux sends it (it has SND.NXT), shows the FIN's octet before the FIN comes again.
+func TestFINIsNoPayload(t *testing.T) {
+	r := newRig(t, addrs4)
+	r.open()
+	r.want(0, Client, tcp{flags: flagACK, seq: cSeq, ack: sSeq, n: 100, window: 512})
+	r.want(0, Client, tcp{flags: flagACK, seq: cSeq + 151, ack: sSeq, window: 512}) // 50 bytes and FIN are lost
+	r.want(0, Client, tcp{flags: flagACK | flagFIN, seq: cSeq + 100, ack: sSeq, n: 50, window: 512})
+	r.want(0, Client, tcp{flags: flagACK | flagFIN, seq: cSeq + 100, ack: sSeq, n: 50, window: 512})
+	r.want(0, Server, tcp{flags: flagACK, seq: sSeq, ack: cSeq + 151, window: 500})
+	if p := r.Position(Client); p.Bytes != 150 || p.Delivered != 150 || p.FIN != cSeq+151 {
+		t.Fatalf("%+v", p)
+	}
+}
+
 // Every order of two FINs and their acknowledgements ends the connection once, with the last.
 func TestOrdersOfFIN(t *testing.T) {
 	type step struct {
