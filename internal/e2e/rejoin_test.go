@@ -70,6 +70,12 @@ func (p *pair) endless(r traffic.Request) *endless {
 // arrives is verified by its receiver.
 func (e *endless) moves(p *pair, what string) {
 	p.t.Helper()
+	e.movesBy(p, what, 64<<10)
+}
+
+// movesBy is moves, and says for how many bytes, both ways together.
+func (e *endless) movesBy(p *pair, what string, n int64) {
+	p.t.Helper()
 	before := e.c.Progress.Sent.Load() + e.c.Progress.Received.Load()
 	p.await(what+" goes on", func() bool {
 		select {
@@ -77,7 +83,7 @@ func (e *endless) moves(p *pair, what string) {
 			p.t.Fatalf("%s: %s", what, r.Error)
 		default:
 		}
-		return e.c.Progress.Sent.Load()+e.c.Progress.Received.Load() > before+64<<10
+		return e.c.Progress.Sent.Load()+e.c.Progress.Received.Load() > before+n
 	})
 }
 
@@ -145,6 +151,9 @@ func TestRejoinWithManyIdle(t *testing.T) {
 	busy := p.endless(traffic.Request{Mode: traffic.Stream, Up: paced, Down: paced})
 	wait := p.crowd(idle)
 	for range 2 {
+		// For the standby a connection is idle when 64 batches have come after its last one, be that of the snapshot: at
+		// least one for each chunk.
+		busy.movesBy(p, "bulk", 3*64*int64(paced.Chunk))
 		c.failover()
 		c.inSync()
 		if n := c.parked(c.active)["web"]; n < idle*9/10 {
