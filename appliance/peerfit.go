@@ -68,7 +68,7 @@ func (n *Node) onPeerFitness() {
 	now := slices.Concat(p.said.Faults, p.lacking, p.harmless)
 	for _, what := range old {
 		if !slices.Contains(now, what) {
-			n.log.Info("no longer between a takeover and its success", "what", what)
+			n.log.Info("what the peer lacked or had otherwise is over", "what", what)
 		}
 	}
 	n.fitness.logged = now

@@ -86,10 +86,13 @@ func (l *Leg) halfSACK(ack uint64) []byte {
 // withSACK makes the pure ACK tcp, which is in wire numbers and may leave, again with such an option; nil: there is
 // nothing to report. ack is what netstack acknowledges. mu is held.
 func (l *Leg) withSACK(tcp header.TCP) []byte {
+	if l.txFin == 0 || len(l.ahead) == 0 {
+		return nil
+	}
 	ack, ok := l.rxOffset(tcp.AckNumber())
 	opts := []byte(tcp[header.TCPMinimumSize:tcp.DataOffset()])
 	ts, sack, found := locateOptions(opts)
-	if l.txFin == 0 || len(l.ahead) == 0 || !ok || !found || sack >= 0 || tcp.Flags() != header.TCPFlagAck {
+	if !ok || !found || sack >= 0 || tcp.Flags() != header.TCPFlagAck {
 		return nil
 	}
 	o := l.halfSACK(max(ack, l.rxNxt))

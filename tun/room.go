@@ -16,8 +16,9 @@ const (
 	// after five seconds (gc_thresh2); above neighboursMost a new one is refused while no other can go (gc_thresh3).
 	neighboursKept, neighboursSoft, neighboursMost = 4096, 16384, 32768
 	// tracksEach: a connection passes the firewall twice, between client and TUN device and between that and the server.
-	// tracksSpare is for what else there is, and what has ended. An entry is 320 bytes; tracksMost are 1.3 GB.
-	tracksEach, tracksSpare, tracksMost = 2, 1 << 16, 1 << 22
+	// tracksSpare is for what else there is, and what has ended; it keeps what 100,000 connections
+	// want, the default, below the 262,144 that a kernel of this decade begins with. An entry is 320 bytes; tracksMost are 1.3 GB.
+	tracksEach, tracksSpare, tracksMost = 2, 60_000, 1 << 22
 )
 
 // roomSysctls make that room for so many connections.

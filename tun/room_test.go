@@ -127,7 +127,7 @@ func TestShortages(t *testing.T) {
 	}
 	got := shortages(dir, 1_000_000, closed)
 	if len(got) != 3 || got[0] != (Shortage{"net.ipv4.neigh.default.gc_thresh3", "1024", "32768", unix.EROFS}) || got[1].Sealed != nil ||
-		got[2] != (Shortage{"net.netfilter.nf_conntrack_max", "262144", "2065536", unix.EROFS}) {
+		got[2] != (Shortage{"net.netfilter.nf_conntrack_max", "262144", "2060000", unix.EROFS}) {
 		t.Errorf("got %+v", got)
 	}
 	if got := shortages(dir, 10_000, closed); len(got) != 2 {

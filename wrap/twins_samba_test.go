@@ -13,56 +13,33 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-)
 
-// Samba as it has to be configured for two of them to be equal: asynchronous reads are answered in between with
-// STATUS_PENDING, up to timing.
-const sambaConf = `
-[global]
-	server role = standalone server
-	netbios name = FILES
-	private dir = DIR
-	lock directory = DIR
-	state directory = DIR
-	cache directory = DIR
-	pid directory = DIR
-	ncalrpc dir = DIR/rpc
-	log file = DIR/log
-	smb ports = 7806
-	interfaces = HOST
-	bind interfaces only = yes
-	disable netbios = yes
-	load printers = no
-	printcap name = /dev/null
-	disable spoolss = yes
-	aio read size = 0
-	aio write size = 0
-	server signing = mandatory
-	smb encrypt = ENCRYPT
-[files]
-	path = DIR/share
-	read only = no
-	force user = root
-`
+	"lockstep/internal/realservers"
+)
 
 // sambas makes two servers' folders, with a user root of one password, and returns the command that runs one.
 func sambas(t *testing.T, encrypt string, content []byte) func(i int, host string) []string {
 	t.Helper()
-	write := func(dir, host string) string {
+	write := func(dir, host string) realservers.Server {
 		t.Helper()
-		if err := os.MkdirAll(filepath.Join(dir, "share"), 0o755); err != nil {
+		share := filepath.Join(dir, "share")
+		if err := os.MkdirAll(share, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		conf := strings.NewReplacer("DIR", dir, "HOST", host, "ENCRYPT", encrypt).Replace(sambaConf)
-		for name, text := range map[string][]byte{"smb.conf": []byte(conf), "share/file": content} {
-			if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
-				t.Fatal(err)
-			}
+		if err := os.WriteFile(filepath.Join(share, "file"), content, 0o644); err != nil {
+			t.Fatal(err)
 		}
-		return filepath.Join(dir, "smb.conf")
+		// Asynchronous reads are answered in between with STATUS_PENDING, up to timing: two servers would differ.
+		server, err := realservers.Samba(share, dir, "smb ports = 7806", "interfaces = "+host, "bind interfaces only = yes",
+			"map to guest = never", "aio read size = 0", "aio write size = 0", "server signing = mandatory", "smb encrypt = "+encrypt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return server
 	}
 	first := t.TempDir()
-	add := exec.Command("smbpasswd", "-c", write(first, "127.0.3.11"), "-s", "-a", "root")
+	write(first, "127.0.3.11")
+	add := exec.Command("smbpasswd", "-c", filepath.Join(first, "smb.conf"), "-s", "-a", "root")
 	add.Stdin = strings.NewReader("password\npassword\n")
 	if out, err := add.CombinedOutput(); err != nil {
 		t.Fatalf("adding a user: %v: %s", err, out)
@@ -78,7 +55,8 @@ func sambas(t *testing.T, encrypt string, content []byte) func(i int, host strin
 				t.Fatal(err)
 			}
 		}
-		return []string{"smbd", "-F", "--no-process-group", "-s", write(dir, host)}
+		server := write(dir, host)
+		return append([]string{server.Program}, server.Args...)
 	}
 }
 

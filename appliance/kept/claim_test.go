@@ -68,11 +68,7 @@ func TestServerStaysWhileTheStandbyLacksSomething(t *testing.T) {
 				}
 				s.Ask = func(_ int, _ uint64, done func(kept.Fate)) { done(kept.Unproven) }
 			})
-			l.more = nil
-			c := l.opened(40000)
-			again := l.Replica(c, second, 3000)
-			l.loseDigest(c)
-			send(c.Client, script.Next, 0, gone)
+			c, again := l.lacking()
 			c.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: script.Next, Ack: asked, Win: 65535})
 			l.settle()
 			if s := c.Server.State(); s.Dead || again.Server.State().Received > 0 {
@@ -82,9 +78,7 @@ func TestServerStaysWhileTheStandbyLacksSomething(t *testing.T) {
 			c.Server.MayReset()
 			again.Server.MayReset()
 			if moved {
-				l.takeover()
-				send(c.Server, covered, gone-covered, asked) // again
-				c.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: gone, Ack: asked, Win: 65535})
+				l.takeoverAtEnd(c)
 			} else {
 				l.Journal().Hold(false)
 			}
@@ -97,6 +91,25 @@ func TestServerStaysWhileTheStandbyLacksSomething(t *testing.T) {
 	}
 }
 
+// lacking is a connection of which the standby lacks what the client has, up to gone, and that of another server.
+func (l *lost) lacking() (c, again *script.Conn) {
+	l.t.Helper()
+	l.more = nil
+	c = l.opened(40000)
+	again = l.Replica(c, second, 3000)
+	l.loseDigest(c)
+	send(c.Client, script.Next, 0, gone)
+	return c, again
+}
+
+// takeoverAtEnd is one whose successor gets again what the standby lacked, and the server's end.
+func (l *lost) takeoverAtEnd(c *script.Conn) {
+	l.t.Helper()
+	l.takeover()
+	send(c.Server, covered, gone-covered, asked)
+	c.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: gone, Ack: asked, Win: 65535})
+}
+
 // A server that is dead, or that another one has overtaken, is replaced without waiting for that, and reset only when
 // the standby holds what the client has: its kernel has it as well, and can send it again after a takeover.
 func TestDeadServersKernelStaysWhileTheStandbyLacksSomething(t *testing.T) {
@@ -107,11 +120,7 @@ func TestDeadServersKernelStaysWhileTheStandbyLacksSomething(t *testing.T) {
 					spare(s)
 				}
 			})
-			l.more = nil
-			c := l.opened(40000)
-			again := l.Replica(c, second, 3000)
-			l.loseDigest(c)
-			send(c.Client, script.Next, 0, gone)
+			c, again := l.lacking()
 			end(c.Server, script.FIN)
 			l.until("a dial of the other server", again, func(_, s script.State) bool { return s.Received == 1 })
 			l.settle()
@@ -121,9 +130,7 @@ func TestDeadServersKernelStaysWhileTheStandbyLacksSomething(t *testing.T) {
 			c.Server.MayReset()
 			again.Server.MayReset()
 			if moved {
-				l.takeover()
-				send(c.Server, covered, gone-covered, asked) // again
-				c.Server.Send(script.Out{Flags: script.FIN | script.ACK, Seq: gone, Ack: asked, Win: 65535})
+				l.takeoverAtEnd(c)
 			} else {
 				l.Journal().Hold(false)
 				l.until("the reset", c, func(_, s script.State) bool { return s.Dead })

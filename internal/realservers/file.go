@@ -1,6 +1,9 @@
 package realservers
 
-import "path/filepath"
+import (
+	"path/filepath"
+	"strings"
+)
 
 // Samba and rsync say things of their own in every connection (challenges, session numbers, where
 // messages are cut). See docs/services.md.
@@ -22,6 +25,7 @@ const sambaConf = `
 	load printers = no
 	printcap name = /dev/null
 	disable spoolss = yes
+MORE
 [files]
 	path = WWW
 	read only = no
@@ -29,10 +33,10 @@ const sambaConf = `
 	force user = root
 `
 
-// Samba on port 445, with the share "files", which guests may write to.
-func Samba(share, dir string) (Server, error) {
+// Samba on port 445, with the share "files", which guests may write to. more are further lines of its global section, which win.
+func Samba(share, dir string, more ...string) (Server, error) {
 	conf := filepath.Join(dir, "smb.conf")
-	err := write(conf, sambaConf, 0o644, "DIR", dir, "WWW", share)
+	err := write(conf, sambaConf, 0o644, "DIR", dir, "WWW", share, "MORE", "\t"+strings.Join(more, "\n\t"))
 	return Server{Program: "smbd", Package: "samba", Port: 445, Args: []string{"-F", "--no-process-group", "-s", conf}}, err
 }
 

@@ -20,7 +20,7 @@ func samba(b *bed, files ...file) (servers [2]*daemon) {
 		for _, f := range files {
 			f.create(b.t, www)
 		}
-		servers[i] = b.daemon(i, realservers.Samba, www, dir)
+		servers[i] = b.daemon(i, func(share, dir string) (realservers.Server, error) { return realservers.Samba(share, dir) }, www, dir)
 	}
 	return servers
 }

@@ -27,6 +27,8 @@ const (
 	patienceFactor = 4
 	// holdDown is how long after a takeover the patience is the longest.
 	holdDown = 10_000 * millis
+	// timerLate is what a timer that rings is late by at most, on a machine whose delays are not known yet.
+	timerLate = 20 * millis
 	// half of the time for which a delay is remembered, at least.
 	half = 30_000 * millis
 )
@@ -47,7 +49,7 @@ func (c *AloneConfig) LongestPatience() Nanos {
 // FreshFor is how long after a confirmed heartbeat silence has to be judged at the latest, if the active is known to go by
 // that promise at least: a standby that waited for longer would have to give its store up (see takeTime).
 func (c *AloneConfig) FreshFor(p replication.Promise) Nanos {
-	return c.takeTime(p) - c.FailureTimeout/2 - 20*millis
+	return c.takeTime(p) - c.FailureTimeout/2 - timerLate
 }
 
 // lateAfter is from when on after the end of its lease an active that begins to doubt is taken for one that was not running: what its
@@ -57,7 +59,7 @@ func (c *AloneConfig) lateAfter() Nanos { return c.doubtTime(c.FailureTimeout) /
 // BearFor is how long after a confirmed heartbeat an active judges silence at the latest, by what its standby has promised: its lease
 // is over by then, and it asks in time not to be taken for late (see lateAfter).
 func (c *AloneConfig) BearFor(p replication.Promise) Nanos {
-	return replication.LeaseTime(p.Wait) + c.lateAfter() - 20*millis
+	return replication.LeaseTime(p.Wait) + c.lateAfter() - timerLate
 }
 
 // Promise is what a standby promises next that would bear silence for wish, and of whose promises the active may go by p.
