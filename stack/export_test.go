@@ -11,6 +11,13 @@ func (e *Engine) SweepAfter(d time.Duration) { e.sweep(e.now() + d) }
 // ResumeNow is Resume that has chosen the legs when it returns.
 func (e *Engine) ResumeNow(silence time.Duration) { e.resumeLegs(e.now() - silence) }
 
+// Resuming reports whether somebody is going to be asked after a silence.
+func (e *Engine) Resuming() bool {
+	e.probes.mu.Lock()
+	defer e.probes.mu.Unlock()
+	return e.probes.resuming
+}
+
 // AskSilentNow asks whoever fell silent d ago, as when another one has come back.
 func (e *Engine) AskSilentNow(d time.Duration) { e.askSilent(e.now() - d) }
 

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -35,6 +36,7 @@ type prober struct {
 
 	resuming    bool          // see Resume
 	silentSince time.Duration // of it
+	refused     atomic.Bool   // something of a leg's peer was not taken in, see Leg.missed
 	back        bool          // somebody has come back, see Leg.back
 	backSince   time.Duration // who had been silent since then
 	backAt      time.Duration // when others were asked for that last

@@ -46,9 +46,7 @@ func (e *Engine) Unmute() {
 		return
 	}
 	e.SetActive(true)
-	if d := e.now() - time.Duration(e.mutedAt.Load()); d >= silenceMin {
-		e.Resume(d)
-	}
+	e.endSilence(e.now() - time.Duration(e.mutedAt.Load()))
 }
 
 // SetLease lets an active engine emit until the given point in time, a reading of
@@ -61,15 +59,28 @@ func (e *Engine) SetLease(until time.Time) {
 		end = int64(until.Sub(e.clock.born))
 	}
 	former, now := e.lease.Swap(end), int64(e.now())
-	if d := time.Duration(now - max(former, e.activeAt.Load())); former < now && now < end && d >= silenceMin && e.active.Load() {
+	if now < end && e.active.Load() {
+		e.endSilence(time.Duration(now - max(former, e.activeAt.Load())))
+	}
+}
+
+// endSilence is called when we may speak, and could not for d; negative if we could. Who has waited for less than a
+// time-out has lost nothing but what was not taken in: a process that was stopped for a second, a moment longer than its
+// lease, has been silent for that moment, and has refused what the kernel had kept of the whole second.
+func (e *Engine) endSilence(d time.Duration) {
+	switch {
+	case d >= silenceMin:
 		e.Resume(d)
+	case e.probes.refused.Load():
+		e.resumeSince(math.MaxInt64) // nobody was heard since: whoever has lost something, or has something in flight
 	}
 }
 
 // Resume makes the connections move again after a silence of that length, which has
 // ended without a takeover. It returns at once.
-func (e *Engine) Resume(silence time.Duration) {
-	since := e.now() - silence
+func (e *Engine) Resume(silence time.Duration) { e.resumeSince(e.now() - silence) }
+
+func (e *Engine) resumeSince(since time.Duration) {
 	p := &e.probes
 	p.mu.Lock()
 	if !p.resuming || since < p.silentSince {
@@ -87,6 +98,9 @@ func (p *prober) resumed() (since time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ok, p.resuming = p.resuming, false
+	if ok {
+		p.refused.Store(false) // what is refused from here on is seen at the next renewal
+	}
 	return p.silentSince, ok
 }
 
@@ -104,6 +118,7 @@ func (e *Engine) missed(b []byte, n int) {
 	}
 	if l := e.table.get(&s.flow); l != nil {
 		l.missed.Store(true)
+		e.probes.refused.Store(true)
 	}
 }
 

@@ -119,6 +119,40 @@ func TestSilenceEnds(t *testing.T) {
 	}
 }
 
+// A process that was stopped finds in its device what has come meanwhile. If its lease has just ended it refuses that, though it has
+// been silent for a moment only: who has lost something is asked, who has not is left alone.
+func TestRefusedInShortSilence(t *testing.T) {
+	for _, mute := range []bool{false, true} {
+		c := &standing{born: time.Now()}
+		b := newBench(t, stack.Options{Clock: c})
+		c.by.Add(int64(time.Minute))
+		l := b.open()
+		b.heard(l)
+		moment := func() {
+			if mute {
+				b.eng.SetActive(false)
+			}
+			b.eng.SetLease(c.Now())
+			c.by.Add(int64(time.Millisecond))
+		}
+		spoken := func() {
+			b.eng.SetLease(c.Now().Add(time.Minute))
+			b.eng.Unmute()
+		}
+		moment()
+		spoken()
+		if b.eng.Resuming() || l.Unheard() {
+			t.Error("a client that has lost nothing is asked")
+		}
+		n := b.count()
+		moment()
+		b.data(100, 100, script.PSH)
+		b.poll("loss", func() bool { return b.eng.C.Drops()["not-active"] > 0 })
+		spoken()
+		b.expect(n, "probe", func(s *script.Segment) bool { return b.asked(s) && isAck(100)(s) })
+	}
+}
+
 // After a silence without a takeover our first segment that the peer may lack leaves at
 // once, though netstack's timer is far off, and again until it is acknowledged; the peer
 // is asked where it is, and what it has sent in vain is made to come. For all that it is
