@@ -91,7 +91,7 @@ The exit status is 0 if everything could be measured, whether or not the targets
 	fs.DurationVar(&o.duration, "duration", defaultDuration, "time of one measurement")
 	fs.IntVar(&o.connections, "connections", defaultConnections, "idle connections")
 	fs.IntVar(&o.busy, "busy", defaultBusy, "busy connections in failovers")
-	fs.StringVar(&f.only, "only", "", "measure only rows whose name matches this `regexp`, such as down-1, kept, failover, crowd, rest, rejoin, idle, cut, kept-log, kept-hot, server-kill-primary, server-kill-first, server-kill-log, ahead")
+	fs.StringVar(&f.only, "only", "", "measure only rows whose name matches this `regexp`, such as down-1, kept, failover, switch, crowd, frozen, rest, rejoin, idle, cut, kept-log, kept-hot, server-kill-primary, server-kill-first, server-kill-log, ahead")
 	fs.StringSliceVar(&f.gateways, "gateways", nil, "measure only these: forwarding, haproxy, iocopy, alone, pair, keepalived-haproxy, keepalived-conntrackd")
 	fs.IntVar(&o.crowd, "scale", 0, "measure only so many idle connections through one pair: opening, memory, kill -9, rejoin, kill -9 of the other; all are asked after each")
 	fs.StringVar(&f.offload, "offload", "both", "on, off or both: segmentation offloads of the lab's links")

@@ -22,7 +22,7 @@
 //	failover.go   a killed active
 //	crowd.go      very many idle connections: the processes that hold them
 //	cut.go        an active whose cables are pulled, beside the rivals
-//	planned.go    a switchover, and a standby that stands still
+//	planned.go    a switchover; an active, and a standby, that stands still
 //	rejoin.go     a standby that comes back under load
 //	kept.go       what outliving a server costs: throughput, memory
 //	scale.go      very many idle connections through a pair, takeovers, a rejoin

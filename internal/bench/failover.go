@@ -27,7 +27,9 @@ type episode struct {
 	way   string        // in which direction it was: down, up
 	lost  int
 	error string // of the first lost connection
-	// With a kill:
+	// quiet is the longest gap in a spell of the same load just before, in which nothing happened.
+	quiet time.Duration
+	// With a takeover:
 	span     time.Duration // the longest gap that began before the standby knew and ended after the kill
 	known    time.Duration // from the kill until the standby knew
 	takeover control.Takeover
@@ -50,16 +52,47 @@ func busy(n int, lasting time.Duration) []traffic.Batch {
 // event is what happens in the middle of an episode, and when it did.
 type event func(ctx context.Context) (at time.Time, err error)
 
-// episode runs n busy connections through a pair and kills its active in the middle if asked to.
-func (b *bed) episode(ctx context.Context, n int, p pace, kill bool) (ep episode, err error) {
-	if !kill {
-		ep, _, _, err = b.busySpell(ctx, n, p, nil)
-		if err == nil {
-			err = b.gateway.check(ctx)
-		}
+// quiet runs n busy connections through a gateway, in which nothing happens.
+func (b *bed) quiet(ctx context.Context, n int, p pace) (ep episode, err error) {
+	ep, _, _, err = b.busySpell(ctx, n, p, nil)
+	if err == nil && ep.lost > 0 {
+		err = fmt.Errorf("%w: %d connections lost although nothing had happened, the first: %s", errLoad, ep.lost, ep.error)
+	}
+	if err == nil {
+		err = b.gateway.check(ctx)
+	}
+	return ep, err
+}
+
+// afterQuiet is an episode, and before it a quiet spell of the same load through the same processes: what
+// the machine, its scheduler and the load's own pace cost is no failure's.
+func (b *bed) afterQuiet(ctx context.Context, n int, p pace, run func() (episode, error)) (ep episode, err error) {
+	before, err := b.quiet(ctx, n, p)
+	if err != nil {
 		return ep, err
 	}
-	ep, killed, results, err := b.busySpell(ctx, n, p, b.killActive)
+	ep, err = run()
+	ep.quiet = before.gap
+	return ep, err
+}
+
+// beyond is how much longer the longest gap was than without what happened.
+func (e episode) beyond() time.Duration { return e.gap - e.quiet }
+
+// gaps puts an episode's into words.
+func (e episode) gaps() string {
+	return fmt.Sprintf("longest gap %.1f ms %s from %+.0f ms, %.1f ms beyond that of the same load before",
+		ms(e.gap), e.way, ms(e.at), ms(e.beyond()))
+}
+
+// killed runs n busy connections through a pair and kills its active in the middle.
+func (b *bed) killed(ctx context.Context, n int, p pace) (ep episode, err error) {
+	return b.afterQuiet(ctx, n, p, func() (episode, error) { return b.overtaken(ctx, n, p, b.killActive) })
+}
+
+// overtaken is an episode in which the standby takes over.
+func (b *bed) overtaken(ctx context.Context, n int, p pace, why event) (ep episode, err error) {
+	ep, killed, results, err := b.busySpell(ctx, n, p, why)
 	if err != nil {
 		return ep, err
 	}

@@ -106,26 +106,40 @@ const (
 
 	quietGap = "quiet-gap" // the same traffic without a kill: what scheduling alone costs
 
-	failGap   = "failover-gap"
-	failOwn   = "failover-own"
-	failSpan  = "failover-span"
-	failPeer  = "failover-known"
-	failLost  = "failover-lost"
-	crowdGap  = "crowd-gap"
-	crowdSpan = "crowd-span"
-	crowdOwn  = "crowd-own"
-	crowdLost = "crowd-lost"
-	crowdIdle = "crowd-idle-lost"
+	failGap     = "failover-gap"
+	failBeyond  = "failover-beyond"
+	failOwn     = "failover-own"
+	failSpan    = "failover-span"
+	failPeer    = "failover-known"
+	failLost    = "failover-lost"
+	crowdGap    = "crowd-gap"
+	crowdQuiet  = "crowd-quiet"
+	crowdBeyond = "crowd-beyond"
+	crowdKnown  = "crowd-known"
+	crowdSpan   = "crowd-span"
+	crowdOwn    = "crowd-own"
+	crowdLost   = "crowd-lost"
+	crowdIdle   = "crowd-idle-lost"
 
 	restOwn  = "rest-own"
 	restLeg  = "rest-leg"
 	restLost = "rest-lost"
 
-	switchGap  = "switch-gap"
-	switchTook = "switch-took"
-	switchLost = "switch-lost"
-	soloGap    = "solo-gap"
-	soloLost   = "solo-lost"
+	switchGap    = "switch-gap"
+	switchQuiet  = "switch-quiet"
+	switchBeyond = "switch-beyond"
+	switchSpan   = "switch-span"
+	switchTook   = "switch-took"
+	switchLost   = "switch-lost"
+
+	frozenGap    = "frozen-gap"
+	frozenQuiet  = "frozen-quiet"
+	frozenBeyond = "frozen-beyond"
+	frozenPeer   = "frozen-known"
+	frozenLost   = "frozen-lost"
+
+	soloGap  = "solo-gap"
+	soloLost = "solo-lost"
 
 	rejoinSync = "rejoin-sync"
 	rejoinRate = "rejoin-rate"
@@ -158,22 +172,30 @@ func throughputFigures() (all []figure) {
 func failoverFigures(busy, idle int) []figure {
 	crowd := fmt.Sprintf("kill -9, %d idle and %d busy", idle, busy)
 	rest := fmt.Sprintf("kill -9, %d idle and none busy", idle)
+	stands := fmt.Sprintf("active frozen (failure_timeout %v), %d busy", frozen.failure, busy)
 	var all []figure
 	for _, l := range levels(busy) {
 		kill, hand := fmt.Sprintf("kill -9, %d busy", l.busy), fmt.Sprintf("switchover, %d busy", l.busy)
 		all = append(all,
 			figure{quietGap + l.suffix, fmt.Sprintf("no kill, %d busy: longest gap (scheduling, pace)", l.busy), "ms", 1},
 			figure{failGap + l.suffix, kill + ": longest gap any client sees", "ms", 1},
+			figure{failBeyond + l.suffix, kill + ": beyond that without a kill", "ms", 1},
 			figure{failSpan + l.suffix, kill + ": longest gap over the kill itself", "ms", 1},
 			figure{failPeer + l.suffix, kill + ": from the kill to knowing", "ms", 2},
 			figure{failOwn + l.suffix, kill + ": from knowing to the last leg rebuilt", "ms", 2},
 			figure{failLost + l.suffix, kill + ": connections lost, worst run", "", 0},
-			figure{switchGap + l.suffix, hand + ": longest gap over it", "ms", 1},
+			figure{switchGap + l.suffix, hand + ": longest gap any client sees", "ms", 1},
+			figure{switchQuiet + l.suffix, hand + ": without one", "ms", 1},
+			figure{switchBeyond + l.suffix, hand + ": beyond that without one", "ms", 1},
+			figure{switchSpan + l.suffix, hand + ": longest gap over it", "ms", 1},
 			figure{switchTook + l.suffix, hand + ": from the command to its answer", "ms", 1},
 			figure{switchLost + l.suffix, hand + ": connections lost, worst run", "", 0})
 	}
 	return append(all, []figure{
 		{crowdGap, crowd + ": longest gap of the busy ones", "ms", 1},
+		{crowdQuiet, crowd + ": without a kill", "ms", 1},
+		{crowdBeyond, crowd + ": beyond that without a kill", "ms", 1},
+		{crowdKnown, crowd + ": from the kill to knowing", "ms", 2},
 		{crowdSpan, crowd + ": longest gap of the busy ones over the kill itself", "ms", 1},
 		{crowdOwn, crowd + ": from knowing to the last leg rebuilt", "ms", 2},
 		{crowdLost, crowd + ": busy connections lost, worst run", "", 0},
@@ -181,6 +203,11 @@ func failoverFigures(busy, idle int) []figure {
 		{restOwn, rest + ": from knowing to the last leg rebuilt", "ms", 2},
 		{restLeg, rest + ": takeover time per rebuilt leg", "us", 1},
 		{restLost, rest + ": connections lost, worst run", "", 0},
+		{frozenGap, stands + ": longest gap any client sees", "ms", 1},
+		{frozenQuiet, stands + ": without that", "ms", 1},
+		{frozenBeyond, stands + ": beyond that without it", "ms", 1},
+		{frozenPeer, stands + ": from then to knowing", "ms", 1},
+		{frozenLost, stands + ": connections lost, worst run", "", 0},
 		{soloGap, fmt.Sprintf("standby frozen, %d busy: longest gap over it (failure_timeout %v)", busy, failureTimeout), "ms", 1},
 		{soloLost, fmt.Sprintf("standby frozen, %d busy: connections lost, worst run", busy), "", 0},
 		{rejoinSync, fmt.Sprintf("rejoin with %d connections: time until in sync", idle), "ms", 0},

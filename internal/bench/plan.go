@@ -256,9 +256,6 @@ func (b *bench) failovers(ctx context.Context, round int, m mode) {
 		}
 	}
 	if b.runs > 0 {
-		for _, l := range b.levels() {
-			add(b.quietStep(l), round)
-		}
 		add(b.crowdStep(), round)
 		add(b.restStep(), round)
 		add(b.rejoinStep(), round)
@@ -271,6 +268,13 @@ func (b *bench) failovers(ctx context.Context, round int, m mode) {
 		}
 	}
 	b.episodes(ctx, round, m, b.bedOptions, steps)
+	steps = nil
+	for run := first; run < end; run++ {
+		add(b.frozenStep(), run)
+	}
+	o := b.bedOptions
+	o.setting = frozen
+	b.episodes(ctx, round, m, o, steps)
 }
 
 // indexed is a step with the run, or round, that its samples belong to.

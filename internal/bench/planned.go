@@ -9,7 +9,7 @@ import (
 	"lockstep/internal/pair"
 )
 
-// The pair's other two pauses: a hand-over that somebody asked for, and an active that has
+// The pair's other pauses: a hand-over that somebody asked for, an active that stands still, and one that has
 // lost its standby and may not acknowledge anything before it is decided that it is alone.
 
 // pairOf returns the two nodes of a pair.
@@ -27,16 +27,36 @@ func (b *bed) switchover(ctx context.Context, n int, p pace) (ep episode, took t
 	if err != nil {
 		return ep, 0, err
 	}
-	ep, at, results, err := b.busySpell(ctx, n, p, func(ctx context.Context) (time.Time, error) {
-		at := time.Now()
-		err := active.Client.Switchover(ctx)
-		took = time.Since(at)
-		return at, err
+	ep, err = b.afterQuiet(ctx, n, p, func() (episode, error) {
+		ep, at, results, err := b.busySpell(ctx, n, p, func(ctx context.Context) (time.Time, error) {
+			at := time.Now()
+			err := active.Client.Switchover(ctx)
+			took = time.Since(at)
+			return at, err
+		})
+		if err == nil {
+			ep.span = spanning(results, at, at.Add(took))
+		}
+		return ep, err
 	})
-	if err == nil {
-		ep.span = spanning(results, at, at.Add(took))
-	}
 	return ep, took, err
+}
+
+// freezeActive stops the active's process in the middle of busy traffic: it is missed by silence.
+func (b *bed) freezeActive(ctx context.Context, n int, p pace) (ep episode, err error) {
+	active, _, err := b.pairOf()
+	if err != nil {
+		return ep, err
+	}
+	defer func() { _ = active.Process().Cont() }()
+	return b.afterQuiet(ctx, n, p, func() (episode, error) {
+		return b.overtaken(ctx, n, p, func(ctx context.Context) (at time.Time, err error) {
+			if err := b.gateway.check(ctx); err != nil {
+				return at, err
+			}
+			return time.Now(), active.Process().Stop()
+		})
+	})
 }
 
 // loseStandby stops the standby's process in the middle of busy traffic: it is lost by
@@ -57,15 +77,32 @@ func (b *bed) loseStandby(ctx context.Context, n int, p pace) (ep episode, err e
 }
 
 func (b *bench) switchStep(l level) step {
-	gap, took, lost := switchGap+l.suffix, switchTook+l.suffix, switchLost+l.suffix
-	return step{ids: []string{gap, took, lost}, cost: costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
+	gap, quiet, beyond := switchGap+l.suffix, switchQuiet+l.suffix, switchBeyond+l.suffix
+	span, took, lost := switchSpan+l.suffix, switchTook+l.suffix, switchLost+l.suffix
+	return step{ids: []string{gap, quiet, beyond, span, took, lost}, cost: 2 * costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
 		ep, d, err := bed.switchover(ctx, l.busy, b.pace)
 		if err != nil {
 			return t, err
 		}
-		t.values = map[string]float64{gap: ms(ep.span), took: ms(d), lost: float64(ep.lost)}
+		t.values = map[string]float64{gap: ms(ep.gap), quiet: ms(ep.quiet), beyond: ms(ep.beyond()), span: ms(ep.span), took: ms(d), lost: float64(ep.lost)}
 		t.notes = whyLost(lost, ep.lost, ep.error)
-		t.summary = fmt.Sprintf("switchover, %d busy: longest gap over it %.1f ms (anywhere: %.1f ms), took %.1f ms; %d lost", l.busy, ms(ep.span), ms(ep.gap), ms(d), ep.lost)
+		t.summary = fmt.Sprintf("switchover, %d busy: %s, over it %.1f ms, took %.1f ms; %d lost", l.busy, ep.gaps(), ms(ep.span), ms(d), ep.lost)
+		return t, nil
+	}}
+}
+
+// frozen is the setting of the pairs whose active stands still: the product's defaults.
+var frozen = settings[0]
+
+func (b *bench) frozenStep() step {
+	return step{ids: []string{frozenGap, frozenQuiet, frozenBeyond, frozenPeer, frozenLost}, cost: 2 * costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
+		ep, err := bed.freezeActive(ctx, b.busy, b.pace)
+		if err != nil {
+			return t, err
+		}
+		t.values = map[string]float64{frozenGap: ms(ep.gap), frozenQuiet: ms(ep.quiet), frozenBeyond: ms(ep.beyond()), frozenPeer: ms(ep.known), frozenLost: float64(ep.lost)}
+		t.notes = whyLost(frozenLost, ep.lost, ep.error)
+		t.summary = fmt.Sprintf("active frozen, %d busy: %s; known after %.1f ms; %d lost", b.busy, ep.gaps(), ms(ep.known), ep.lost)
 		return t, nil
 	}}
 }

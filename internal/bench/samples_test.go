@@ -88,18 +88,26 @@ func TestJudge(t *testing.T) {
 	put(paired, "kept-1-p50", 300)
 	put(alone, "kept-1-p50", 200)
 	put(paired, failGap, 50)
+	put(paired, quietGap, 34)
+	put(paired, failBeyond, 16)
+	put(paired, switchBeyond, 10)
+	put(paired, crowdBeyond, 20.1)
+	put(paired, frozenGap, 130)
 	put(paired, failLost, 0)
 	put(paired, crowdIdle, 1)
 	put(paired, idleStandby, 0.5)
 	want := map[string]bool{
-		"bulk download, 1 stream, pair : alone":                                        false, // 0.94
-		"bulk download, 1 stream, alone : HAProxy":                                     true,  // 0.9009
-		"bulk upload, 8 streams, pair : alone":                                         true,  // 0.7, the limit itself
-		"added p50, pair over alone, requests, 1 kept-alive connection":                true,  // 100 us, the same
-		"kill -9, 100 busy: longest gap, median run":                                   true,
-		"kill -9, 100 busy: connections lost, worst run":                               true,
-		"kill -9, 10000 idle and 100 busy: idle ones not usable afterwards, worst run": false,
-		"memory per idle connection on the standby":                                    true,
+		"bulk download, 1 stream, pair : alone":                                                         false, // 0.94
+		"bulk download, 1 stream, alone : HAProxy":                                                      true,  // 0.9009
+		"bulk upload, 8 streams, pair : alone":                                                          true,  // 0.7, the limit itself
+		"added p50, pair over alone, requests, 1 kept-alive connection":                                 true,  // 100 us, the same
+		"kill -9, 100 busy: gap beyond that without a kill, median run":                                 false, // 16 of 15
+		"switchover, 100 busy: gap beyond that without one, median run":                                 true,  // 10, the limit itself
+		"kill -9, 10000 idle and 100 busy: gap of the busy ones beyond that without a kill, median run": false,
+		"active frozen, 100 busy: longest gap, failure_timeout 100ms + 30 ms":                           true,
+		"kill -9, 100 busy: connections lost, worst run":                                                true,
+		"kill -9, 10000 idle and 100 busy: idle ones not usable afterwards, worst run":                  false,
+		"memory per idle connection on the standby":                                                     true,
 	}
 	measured := 0
 	for _, v := range judge(s, offloadOff, all) {
@@ -143,7 +151,7 @@ func TestFigureIDs(t *testing.T) {
 			}
 		}
 	}
-	steps := []step{b.crowdStep(), b.restStep(), b.soloStep()}
+	steps := []step{b.crowdStep(), b.restStep(), b.soloStep(), b.frozenStep()}
 	for _, l := range b.levels() {
 		steps = append(steps, b.quietStep(l), b.failStep(l), b.switchStep(l))
 	}

@@ -232,7 +232,7 @@ func (b *bench) scaleStep() step {
 		if err := b.crowdOpens(ctx, bed, c, t); err != nil {
 			return t, err
 		}
-		ep, err := bed.episode(ctx, fewBusy, b.pace, true)
+		ep, err := bed.overtaken(ctx, fewBusy, b.pace, bed.killActive)
 		if err != nil {
 			return t, err
 		}

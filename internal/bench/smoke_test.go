@@ -38,7 +38,7 @@ func tiny(t *testing.T) options {
 func TestWhole(t *testing.T) {
 	o := tiny(t)
 	o.duration = time.Second
-	o.only = regexp.MustCompile("^(down-1|kept-1)(-|$)|idle|failover|crowd|quiet|rejoin|switch|solo")
+	o.only = regexp.MustCompile("^(down-1|kept-1)(-|$)|idle|failover|crowd|quiet|rejoin|switch|solo|frozen")
 	o.json = "-"
 	var stdout, stderr bytes.Buffer
 	if err := execute(t.Context(), o, &stdout, &stderr); err != nil {

@@ -104,13 +104,10 @@ func idleStep(n int) step {
 	}}
 }
 
-// quietStep is a failover without a kill.
+// quietStep is the failovers' load without a failover, for gateways that have none.
 func (b *bench) quietStep(l level) step {
 	return step{ids: []string{quietGap + l.suffix}, cost: costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
-		ep, err := bed.episode(ctx, l.busy, b.pace, false)
-		if err == nil && ep.lost > 0 {
-			err = fmt.Errorf("%w: %d connections lost without a kill, the first: %s", errLoad, ep.lost, ep.error)
-		}
+		ep, err := bed.quiet(ctx, l.busy, b.pace)
 		if err != nil {
 			return t, err
 		}
@@ -121,17 +118,19 @@ func (b *bench) quietStep(l level) step {
 }
 
 func (b *bench) failStep(l level) step {
-	gap, span, peer, own, lost := failGap+l.suffix, failSpan+l.suffix, failPeer+l.suffix, failOwn+l.suffix, failLost+l.suffix
-	return step{ids: []string{gap, span, peer, own, lost}, cost: costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
-		ep, err := bed.episode(ctx, l.busy, b.pace, true)
+	gap, quiet, beyond := failGap+l.suffix, quietGap+l.suffix, failBeyond+l.suffix
+	span, peer, own, lost := failSpan+l.suffix, failPeer+l.suffix, failOwn+l.suffix, failLost+l.suffix
+	return step{ids: []string{gap, quiet, beyond, span, peer, own, lost}, cost: 2 * costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
+		ep, err := bed.killed(ctx, l.busy, b.pace)
 		if err != nil {
 			return t, err
 		}
 		took := float64(ep.takeover.DurationMicros) / 1e3
-		t.values = map[string]float64{gap: ms(ep.gap), span: ms(ep.span), peer: ms(ep.known), own: took, lost: float64(ep.lost)}
+		t.values = map[string]float64{gap: ms(ep.gap), quiet: ms(ep.quiet), beyond: ms(ep.beyond()),
+			span: ms(ep.span), peer: ms(ep.known), own: took, lost: float64(ep.lost)}
 		t.notes = whyLost(lost, ep.lost, ep.error)
-		t.summary = fmt.Sprintf("kill -9, %d busy: longest gap %.1f ms %s from %+.0f ms, over the kill %.1f ms; known after %.2f ms, rebuilt %.2f ms later (%d legs); %d lost",
-			l.busy, ms(ep.gap), ep.way, ms(ep.at), ms(ep.span), ms(ep.known), took, ep.takeover.Legs, ep.lost)
+		t.summary = fmt.Sprintf("kill -9, %d busy: %s, over the kill %.1f ms; known after %.2f ms, rebuilt %.2f ms later (%d legs); %d lost",
+			l.busy, ep.gaps(), ms(ep.span), ms(ep.known), took, ep.takeover.Legs, ep.lost)
 		return t, nil
 	}}
 }
@@ -147,14 +146,14 @@ func whyLost(id string, lost int, why string) map[string]string {
 // crowdStep is a failover with idle connections beside the busy ones; the memory of the idle ones
 // is taken on the way.
 func (b *bench) crowdStep() step {
-	ids := []string{crowdGap, crowdSpan, crowdOwn, crowdLost, crowdIdle, idleActive, idleStandby}
-	return step{ids: ids, cost: costIdle + costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
+	ids := []string{crowdGap, crowdQuiet, crowdBeyond, crowdSpan, crowdKnown, crowdOwn, crowdLost, crowdIdle, idleActive, idleStandby}
+	return step{ids: ids, cost: costIdle + 2*costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
 		idle, grown, err := bed.openMeasured(ctx, b.connections)
 		if err != nil {
 			return t, err
 		}
 		defer end(idle.client)
-		ep, err := bed.episode(ctx, b.busy, b.pace, true)
+		ep, err := bed.killed(ctx, b.busy, b.pace)
 		if err != nil {
 			return t, err
 		}
@@ -164,13 +163,13 @@ func (b *bench) crowdStep() step {
 		}
 		own := float64(ep.takeover.DurationMicros)
 		t.values = map[string]float64{
-			idleActive: grown[0], idleStandby: grown[1], crowdGap: ms(ep.gap), crowdSpan: ms(ep.span), crowdOwn: own / 1e3,
-			crowdLost: float64(ep.lost), crowdIdle: float64(lost),
+			idleActive: grown[0], idleStandby: grown[1], crowdGap: ms(ep.gap), crowdQuiet: ms(ep.quiet), crowdBeyond: ms(ep.beyond()),
+			crowdSpan: ms(ep.span), crowdKnown: ms(ep.known), crowdOwn: own / 1e3, crowdLost: float64(ep.lost), crowdIdle: float64(lost),
 		}
 		t.notes = whyLost(crowdLost, ep.lost, ep.error)
 		maps.Copy(t.notes, whyLost(crowdIdle, lost, why))
-		t.summary = fmt.Sprintf("kill -9, %d idle and %d busy: longest gap %.1f ms %s from %+.0f ms, over the kill %.1f ms; known after %.2f ms, rebuilt %.1f ms later (%d legs); %d busy and %d idle lost; %.2f and %.2f KiB per idle connection",
-			idle.n, b.busy, ms(ep.gap), ep.way, ms(ep.at), ms(ep.span), ms(ep.known), own/1e3, ep.takeover.Legs, ep.lost, lost, grown[0], grown[1])
+		t.summary = fmt.Sprintf("kill -9, %d idle and %d busy: %s, over the kill %.1f ms; known after %.2f ms, rebuilt %.1f ms later (%d legs); %d busy and %d idle lost; %.2f and %.2f KiB per idle connection",
+			idle.n, b.busy, ep.gaps(), ms(ep.span), ms(ep.known), own/1e3, ep.takeover.Legs, ep.lost, lost, grown[0], grown[1])
 		return t, nil
 	}}
 }

@@ -56,19 +56,21 @@ func targets(busy, idle int) (all []target) {
 	all = append(all, keptTargets()...)
 	for _, l := range levels(busy) {
 		all = append(all,
-			medianTarget(fmt.Sprintf("kill -9, %d busy: longest gap, median run", l.busy), failGap+l.suffix, "ms", 1, 50),
+			medianTarget(fmt.Sprintf("kill -9, %d busy: gap beyond that without a kill, median run", l.busy), failBeyond+l.suffix, "ms", 1, 15),
 			worstTarget(fmt.Sprintf("kill -9, %d busy: connections lost, worst run", l.busy), failLost+l.suffix),
-			medianTarget(fmt.Sprintf("switchover, %d busy: longest gap over it", l.busy), switchGap+l.suffix, "ms", 1, 20),
+			medianTarget(fmt.Sprintf("switchover, %d busy: gap beyond that without one, median run", l.busy), switchBeyond+l.suffix, "ms", 1, 10),
 			worstTarget(fmt.Sprintf("switchover, %d busy: connections lost, worst run", l.busy), switchLost+l.suffix))
 	}
 	return append(all,
-		medianTarget("kill -9, "+crowd+": longest gap of the busy ones, median run", crowdGap, "ms", 1, 150),
+		medianTarget("kill -9, "+crowd+": gap of the busy ones beyond that without a kill, median run", crowdBeyond, "ms", 1, 20),
 		worstTarget("kill -9, "+crowd+": busy ones lost, worst run", crowdLost),
 		worstTarget("kill -9, "+crowd+": idle ones not usable afterwards, worst run", crowdIdle),
 		medianTarget("memory per idle connection on the active", idleActive, "KiB", 2, 16),
 		medianTarget("memory per idle connection on the standby", idleStandby, "KiB", 2, 1),
 		medianTarget(fmt.Sprintf("takeover time per rebuilt leg, %d connections", idle), restLeg, "us", 1, 75),
 		worstTarget(fmt.Sprintf("kill -9, %d idle: not usable afterwards, worst run", idle), restLost),
+		medianTarget(fmt.Sprintf("active frozen, %d busy: longest gap, failure_timeout %v + 30 ms", busy, frozen.failure), frozenGap, "ms", 1, ms(frozen.failure)+30),
+		worstTarget(fmt.Sprintf("active frozen, %d busy: connections lost, worst run", busy), frozenLost),
 		medianTarget(fmt.Sprintf("standby frozen, %d busy: longest gap, failure_timeout %v + 20 ms", busy, failureTimeout), soloGap, "ms", 1, ms(failureTimeout)+20),
 		worstTarget(fmt.Sprintf("standby frozen, %d busy: connections lost, worst run", busy), soloLost),
 		medianTarget(fmt.Sprintf("rejoin with %d connections: time until in sync", idle), rejoinSync, "ms", 0, 2000),
