@@ -77,6 +77,7 @@ type responseState struct {
 	restored   bool     // continued from another appliance, see vouched
 	restoredAt time.Duration
 	askAt      time.Duration // earliest next time that the client is asked how far it is
+	sourceAt   time.Duration // earliest next time that the source is asked, see askSource
 }
 
 // lossState is since when there is no source, and why.
@@ -134,6 +135,7 @@ func (k *Kept) Step() (again bool) {
 		k.linger()
 		return false
 	}
+	k.askSource()
 	if k.parked || k.building && !k.built() {
 		return false
 	}

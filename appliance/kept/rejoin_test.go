@@ -89,6 +89,30 @@ func TestServerGivenUpBeforeTakeover(t *testing.T) {
 	l.until("the rest of the response", c, func(cl, _ script.State) bool { return cl.Received == further })
 }
 
+// So it is of a connection with which nothing seemed to be going on when the former active died: its server is asked. The
+// client may wait for the end of a response that another server was about to be asked for.
+func TestServerGivenUpBeforeTakeoverOfIdle(t *testing.T) {
+	for name, park := range map[string]time.Duration{"with endpoints": 0, "parked": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			l := newLost(t, func(s *relay.Service) {
+				s.Park = park
+				s.Ask = func(_ int, _ uint64, done func(kept.Fate)) { done(kept.Alive) }
+			})
+			c := l.opened(40000)
+			l.pass(40001)
+			l.settle()
+			n := c.Server.State().Arrived
+			l.takeover()
+			r := l.Replica(c, second, 3000)
+			l.until("a question", c, func(_, s script.State) bool { return s.Arrived > n })
+			c.Server.MayReset()
+			c.Server.Send(script.Out{Flags: script.RST | script.ACK, Seq: script.Next, Ack: asked, Win: 65535})
+			l.follow(r, false)
+			l.until("the rest of the response", c, func(cl, _ script.State) bool { return cl.Received == further })
+		})
+	}
+}
+
 // A standby that had been cut off believes that the servers are down. When it takes over, the server that
 // serves is not given up for that, but for a check that fails from then on.
 func TestServerIsNotGivenUpForOldNews(t *testing.T) {

@@ -64,6 +64,7 @@ func (k *Kept) Restore(rec *replication.Continue, server stack.Params, halfWay b
 	sr.Held -= r.start[replication.Request]
 	sr.PeerKnows, sr.Quiet, sr.Parked = true, rec.Idle, k.client.Parked()
 	var err error
+	r.quiet = sr.Quiet && !k.plain
 	if r.leg, err = k.host.Restore(server, sr, r); err != nil {
 		return err
 	}
@@ -76,6 +77,26 @@ func (k *Kept) Restore(rec *replication.Continue, server stack.Params, halfWay b
 	k.unpark()  // unless both are
 	k.measure() // Step does not, of one that stays parked
 	return nil
+}
+
+// askSource has a source that nobody disturbs at a takeover, since nothing seems to be going on, say that it knows
+// of its connection. The former active may have given it up, and have been about to try the request on another
+// server, of which the standby is not told: then nothing will come of it, and the client waits for an end
+// that the standby has not heard of. Its answer is a reset while that is taken for no wish of its own (see inherited).
+func (k *Kept) askSource() {
+	src, now := k.source, k.host.Now()
+	if src == nil || !src.quiet {
+		return
+	}
+	if _, said := src.leg.PeerHas(); said || src.leg.Err() != nil || now-k.restoredAt >= inherited {
+		src.quiet = false
+		return
+	}
+	if now >= k.sourceAt {
+		k.sourceAt = now + redialMax
+		src.leg.AskPeer()
+	}
+	k.wakeAt(k.sourceAt)
 }
 
 // restoreStreams sets the two streams of a kept connection. What the standby holds of
