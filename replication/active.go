@@ -17,6 +17,7 @@ type active struct {
 	joined  bool
 	inSync  bool // the standby has confirmed EntrySynced
 	snap    snapshot
+	lives   lives
 
 	protected, unprotected int
 	resting                int    // continued, but not by the shell yet: see Rest
@@ -68,6 +69,7 @@ const (
 func (a *active) init(lim *Limits) {
 	*a = active{lim: lim, conns: make(map[ConnID]*conn), session: a.session + 1, pipeline: pipeline{seq: a.seq}}
 	a.cur = a.newBatch()
+	a.lives.init()
 }
 
 // Open begins a connection whose SYN-ACK must not leave before it is in

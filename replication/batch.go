@@ -42,7 +42,7 @@ func (a *active) newBatch() *batch {
 	}
 	a.seq++
 	a.index++
-	*b = batch{seq: a.seq, index: a.index, buf: wire.Begin(b.buf[:0]), marks: b.marks[:0]}
+	*b = batch{seq: a.seq, index: a.index, buf: wire.Begin(b.buf[:0]), marks: b.marks[:0], lives: b.lives[:0]}
 	return b
 }
 
@@ -236,6 +236,7 @@ func (a *active) step(c *Core, index uint64, payload []byte) error {
 				return err
 			}
 		}
+		a.confirmLives(&c.ready, b)
 		a.recycle(b)
 	}
 	if a.snap.synced > 0 && a.acked >= a.snap.synced {
@@ -341,6 +342,7 @@ func (c *Core) opened(e *conn) {
 func (a *active) begin(c *Core, version uint8) {
 	a.discard()
 	a.joined, a.version = true, version
+	a.lives.queue(version >= wire.DecideVersion)
 	if version >= wire.AdoptVersion { // older standbys: they stay unprotected until they end
 		for e := a.all.first; e != nil; e = e.all.next {
 			a.snap.enqueue(e)
@@ -360,6 +362,7 @@ func (a *active) release(r *Ready) {
 		}
 	}
 	a.joined, a.inSync = false, false
+	a.releaseLives(r)
 	a.unprotected += a.protected
 	a.protected, a.held = 0, 0
 	for a.inflight.len() > 0 {
@@ -422,6 +425,7 @@ func (a *active) stats(s *Stats, joined bool) {
 	s.Unprotected = a.unprotected + a.resting
 	s.Connections = a.protected + s.Unprotected
 	s.Protected, s.Logged = a.protected, a.logged
+	s.Lives, s.DecidedBytes = a.lives.all.n, a.lives.size
 	s.LagBytes, s.HeldBytes = a.lag, a.held
 	s.Outstanding, s.PendingBytes = a.inflight.len(), a.waiting
 	if !a.cur.empty() {

@@ -210,6 +210,7 @@ type batch struct {
 	index uint64 // in this session, from 1
 	buf   []byte // frame: header room, entries
 	marks []mark
+	lives []Held // decisions in it: see decide.go
 	data  uint64 // stream bytes, for the lag
 	since Nanos  // when its first entry was made
 }

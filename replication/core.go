@@ -34,6 +34,10 @@ const (
 	ErrSpliced     Error = "replication: of a connection that is passed on there are no bytes to tell"
 	ErrSegments    Error = "replication: a log of more segments than the limit"
 	ErrPromise     Error = "replication: the peer bears silence for no time, or for longer than it counts on; is it another build?"
+	ErrVersionLife Error = "replication: the standby's protocol version does not know of determinants"
+	ErrUnknownLife Error = "replication: unknown life, or no such decision in it"
+	ErrLimitLife   Error = "replication: a limit: nothing more is decided"
+	ErrTold        Error = "replication: more determinants than our limits allow: both appliances need the same program version"
 	ErrLater       Error = "replication: too much waits for the standby, the connection is asked for again"
 )
 

@@ -93,6 +93,9 @@ func (a *active) check(joined bool) error {
 			return broken("connections %d, %d age out of order", e.id, e.age.next.id)
 		}
 	}
+	if err := a.lives.check(joined); err != nil {
+		return err
+	}
 	if err := a.snap.check(a); err != nil {
 		return err
 	}
@@ -207,6 +210,9 @@ func (s *standby) check() error {
 		if s.conns[k.id] != k || !k.dead {
 			return broken("connection %d is listed as a tombstone", k.id)
 		}
+	}
+	if err := s.lives.check(true); err != nil {
+		return err
 	}
 	if due != s.due || (s.inSync && due > 0) {
 		return broken("%d adopted streams lack bytes, kept %d, in sync %v", due, s.due, s.inSync)

@@ -43,6 +43,12 @@ type Limits struct {
 	Linger Nanos
 	// MaxTombstones bounds them; the oldest goes first, counted. Default 65536.
 	MaxTombstones int
+	// MaxLives bounds the lives that determinants belong to. One more is refused: its servers
+	// have results of their own. Default 65536.
+	MaxLives int
+	// MaxDecidedPerLife and MaxDecidedTotal bound what the determinants of a life, and of all, take on each of the two, bytes. What
+	// would exceed them is not decided, and nothing more in that life. Default 16 MiB, 256 MiB.
+	MaxDecidedPerLife, MaxDecidedTotal int
 	// Heartbeat is the period of heartbeats. Default 20 ms.
 	Heartbeat Nanos
 	// FailureTimeout is how long the peer may be silent before PeerSilent says so.
@@ -67,6 +73,9 @@ func (l Limits) withDefaults() Limits {
 	def(&l.ShipAfter, 100*millisecond)
 	def(&l.Linger, 60*second)
 	def(&l.MaxTombstones, 1<<16)
+	def(&l.MaxLives, 1<<16)
+	def(&l.MaxDecidedPerLife, 16<<20)
+	def(&l.MaxDecidedTotal, 256<<20)
 	def(&l.Heartbeat, 20*millisecond)
 	def(&l.FailureTimeout, 100*millisecond)
 	l.MaxBatchBytes = min(max(l.MaxBatchBytes, minBatchBytes), maxBatchBytes)

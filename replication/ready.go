@@ -39,6 +39,8 @@ type Ready struct {
 	// any more; they are still protected, as plain ones. What the relay keeps itself is
 	// not concerned.
 	Unlogged []ConnID
+	// Held: decisions that may be told (invariant 9). Per life Below only grows.
+	Held []Held
 	// Permits raise the gates: an ACK to the sender of Stream may cover Off
 	// (invariant 2). Per stream they only grow. After Close(Finished) they still
 	// come, until both streams are permitted to their ends.
@@ -56,7 +58,7 @@ type Ready struct {
 // empty reports whether there is nothing to do.
 func (r *Ready) empty() bool {
 	return len(r.Unprotected) == 0 && len(r.Opened) == 0 && len(r.Legs) == 0 && len(r.Unlogged) == 0 &&
-		len(r.Permits) == 0 && len(r.Need) == 0 && len(r.Adopt) == 0
+		len(r.Held) == 0 && len(r.Permits) == 0 && len(r.Need) == 0 && len(r.Adopt) == 0
 }
 
 func (r *Ready) reset() {
@@ -64,6 +66,7 @@ func (r *Ready) reset() {
 	r.Opened = r.Opened[:0]
 	r.Legs = r.Legs[:0]
 	r.Unlogged = r.Unlogged[:0]
+	r.Held = r.Held[:0]
 	r.Permits = r.Permits[:0]
 	r.Need = r.Need[:0]
 	r.Adopt = r.Adopt[:0]

@@ -11,6 +11,7 @@ type (
 	Record    = wire.Record
 	Digest    = wire.Digest
 	Released  = wire.Released
+	LifeID    = wire.LifeID
 )
 
 const (

@@ -123,6 +123,19 @@ func (p *pair) command(t *testing.T, d *datadriven.TestData, out *strings.Builde
 		var server uint64
 		scan(t, d, "server", &server)
 		say(out, c.ServerLeg(p.now, ConnID(id), &testRecord(server).Server, offsets(t, d, "start")))
+	case "life":
+		say(out, c.BeginLife(p.now, LifeID(id), kind))
+	case "decide":
+		v, err := c.Decide(p.now, LifeID(id), kind, []byte(bytes))
+		if say(out, err); err == nil {
+			fmt.Fprintf(out, "%d %q held=%v\n", v.Number, v.Value, v.Held)
+		}
+	case "forget":
+		say(out, c.Forget(p.now, LifeID(id), off))
+	case "life-over":
+		say(out, c.EndLife(p.now, LifeID(id)))
+	case "lives":
+		c.Lives(func(id LifeID, name string) { fmt.Fprintf(out, "%d %q\n", id, name) })
 	case "data":
 		say(out, c.Data(p.now, ConnID(id), s, off, []byte(bytes), d.HasArg("fin")))
 	case "received":
@@ -176,6 +189,14 @@ func (p *pair) reset(t *testing.T, d *datadriven.TestData) {
 			lim.MaxHeldTotal = uint64(v)
 		case "outstanding":
 			lim.MaxOutstanding = v
+		case "lives":
+			lim.MaxLives = v
+		case "decided-life":
+			lim.MaxDecidedPerLife = v
+		case "decided-total":
+			lim.MaxDecidedTotal = v
+		case "pending":
+			lim.MaxPending = v
 		case "tombstones":
 			lim.MaxTombstones = v
 		}
@@ -365,6 +386,14 @@ func describe(frame []byte) string {
 				fmt.Fprintf(&out, "  checkpoint %d %v\n", e.ID, e.Checkpoint)
 			case wire.EntryUnlog:
 				fmt.Fprintf(&out, "  unlog %d\n", e.ID)
+			case wire.EntryLife:
+				fmt.Fprintf(&out, "  life %d %q\n", e.Decided.Life, e.LifeName)
+			case wire.EntryDecided:
+				fmt.Fprintf(&out, "  decided %d %d %q %q\n", e.Decided.Life, e.Decided.Number, e.Decided.Key, e.Decided.Value)
+			case wire.EntryForgotten:
+				fmt.Fprintf(&out, "  forgotten %d %d\n", e.Decided.Life, e.Decided.Number)
+			case wire.EntryLifeOver:
+				fmt.Fprintf(&out, "  life over %d\n", e.Decided.Life)
 			}
 		}
 	case wire.TypeAck:
@@ -394,6 +423,9 @@ func printReady(out *strings.Builder, r *Ready) {
 	for _, id := range r.Unlogged {
 		fmt.Fprintf(out, "unlogged %d\n", id)
 	}
+	for _, h := range r.Held {
+		fmt.Fprintf(out, "held %d below %d\n", h.Life, h.Below)
+	}
 	for _, m := range r.Permits {
 		fmt.Fprintf(out, "permit %d %v %d\n", m.ID, m.Stream, m.Off)
 	}
@@ -412,6 +444,9 @@ func printStats(out *strings.Builder, s Stats) {
 	}
 	fmt.Fprintf(out, "connections=%d protected=%d unprotected=%d tombstones=%d lag=%d outstanding=%d held=%d\n",
 		s.Connections, s.Protected, s.Unprotected, s.Tombstones, s.LagBytes, s.Outstanding, s.HeldBytes)
+	if s.Lives > 0 {
+		fmt.Fprintf(out, "lives=%d decided=%d bytes\n", s.Lives, s.DecidedBytes)
+	}
 	if s.Logged > 0 {
 		fmt.Fprintf(out, "logged=%d\n", s.Logged)
 	}

@@ -367,7 +367,8 @@ func (a *active) proceed(c *Core) {
 	if !a.joined || s.synced > 0 {
 		return
 	}
-	if s.left() == 0 && a.resting > 0 {
+	told := a.tellLives(c.now)
+	if s.left() == 0 && (a.resting > 0 || !told) {
 		return
 	}
 	if s.left() == 0 {

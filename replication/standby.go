@@ -13,6 +13,7 @@ type standby struct {
 	conns map[ConnID]*kept
 	lru   list[kept] // live ones, most recent traffic first
 	tombs list[kept] // finished ones, oldest first
+	lives lives
 	shared
 	pool    chunkPool
 	held    uint64 // sum of stored.bytes
@@ -71,6 +72,7 @@ func (s *standby) init(lim *Limits) {
 		ignored: make(map[ConnID]struct{}),
 		why:     "no session with an active yet",
 	}
+	s.lives.init()
 }
 
 // end keeps the store, but nothing that belongs to the session.
@@ -133,6 +135,8 @@ func (s *standby) applyEntry(now Nanos, index uint64, e *wire.Entry) error {
 		return s.splice(index, e)
 	case wire.EntryAdopt:
 		return s.adopt(index, e)
+	case wire.EntryLife, wire.EntryDecided, wire.EntryForgotten, wire.EntryLifeOver:
+		return s.applyLives(e)
 	}
 	k := s.conns[e.ID]
 	if k == nil || k.dead {
@@ -404,5 +408,6 @@ func (s *standby) stats(st *Stats) {
 	st.InSync, st.CanTakeOver, st.Why = s.inSync, s.inSync, s.why
 	st.Connections, st.Tombstones = s.lru.n, s.tombs.n
 	st.HeldBytes, st.Logged = s.held, s.logged
+	st.Lives, st.DecidedBytes = s.lives.all.n, s.lives.size
 	st.Batches = s.applied
 }

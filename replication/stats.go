@@ -23,6 +23,8 @@ const (
 	PeerVersion                    // a connection that the standby's version cannot express
 	PeerRefused                    // the standby's own limits
 	LegBehind                      // Forgo: a server's leg, or its beginning of a head, that the standby could not continue
+	LimitLives                     // Limits.MaxLives
+	LimitDecided                   // Limits.MaxDecidedPerLife, MaxDecidedTotal, or a decision that is too large
 	TombstoneEvicted               // Limits.MaxTombstones
 	BrokenInvariant                // an internal check failed; the permit was not raised
 	NumReasons
@@ -64,6 +66,10 @@ func (r Reason) String() string {
 		return "peer_refused"
 	case LegBehind:
 		return "leg_behind"
+	case LimitLives:
+		return "limit_lives"
+	case LimitDecided:
+		return "limit_decided"
 	case TombstoneEvicted:
 		return "tombstone_evicted"
 	case BrokenInvariant:
@@ -100,6 +106,8 @@ type Stats struct {
 	Outstanding       int    // active: batches in flight
 	PendingBytes      int    // active: bytes of batches not yet in flight
 	HeldBytes         uint64 // active: what the standby should hold; standby: what it does
+	Lives             int    // that determinants belong to
+	DecidedBytes      int    // of all their decisions
 
 	Batches uint64 // active: sent; standby: applied; in this session
 	RTT     Nanos  // of heartbeats, smoothed; 0: not known

@@ -91,6 +91,7 @@ func (c *Core) takeOver(epoch uint64, lives []*kept) []Continue {
 	}
 	c.role, c.epoch = RoleActive, epoch
 	c.act.init(&c.lim)
+	c.act.lives = s.lives.continued()
 	for i := range all[:live] {
 		c.act.addUnprotected(all[i].Record.ID)
 	}

@@ -48,6 +48,17 @@ const (
 	// streams how far their receivers have acknowledged them, beyond which nothing was acknowledged to
 	// their senders. What a plain connection's Open is followed by may follow. From version 6 on.
 	EntryTerminate EntryKind = 13
+
+	// The following are of version 6 on; see decided.go.
+
+	// EntryLife: a life begins, or is one of a joiner's snapshot.
+	EntryLife EntryKind = 14
+	// EntryDecided: a determinant is decided.
+	EntryDecided EntryKind = 15
+	// EntryForgotten: nobody asks for that one any more.
+	EntryForgotten EntryKind = 16
+	// EntryLifeOver: nor for any of that life.
+	EntryLifeOver EntryKind = 17
 )
 
 // Entry is one decoded entry. Which fields are valid depends on Kind.
@@ -72,6 +83,9 @@ type Entry struct {
 	Start      [2]uint64 // Leg: see Record.Start
 	Checkpoint [2]uint64 // Log, Checkpoint: by Stream, where replay starts
 	Released   Released  // Released: State aliases the frame
+
+	LifeName string  // Life
+	Decided  Decided // Life, LifeOver: only Life; Forgotten: also Number; Decided: Key and Value alias the frame
 }
 
 const (
@@ -219,6 +233,14 @@ func (es *Entries) Next(e *Entry) (bool, error) {
 		b, err = readReleased(b, e)
 	case EntryUnlog:
 		b, err = readID(b, e)
+	case EntryLife:
+		b, err = readLife(b, e)
+	case EntryDecided:
+		b, err = readDecided(b, e)
+	case EntryForgotten:
+		b, err = readForgotten(b, e)
+	case EntryLifeOver:
+		b, err = readLifeID(b, e)
 	default:
 		err = ErrEntry
 	}

@@ -15,7 +15,8 @@ import (
 //	4  Fitness
 //	5  a batch may hold EntrySplice; its checksum covers the header only; the first heartbeat
 //	   comes before the first batch
-//	6  a batch may hold EntryTerminate; a heartbeat says how long its sender bears silence
+//	6  a batch may hold EntryTerminate, EntryLife, EntryDecided, EntryForgotten, EntryLifeOver; a
+//	   heartbeat says how long its sender bears silence
 const (
 	Version    = 6
 	MinVersion = 1
@@ -36,6 +37,8 @@ const (
 	SealedVersion = 5
 	// TerminateVersion is the first with EntryTerminate.
 	TerminateVersion = 6
+	// DecideVersion is the first with EntryLife, EntryDecided, EntryForgotten and EntryLifeOver.
+	DecideVersion = 6
 	// PromiseVersion is the first whose heartbeats say how long their sender bears silence.
 	PromiseVersion = 6
 )
@@ -126,6 +129,7 @@ const (
 	ErrWindowScale Error = "wire: window scale is outside -1..14"
 	ErrName        Error = "wire: name is longer than 63 bytes"
 	ErrOrder       Error = "wire: version range is empty"
+	ErrDecided     Error = "wire: key or value of a determinant is too long"
 	ErrState       Error = "wire: protocol state is longer than 64 bytes"
 )
 

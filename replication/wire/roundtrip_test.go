@@ -35,8 +35,8 @@ func drawLeg(t *rapid.T) LegRecord {
 }
 
 func drawEntry(t *rapid.T) Entry {
-	e := Entry{Kind: EntryKind(rapid.IntRange(1, 13).Draw(t, "kind"))}
-	if e.Kind != EntrySynced {
+	e := Entry{Kind: EntryKind(rapid.IntRange(1, 17).Draw(t, "kind"))}
+	if e.Kind != EntrySynced && e.Kind < EntryLife {
 		e.ID = ConnID(rapid.Uint64().Draw(t, "id"))
 	}
 	switch e.Kind {
@@ -58,6 +58,14 @@ func drawEntry(t *rapid.T) Entry {
 		e.FinDelivered = [2]bool{rapid.Bool().Draw(t, "req fin"), rapid.Bool().Draw(t, "resp fin")}
 	case EntryClose:
 		e.Close = CloseKind(rapid.IntRange(1, 3).Draw(t, "close"))
+	case EntryLife:
+		e.LifeName = string(rapid.SliceOfN(rapid.Byte(), 0, MaxLifeName).Draw(t, "life"))
+	case EntryDecided:
+		e.Decided.Key = rapid.SliceOfN(rapid.Byte(), 0, 200).Draw(t, "key")
+		e.Decided.Value = rapid.SliceOfN(rapid.Byte(), 0, 200).Draw(t, "value")
+		fallthrough
+	case EntryForgotten:
+		e.Decided.Number = rapid.Uint64().Draw(t, "number")
 	case EntryLeg:
 		e.Record.Server = drawLeg(t)
 		e.Start = drawOffsets(t)
@@ -67,6 +75,9 @@ func drawEntry(t *rapid.T) Entry {
 		e.Released = Released{End: rapid.Uint64().Draw(t, "released"), Cut: rapid.Bool().Draw(t, "cut")}
 		copy(e.Released.Sum[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "sum"))
 		e.Released.State = append([]byte(nil), rapid.SliceOfN(rapid.Byte(), 0, MaxState).Draw(t, "state")...)
+	}
+	if e.Kind >= EntryLife {
+		e.Decided.Life = LifeID(rapid.Uint64().Draw(t, "life"))
 	}
 	return e
 }

@@ -63,6 +63,14 @@ func encodeAll(entries []Entry) []byte {
 			b = AppendTerminate(b, &e.Record, e.Delivered, e.FinDelivered)
 		case EntryUnlog:
 			b = AppendUnlog(b, e.ID)
+		case EntryLife:
+			b = AppendLife(b, e.Decided.Life, e.LifeName)
+		case EntryDecided:
+			b = AppendDecided(b, &e.Decided)
+		case EntryForgotten:
+			b = AppendForgotten(b, e.Decided.Life, e.Decided.Number)
+		case EntryLifeOver:
+			b = AppendLifeOver(b, e.Decided.Life)
 		}
 	}
 	return b
@@ -80,6 +88,7 @@ func decodeAll(payload []byte) ([]Entry, error) {
 		}
 		e.Data = bytes.Clone(e.Data)
 		e.Released.State = append([]byte(nil), e.Released.State...)
+		e.Decided.Key, e.Decided.Value = bytes.Clone(e.Decided.Key), bytes.Clone(e.Decided.Value)
 		all = append(all, e)
 	}
 }
@@ -118,6 +127,10 @@ func goldenFrames(version uint8) map[string][]byte {
 		ended := rec
 		ended.ID = 9
 		batch = AppendTerminate(batch, &ended, [2]uint64{1, 1 << 14}, [2]bool{false, true})
+		batch = AppendLife(batch, 1<<63|7, "web start")
+		batch = AppendDecided(batch, &Decided{Life: 1<<63 | 7, Number: 300, Key: []byte("clock"), Value: []byte{0, 255}})
+		batch = AppendForgotten(batch, 1<<63|7, 300)
+		batch = AppendLifeOver(batch, 1<<63|7)
 	}
 	batch = AppendClose(batch, rec.ID, Aborted)
 	Finish(batch, 0, Header{Version: version, Type: TypeBatch, Epoch: 3, Index: 1 << 40})
@@ -391,6 +404,11 @@ func TestEntriesRefused(t *testing.T) {
 		{"adopt flags", []byte{byte(EntryAdopt), 4}, ErrFlags},
 		{"terminate flags", []byte{byte(EntryTerminate), 4}, ErrFlags},
 		{"terminate short", []byte{byte(EntryTerminate), 0, 1}, ErrShort},
+		{"life short", []byte{byte(EntryLife), 1, 3, 'a'}, ErrShort},
+		{"life name", append([]byte{byte(EntryLife), 1, MaxLifeName + 1}, make([]byte, MaxLifeName+1)...), ErrName},
+		{"decided short", []byte{byte(EntryDecided), 1, 0, 1, 'k', 2, 'v'}, ErrShort},
+		{"key", AppendDecided(nil, &Decided{Key: make([]byte, MaxKey+1)}), ErrDecided},
+		{"value", AppendDecided(nil, &Decided{Value: make([]byte, MaxValue+1)}), ErrDecided},
 		{"released flags", []byte{byte(EntryReleased), 2, 1}, ErrFlags},
 		{"long state", append(state, 0), ErrState},
 		{"scale of a leg", AppendLeg(nil, 1, &LegRecord{PeerWS: 15}, [2]uint64{}), ErrWindowScale},
