@@ -218,6 +218,9 @@ func (e effects) LegHeld(id replication.ConnID) {
 	}
 }
 
+// Decided implements shell.Effects. No server asks this appliance.
+func (e effects) Decided(replication.Held) {}
+
 func (e effects) Permit(p replication.Permit) {
 	if c := e.j.relay.Lookup(p.ID); c != nil {
 		c.Permit(p.Stream, p.Off)

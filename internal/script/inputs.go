@@ -112,6 +112,7 @@ func (e effects) Unprotect(id replication.ConnID) {
 
 func (e effects) Unlogged(id replication.ConnID) { e.on(id, (*relay.Conn).Unlogged) }
 func (e effects) Opened(id replication.ConnID)   { e.on(id, (*relay.Conn).Opened) }
+func (e effects) Decided(replication.Held)       {} // no server asks
 func (e effects) LegHeld(id replication.ConnID)  { e.on(id, (*relay.Conn).LegHeld) }
 func (e effects) Adopt(id replication.ConnID)    { e.on(id, (*relay.Conn).Adopt) }
 

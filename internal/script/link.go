@@ -51,6 +51,7 @@ func (none) Unprotect(replication.ConnID) {}
 func (none) Unlogged(replication.ConnID)  {}
 func (none) Opened(replication.ConnID)    {}
 func (none) LegHeld(replication.ConnID)   {}
+func (none) Decided(replication.Held)     {}
 func (none) Permit(replication.Permit)    {}
 func (none) Need(replication.Range)       {}
 func (none) Adopt(replication.ConnID)     {}

@@ -15,6 +15,8 @@ type Effects interface {
 	Opened(id replication.ConnID)
 	// LegHeld tells that the standby holds the newest server leg that it was told of.
 	LegHeld(id replication.ConnID)
+	// Decided tells which decisions may be told to the servers that wait for them.
+	Decided(h replication.Held)
 	// Permit raises the gate of one stream.
 	Permit(p replication.Permit)
 	// Need asks for bytes of a response, to be handed in with Shell.Data.
@@ -40,6 +42,9 @@ func carryOut(r *replication.Ready, fx Effects) {
 	}
 	for _, id := range r.Legs {
 		fx.LegHeld(id)
+	}
+	for _, h := range r.Held {
+		fx.Decided(h)
 	}
 	for _, p := range r.Permits {
 		fx.Permit(p)

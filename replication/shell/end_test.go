@@ -110,6 +110,7 @@ func (e *end) note(kind string, id replication.ConnID, s replication.Stream, off
 func (e *end) Unprotect(id replication.ConnID) { e.note("unprotect", id, 0, 0) }
 func (e *end) Unlogged(id replication.ConnID)  { e.note("unlogged", id, 0, 0) }
 func (e *end) Opened(id replication.ConnID)    { e.note("opened", id, 0, 0) }
+func (e *end) Decided(h replication.Held)      { e.note("decided", replication.ConnID(h.Life), 0, h.Below) }
 func (e *end) LegHeld(id replication.ConnID)   { e.note("leg", id, 0, 0) }
 func (e *end) Adopt(id replication.ConnID)     { e.note("adopt", id, 0, 0) }
 func (e *end) Permit(p replication.Permit)     { e.note("permit", p.ID, p.Stream, p.Off) }

@@ -34,9 +34,12 @@ func (a *appliance) say(what string, id replication.ConnID) { fmt.Println(a.name
 func (a *appliance) Opened(id replication.ConnID)    { a.say("the client may have its SYN-ACK:", id) }
 func (a *appliance) Unprotect(id replication.ConnID) { a.say("nobody is waited for any more:", id) }
 func (a *appliance) Unlogged(id replication.ConnID)  { a.say("its log is given up:", id) }
-func (a *appliance) LegHeld(id replication.ConnID)   { a.say("its server's leg is safe:", id) }
-func (a *appliance) Adopt(id replication.ConnID)     { a.say("hand it in:", id) }
-func (a *appliance) Need(r replication.Range)        { a.say("hand in bytes of", r.ID) }
+func (a *appliance) Decided(h replication.Held) {
+	a.say("determinants may be told, of life", replication.ConnID(h.Life))
+}
+func (a *appliance) LegHeld(id replication.ConnID) { a.say("its server's leg is safe:", id) }
+func (a *appliance) Adopt(id replication.ConnID)   { a.say("hand it in:", id) }
+func (a *appliance) Need(r replication.Range)      { a.say("hand in bytes of", r.ID) }
 func (a *appliance) Permit(p replication.Permit) {
 	a.say(fmt.Sprintf("its %s may be acknowledged up to %d:", p.Stream, p.Off), p.ID)
 }

@@ -14,11 +14,11 @@ func TestOrder(t *testing.T) {
 	e := newEnd(t, replication.RoleActive)
 	ids := func(n replication.ConnID) []replication.ConnID { return []replication.ConnID{n, n + 1} }
 	carryOut(&replication.Ready{
-		Unprotected: ids(1), Unlogged: ids(3), Opened: ids(5), Legs: ids(7),
-		Permits: []replication.Permit{{ID: 9}, {ID: 10}}, Need: []replication.Range{{ID: 11}, {ID: 12}}, Adopt: ids(13),
+		Unprotected: ids(1), Unlogged: ids(3), Opened: ids(5), Legs: ids(7), Held: []replication.Held{{Life: 9}, {Life: 10}},
+		Permits: []replication.Permit{{ID: 11}, {ID: 12}}, Need: []replication.Range{{ID: 13}, {ID: 14}}, Adopt: ids(15),
 	}, e)
 	var want []string
-	for i, kind := range []string{"unprotect", "unlogged", "opened", "leg", "permit", "need", "adopt"} {
+	for i, kind := range []string{"unprotect", "unlogged", "opened", "leg", "decided", "permit", "need", "adopt"} {
 		want = append(want, fmt.Sprint(kind, " ", 2*i+1), fmt.Sprint(kind, " ", 2*i+2))
 	}
 	if !slices.Equal(e.effects, want) {

@@ -38,6 +38,8 @@ type table struct {
 	ordered []*gwConn                      // the same, in order of creation
 	core    *replication.Core
 	resting map[*flow]*gwConn // continued, and not in the others yet; looked up only
+	waiting []waiting         // servers that have asked
+	born    uint64            // lives
 	closed  bool              // the core has forgotten them
 	astray  bool              // no witness: two have gone on with them, after more faults than are survived
 }
@@ -254,6 +256,7 @@ func (n *node) continueAll(epoch uint64, old *table) error {
 		n.addLater(n.continueConn(old, &k))
 	}
 	w.lose(old, n)
+	w.observeLives(old, n)
 	n.pump()
 	for _, g := range n.ordered {
 		n.probe(g)

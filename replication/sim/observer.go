@@ -23,6 +23,8 @@ type Sometimes struct {
 	Refused, Flipped, Silent, Aborted, ClockKnown, LostFlow      int
 	SplicedContinued, SplicedTombstone, SplicedContinuedAgain    int
 	SplicedAdopted, SplicedOldPeer, SplicedWoken                 int
+	ResultWaits, ResultAgain, ResultContinued, ResultForgotten   int
+	ResultLimit, ResultOldPeer, LifeLost                         int
 }
 
 // observeAck checks an ACK as it leaves (invariant 2).
@@ -207,6 +209,7 @@ func (w *world) loseAll() {
 			w.loseFlow(f)
 		}
 	}
+	w.loseLives()
 }
 
 // loseFlow resets a flow, unless its client has not been told anything yet and will
@@ -253,7 +256,7 @@ func (w *world) converged() bool {
 	if st.LagBytes > 0 || st.Outstanding > 0 || a.core.Flushable() || w.other(a).core.Flushable() {
 		return false
 	}
-	return w.final(a, st, sb)
+	return w.agreed(&st, &sb) && w.final(a, st, sb)
 }
 
 // final checks the end: no bytes or records are left but of flows that were cut off

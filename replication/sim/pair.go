@@ -114,6 +114,7 @@ func (w *world) startPair(cfg config) {
 	for i := range 3 + w.rng.IntN(6) {
 		w.flows = append(w.flows, newFlow(w, i))
 	}
+	w.startAgreeing()
 }
 
 // chooseVoters draws what only a world with voters has.
@@ -233,7 +234,7 @@ func (w *world) pairConverged() bool {
 	if st.LagBytes > 0 || st.Outstanding > 0 || a.core.Flushable() || o.core.Flushable() {
 		return false
 	}
-	return w.final(a, st, sb)
+	return w.agreed(&st, &sb) && w.final(a, st, sb)
 }
 
 // wholeNow: one speaks, the other one could take its place.

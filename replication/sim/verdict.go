@@ -16,6 +16,7 @@ type PairSometimes struct {
 	PowerOff, OneWay, Isolated, Swizzled          int
 	Superseded, Parked, Stale                     int
 	LostProtected, LostUnprotected                int
+	ResultMute                                    int
 }
 
 // settle follows what the active knows of its standby.

@@ -81,6 +81,7 @@ type world struct {
 	patient  *rand.Rand // see bear; nil in most worlds
 	hasty    bool
 	splicing *rand.Rand // see chooseSpliced; nil in a third of the worlds
+	agreeing *agreeing  // see chooseAgreeing; the same
 }
 
 // worldTime is what nothing but the seed decides: chance, and what comes when.
@@ -175,6 +176,7 @@ func run(cfg config) result {
 	w.choose(cfg)
 	w.choosePatience(cfg)
 	w.chooseSpliced(cfg)
+	w.chooseAgreeing(cfg)
 	switch {
 	case cfg.Voters, cfg.Alone:
 		w.startPair(cfg)
@@ -272,6 +274,7 @@ func (w *world) start() {
 	for i := range 3 + w.rng.IntN(6) {
 		w.flows = append(w.flows, newFlow(w, i))
 	}
+	w.startAgreeing()
 }
 
 // run executes events until all is done after the heal, or too much has happened.
