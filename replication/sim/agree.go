@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"lockstep/replication"
 	"lockstep/replication/wire"
@@ -22,17 +23,18 @@ type agreeing struct {
 // subject is a life as the servers know it.
 type subject struct {
 	name      string
-	places    int                             // that each server asks for
+	places    int                             // that each process asks for
 	told      map[string]replication.Decision // looked up only
 	forgotten map[string]bool                 // looked up only
-	servers   [2]*wrapped
+	processes []*wrapped
 	lost      bool // nobody continues it
 }
 
-// wrapped is a server.
+// wrapped is a process of a server. There are two of each server for a life, which ask for places of their own.
 type wrapped struct {
 	of    *subject
-	n     int
+	n     int // server
+	path  int
 	next  int  // place
 	alone bool // it has results of its own
 }
@@ -52,8 +54,8 @@ func (w *world) chooseAgreeing(cfg config) {
 	}
 	w.agreeing = &agreeing{rng: rand.New(rand.NewPCG(cfg.Seed, 3))}
 	if w.agreeing.rng.IntN(6) == 0 {
-		w.plan.limits.MaxDecidedPerLife, w.plan.limits.MaxLives = 700, 3
-		w.plan.standbyLimits.MaxDecidedPerLife, w.plan.standbyLimits.MaxLives = 700, 3
+		w.plan.limits.MaxDecidedPerLife, w.plan.limits.MaxLives = 1500, 3
+		w.plan.standbyLimits.MaxDecidedPerLife, w.plan.standbyLimits.MaxLives = 1500, 3
 	}
 }
 
@@ -67,9 +69,9 @@ func (w *world) startAgreeing() {
 	}
 	for i := range 4 {
 		s := &subject{name: fmt.Sprint("subject ", i), places: 3 + a.rng.IntN(30), told: map[string]replication.Decision{}, forgotten: map[string]bool{}}
-		for j := range s.servers {
-			v := &wrapped{of: s, n: j}
-			s.servers[j] = v
+		for j := range 4 {
+			v := &wrapped{of: s, n: j / 2, path: j % 2}
+			s.processes = append(s.processes, v)
 			w.after(a.between(0, w.plan.span), func() { w.askAgain(v) })
 		}
 		a.subjects = append(a.subjects, s)
@@ -77,11 +79,15 @@ func (w *world) startAgreeing() {
 	w.after(0, w.sweep)
 }
 
-func (s *subject) over() bool { return s.lost || s.servers[0].over() && s.servers[1].over() }
+func (s *subject) over() bool {
+	return s.lost || !slices.ContainsFunc(s.processes, func(v *wrapped) bool { return !v.over() })
+}
 
 func (v *wrapped) over() bool { return v.alone || v.of.lost || v.next == v.of.places }
 
-func (v *wrapped) key() string { return fmt.Sprint("place ", v.next) }
+func (v *wrapped) key() string { return key(v.path, v.next) }
+
+func key(path, place int) string { return fmt.Sprintf("place %d of %d", place, path) }
 
 // askAgain asks one that says that he is the active, and later again if there is no answer.
 func (w *world) askAgain(v *wrapped) {
@@ -104,7 +110,7 @@ func (w *world) askAgain(v *wrapped) {
 		return
 	}
 	n := actives[a.rng.IntN(len(actives))]
-	proposal := fmt.Appendf(nil, "server %d, %x", v.n, a.rng.Uint64())
+	proposal := fmt.Appendf(nil, "server %d's, %x", v.n, a.rng.Uint64())
 	n.serve(a.between(50*micros, millis), func() {
 		if v.next == place { // a server has one connection: what it asked on an earlier one is not answered
 			n.decide(v, proposal)
@@ -221,11 +227,11 @@ func (w *world) observeTold(n *node, q waiting) {
 	}
 }
 
-// forgetSome forgets what both servers have, or not.
+// forgetSome forgets what the processes of both servers have, or not.
 func (w *world) forgetSome(s *subject, q waiting) {
-	key := fmt.Sprint("place ", q.place)
-	for _, v := range s.servers {
-		if !v.over() && v.next <= q.place {
+	key := key(q.v.path, q.place)
+	for _, v := range s.processes {
+		if v.path == q.v.path && !v.over() && v.next <= q.place {
 			return
 		}
 	}
@@ -272,8 +278,8 @@ func (w *world) observeLives(old *table, n *node) {
 		if !ok {
 			w.failf("%s is not continued, and results were told (invariant 9)", s.name)
 		}
-		for i := range s.places {
-			key := fmt.Sprint("place ", i)
+		for i := range 2 * s.places {
+			key := key(i%2, i/2)
 			d, told := s.told[key]
 			if !told || s.forgotten[key] {
 				continue
