@@ -123,3 +123,29 @@ func TestForgottenIsFree(t *testing.T) {
 		t.Errorf("%d decisions, room for %d", len(l.numbers), cap(l.decided))
 	}
 }
+
+// BenchmarkDecide decides, replicates and forgets one determinant after the other.
+func BenchmarkDecide(b *testing.B) {
+	p := newPair(Limits{})
+	a, s := p.node["a"], p.node["s"]
+	must(b, a.SetRole(RoleActive, 1))
+	must(b, s.SetRole(RoleStandby, 1))
+	must(b, a.PeerJoined(0, wire.Version))
+	must(b, s.PeerJoined(0, wire.Version))
+	must(b, a.BeginLife(0, 1, "life"))
+	value := make([]byte, 144) // a stat
+	var toS, toA []byte
+	b.ReportAllocs()
+	for i := range b.N {
+		d, err := a.Decide(0, 1, fmt.Sprintf("%25d", i), value)
+		must(b, err)
+		toS = a.Flush(toS[:0])
+		must(b, stepAll(s, 0, toS))
+		toA = s.Flush(toA[:0])
+		must(b, stepAll(a, 0, toA))
+		if h := a.Ready().Held; len(h) != 1 || h[0].Below <= d.Number {
+			b.Fatalf("held are %v", h)
+		}
+		must(b, a.Forget(0, 1, d.Number))
+	}
+}

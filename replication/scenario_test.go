@@ -123,19 +123,6 @@ func (p *pair) command(t *testing.T, d *datadriven.TestData, out *strings.Builde
 		var server uint64
 		scan(t, d, "server", &server)
 		say(out, c.ServerLeg(p.now, ConnID(id), &testRecord(server).Server, offsets(t, d, "start")))
-	case "life":
-		say(out, c.BeginLife(p.now, LifeID(id), kind))
-	case "decide":
-		v, err := c.Decide(p.now, LifeID(id), kind, []byte(bytes))
-		if say(out, err); err == nil {
-			fmt.Fprintf(out, "%d %q held=%v\n", v.Number, v.Value, v.Held)
-		}
-	case "forget":
-		say(out, c.Forget(p.now, LifeID(id), off))
-	case "life-over":
-		say(out, c.EndLife(p.now, LifeID(id)))
-	case "lives":
-		c.Lives(func(id LifeID, name string) { fmt.Fprintf(out, "%d %q\n", id, name) })
 	case "data":
 		say(out, c.Data(p.now, ConnID(id), s, off, []byte(bytes), d.HasArg("fin")))
 	case "received":
@@ -170,8 +157,32 @@ func (p *pair) command(t *testing.T, d *datadriven.TestData, out *strings.Builde
 	case "protected":
 		fmt.Fprintln(out, c.Protected(ConnID(id)))
 	default:
-		t.Fatalf("%s: unknown command %q", d.Pos, d.Cmd)
+		if !p.decide(c, d.Cmd, LifeID(id), kind, bytes, off, out) {
+			t.Fatalf("%s: unknown command %q", d.Pos, d.Cmd)
+		}
 	}
+}
+
+// decide plays what concerns determinants.
+func (p *pair) decide(c *Core, cmd string, id LifeID, kind, bytes string, off uint64, out *strings.Builder) bool {
+	switch cmd {
+	case "life":
+		say(out, c.BeginLife(p.now, id, kind))
+	case "decide":
+		v, err := c.Decide(p.now, id, kind, []byte(bytes))
+		if say(out, err); err == nil {
+			fmt.Fprintf(out, "%d %q held=%v\n", v.Number, v.Value, v.Held)
+		}
+	case "forget":
+		say(out, c.Forget(p.now, id, off))
+	case "life-over":
+		say(out, c.EndLife(p.now, id))
+	case "lives":
+		c.Lives(func(id LifeID, name string) { fmt.Fprintf(out, "%d %q\n", id, name) })
+	default:
+		return false
+	}
+	return true
 }
 
 // reset begins anew, with limits of its own.

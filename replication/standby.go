@@ -23,8 +23,15 @@ type standby struct {
 	why     string // why not, if not
 	failed  bool   // a batch could not be applied in this session
 
-	version uint8  // of the session's frames
-	due     int    // streams with stored.due, and keptLog.owed
+	version uint8 // of the session's frames
+	due     int   // streams with stored.due, and keptLog.owed
+	answers
+
+	entry wire.Entry // scratch
+}
+
+// answers are what the active is to be told.
+type answers struct {
 	applied uint64 // index of the newest batch
 	acked   uint64 // newest index that was acknowledged
 	ackDue  bool
@@ -33,8 +40,6 @@ type standby struct {
 	// no error. Bounded by what can be in flight.
 	refused []ConnID
 	ignored map[ConnID]struct{}
-
-	entry wire.Entry // scratch
 }
 
 // kept is one connection in the store.
@@ -69,7 +74,7 @@ func (s *standby) init(lim *Limits) {
 		lim:     lim,
 		conns:   make(map[ConnID]*kept),
 		shared:  shared{names: make(map[string]string), ends: make(map[ends]*ends)},
-		ignored: make(map[ConnID]struct{}),
+		answers: answers{ignored: make(map[ConnID]struct{})},
 		why:     "no session with an active yet",
 	}
 	s.lives.init()

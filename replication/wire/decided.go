@@ -10,8 +10,6 @@ const (
 	// MaxKey and MaxValue bound a decision, bytes.
 	MaxKey   = 1024
 	MaxValue = 1024
-	// MaxDecided bounds an EntryDecided, bytes.
-	MaxDecided = 1 + 4*10 + MaxKey + MaxValue
 )
 
 // LifeID names a life. The active chooses it, and never uses one twice while the pair lives.
