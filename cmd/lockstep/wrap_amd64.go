@@ -81,7 +81,7 @@ Exit status: the program's, 128 + N if signal N ended it; 126, 127 it could not 
 	}
 	f := cmd.Flags()
 	f.SetInterspersed(false) // the command's flags are its own
-	f.StringVar(&o.authority, "authority", "", "the `socket`, or address and port, of who decides; without it results are this server's own")
+	f.StringVar(&o.authority, "authority", "", "the `socket`, or address and port, of who decides (of several, separated by commas, one at a time does); without it results are this server's own")
 	f.StringVar(&o.identity, "identity", "", "with an address: this node's `directory` of keys; it has a server's name and the secret, too")
 	f.StringVar(&o.server, "server", "", "this server's `name`, of those that ask the same authority")
 	f.StringVar(&o.secret, "secret", "", "the `file` of 32 bytes that the servers share, from which randomness is derived")
@@ -107,12 +107,18 @@ func (o *wrapOptions) serve(args []string, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return agree.Serve(ctx, at, o.servers, errs)
+	return agree.Serve(ctx, at, agree.Process(o.servers), errs)
 }
 
 // place is a socket's path, or an address and port.
 func (o *wrapOptions) place(name string) (agree.Place, error) {
-	if _, _, err := net.SplitHostPort(name); err != nil || strings.Contains(name, "/") {
+	addresses := strings.Split(name, ",")
+	isSocket := strings.Contains(name, "/")
+	for _, a := range addresses {
+		_, _, err := net.SplitHostPort(a)
+		isSocket = isSocket || err != nil
+	}
+	if isSocket {
 		if o.identity != "" {
 			return agree.Place{}, &exitError{exitUsage, fmt.Errorf("%s is a socket of this machine: --identity is for ADDRESS:PORT", name)}
 		}
@@ -125,7 +131,7 @@ func (o *wrapOptions) place(name string) (agree.Place, error) {
 	if err != nil {
 		return agree.Place{}, &exitError{exitUsage, err}
 	}
-	return agree.Place{Address: name, Identity: id}, nil
+	return agree.Place{Addresses: addresses, Identity: id}, nil
 }
 
 func (o *wrapOptions) run(cmd *cobra.Command, args []string) error {
@@ -141,7 +147,7 @@ func (o *wrapOptions) run(cmd *cobra.Command, args []string) error {
 		if err != nil {
 			return err
 		}
-		if at.Address != "" {
+		if at.Socket == "" {
 			o.server, o.secret = at.Identity.Node, cmp.Or(o.secret, filepath.Join(o.identity, secretFile))
 		}
 		if o.server == "" || o.secret == "" {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,7 +45,7 @@ func TestKeysOfServers(t *testing.T) {
 		}
 	}
 	o := wrapOptions{identity: filepath.Join(dir, "s1")}
-	if at, err := o.place("127.0.0.1:7480"); err != nil || at.Identity.Node != "s1" || at.Address != "127.0.0.1:7480" {
+	if at, err := o.place("127.0.0.1:7480"); err != nil || at.Identity.Node != "s1" || !slices.Equal(at.Addresses, []string{"127.0.0.1:7480"}) {
 		t.Errorf("%v, %v", at, err)
 	}
 }

@@ -2,7 +2,8 @@
 //
 // It owns the socket, its messages and its limits. It must not know what a determinant means, nor who asks why.
 //
-//	agree.go    who decides
+//	agree.go    answering
+//	decider.go  who decides
 //	client.go   who asks
 //	place.go    where, and who is who there
 //	socket.go   waiting for an answer
@@ -12,15 +13,13 @@ package agree
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
-
-	"lockstep/wrap/determinant"
 )
 
 // maxServers bounds those that are connected at a time, maxStrangers those that have not said yet who they are: the oldest has
@@ -30,13 +29,13 @@ const (
 	maxStrangers = 16
 )
 
-// Serve decides for so many servers until ctx ends. On messages it is said who was refused.
-func Serve(ctx context.Context, at Place, servers int, messages io.Writer) error {
+// Serve lets servers ask a decider until ctx ends; none of its answers may take longer than that. On messages it is said who was refused.
+func Serve(ctx context.Context, at Place, by Decider, messages io.Writer) error {
 	l, err := at.listen()
 	if err != nil {
 		return err
 	}
-	s := &server{at: at, messages: messages, log: determinant.NewLog(servers, nonce), open: map[net.Conn]string{}}
+	s := &server{at: at, decider: by, messages: messages, open: map[net.Conn]bool{}}
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	var joined sync.WaitGroup
@@ -58,17 +57,12 @@ func Serve(ctx context.Context, at Place, servers int, messages io.Writer) error
 	}
 }
 
-func nonce() (n [16]byte) {
-	_, _ = rand.Read(n[:]) // it never fails (crypto/rand)
-	return n
-}
-
 type server struct {
-	at   Place
-	mu   sync.Mutex
-	log  *determinant.Log
-	open map[net.Conn]string // and who it is
-	over bool
+	at      Place
+	decider Decider
+	mu      sync.Mutex
+	open    map[net.Conn]bool // and whether it is a server's that has said who it is
+	over    bool
 
 	strangers []net.Conn // of open, the oldest first
 
@@ -103,7 +97,7 @@ func (s *server) add(c net.Conn) bool {
 		oldest.Close()
 		s.sayLocked("a connection from %s was closed: %d newer ones have not said either who they are", oldest.RemoteAddr(), maxStrangers)
 	}
-	s.open[c] = ""
+	s.open[c] = false
 	s.strangers = append(s.strangers, c)
 	return true
 }
@@ -117,25 +111,23 @@ func (s *server) known(c net.Conn) bool {
 	return i >= 0
 }
 
-// hello is what c says first: which server it is.
-func (s *server) hello(c net.Conn, name string) error {
+// admit lets in one that has said who it is.
+func (s *server) admit(c net.Conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	servers := 0
-	for _, taken := range s.open {
-		if taken == name && name != "" {
-			return fmt.Errorf("server %q is here already: each needs a name of its own, and one whose host is gone is missed after %v", name, goneAfter)
-		}
-		if taken != "" {
+	for _, is := range s.open {
+		if is {
 			servers++
 		}
 	}
 	switch {
 	case servers >= maxServers:
 		return fmt.Errorf("%d servers are here already", maxServers)
-	case name == "" || !s.known(c):
+	case !s.known(c):
 		return errors.New("a server says once, and soon, which it is")
 	}
-	s.open[c] = name
-	s.log.Arrive(name)
+	s.open[c] = true
 	return nil
 }
 
@@ -154,9 +146,6 @@ func (s *server) serve(raw net.Conn) {
 		raw.Close()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if server := s.open[raw]; server != "" {
-			s.log.LeaveAll(server)
-		}
 		s.known(raw)
 		delete(s.open, raw)
 	}()
@@ -167,10 +156,11 @@ func (s *server) serve(raw net.Conn) {
 	if err != nil {
 		return
 	}
+	a := asker{admit: func() error { return s.admit(raw) }, decider: s.decider, who: Server{Name: key, Address: host(raw.RemoteAddr())}}
+	defer a.end()
 	r := bufio.NewReader(c)
 	var in, out []byte
 	for {
-		var err error
 		if in, err = receive(r, in); err != nil {
 			return
 		}
@@ -178,41 +168,73 @@ func (s *server) serve(raw net.Conn) {
 		if err != nil {
 			return
 		}
-		if q.op == askHello && key != "" {
-			q.server = key
-		}
-		a, err := s.answer(raw, q)
-		if err != nil {
-			a = answer{op: saysNo, value: []byte(err.Error())}
+		yes, err := a.answer(q)
+		switch {
+		case errors.Is(err, ErrElsewhere):
+			yes = answer{op: saysElsewhere}
+		case err != nil:
+			yes = answer{op: saysNo, value: []byte(err.Error())}
 		}
 		if q.op == askLeave {
 			continue
 		}
-		out = a.append(out[:0])
-		if _, err := c.Write(out); err != nil {
+		out = yes.append(out[:0])
+		if _, err := c.Write(out); err != nil || yes.op == saysElsewhere {
 			return
 		}
 	}
 }
 
-func (s *server) answer(c net.Conn, q question) (answer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	server := s.open[c]
-	if server == "" && q.op != askHello {
-		return answer{}, errors.New("say first which server it is")
+// host is the address of a peer's host, if there is one.
+func host(a net.Addr) netip.Addr {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
 	}
-	switch q.op {
-	case askHello:
-		return answer{op: saysYes}, s.hello(c, q.server)
-	case askJoin:
-		in, err := s.log.Join(server, q.of)
-		return answer{op: saysYes, instance: in}, err
-	case askDecide:
-		v, err := s.log.Decide(server, q.name, q.proposal)
-		return answer{op: saysYes, value: v}, err
-	case askLeave:
-		s.log.Leave(server, q.name.Instance)
+	return netip.Addr{}
+}
+
+// asker is one server.
+type asker struct {
+	admit   func() error
+	decider Decider
+	who     Server
+	part    Part // nil: it has not said who it is
+}
+
+func (a *asker) end() {
+	if a.part != nil {
+		a.part.End()
 	}
-	return answer{op: saysYes}, nil
+}
+
+func (a *asker) answer(q question) (yes answer, err error) {
+	yes.op = saysYes
+	switch {
+	case a.part == nil && q.op != askHello:
+		err = errors.New("say first which server it is")
+	case q.op == askHello:
+		if a.who.Name == "" {
+			a.who.Name = q.server
+		}
+		if a.who.Name == "" || a.part != nil {
+			return yes, errors.New("a server says once which it is")
+		}
+		a.who.Run = q.run
+		part, err := a.decider.Arrive(a.who)
+		if err != nil {
+			return yes, err
+		}
+		if err := a.admit(); err != nil {
+			part.End()
+			return yes, err
+		}
+		a.part = part
+	case q.op == askJoin:
+		yes.instance, err = a.part.Join(q.of, q.serial)
+	case q.op == askDecide:
+		yes.value, err = a.part.Decide(q.name, q.proposal)
+	case q.op == askLeave:
+		a.part.Leave(q.name.Instance)
+	}
+	return yes, err
 }

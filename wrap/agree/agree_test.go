@@ -28,7 +28,7 @@ func serve(t *testing.T) (path string, end func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var joined sync.WaitGroup
 	joined.Go(func() {
-		if err := Serve(ctx, Place{Socket: path}, 2, io.Discard); err != nil {
+		if err := Serve(ctx, Place{Socket: path}, Process(2), io.Discard); err != nil {
 			t.Error(err)
 		}
 	})
@@ -126,7 +126,7 @@ func TestOtherFilesAreLeft(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Serve(ctx, Place{Socket: path}, 2, io.Discard); err == nil {
+	if err := Serve(ctx, Place{Socket: path}, Process(2), io.Discard); err == nil {
 		t.Error("a file was taken for a socket")
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "content" {
@@ -139,7 +139,7 @@ func TestOtherFilesAreLeft(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
-	if err := Serve(ctx, Place{Socket: left}, 2, io.Discard); err != nil {
+	if err := Serve(ctx, Place{Socket: left}, Process(2), io.Discard); err != nil {
 		t.Error(err)
 	}
 }
@@ -260,7 +260,7 @@ func BenchmarkDecide(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		benchmarkDecide(b, Place{Address: "127.0.0.1:7480", Identity: ids[1]}, Place{Address: "127.0.0.1:7480", Identity: ids[0]})
+		benchmarkDecide(b, Place{Addresses: []string{"127.0.0.1:7480"}, Identity: ids[1]}, Place{Addresses: []string{"127.0.0.1:7480"}, Identity: ids[0]})
 	})
 }
 
@@ -268,7 +268,7 @@ func benchmarkDecide(b *testing.B, at, from Place) {
 	ctx, cancel := context.WithCancel(b.Context())
 	var joined sync.WaitGroup
 	joined.Go(func() {
-		if err := Serve(ctx, at, 1, io.Discard); err != nil {
+		if err := Serve(ctx, at, Process(1), io.Discard); err != nil {
 			b.Error(err)
 		}
 	})
@@ -313,20 +313,20 @@ func TestByKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := Place{Address: l.Addr().String(), Identity: load("decider")}
+	at := Place{Addresses: []string{l.Addr().String()}, Identity: load("decider")}
 	l.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	var joined sync.WaitGroup
 	var refused bytes.Buffer
 	joined.Go(func() {
-		if err := Serve(ctx, at, 2, &refused); err != nil {
+		if err := Serve(ctx, at, Process(2), &refused); err != nil {
 			t.Error(err)
 		}
 	})
 	defer joined.Wait()
 	defer cancel()
 	connect := func(node string) (*Client, error) {
-		mine := Place{Address: at.Address, Identity: load(node)}
+		mine := Place{Addresses: at.Addresses, Identity: load(node)}
 		for limit := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 			c, err := Dial(mine, "s2", 10*time.Second) // the key says who it is, not the name
 			if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(limit) {
@@ -362,7 +362,7 @@ func TestByKeys(t *testing.T) {
 			t.Errorf("%s was served", node)
 		}
 	}
-	plain, err := net.Dial("tcp", at.Address)
+	plain, err := net.Dial("tcp", at.Addresses[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -402,7 +402,7 @@ func TestComesBack(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var joined sync.WaitGroup
 	joined.Go(func() {
-		if err := Serve(ctx, Place{Socket: path}, 2, io.Discard); err != nil {
+		if err := Serve(ctx, Place{Socket: path}, Process(2), io.Discard); err != nil {
 			t.Error(err)
 		}
 	})

@@ -12,87 +12,124 @@ import (
 // Client is a server's side; it implements determinant.Authority. It is not safe for use by several goroutines.
 type Client struct {
 	at      Place
-	server  string
+	hello   question
 	timeout time.Duration
-	conn    net.Conn
-	reader  *bufio.Reader
+	serial  uint64
+	link
 	broken  error // why nobody decides
 	tried   time.Time
 	in, out []byte
 }
 
-// retryAfter is how long a server whose questions are not answered any more waits until it tries again, for connections that begin then.
-const retryAfter = 5 * time.Second
+// link is the connection with one of those that may decide.
+type link struct {
+	conn   net.Conn // nil: none
+	reader *bufio.Reader
+	choice int
+}
+
+const (
+	// retryAfter is how long a server whose questions are not answered any more waits until it tries again, for connections that begin then.
+	retryAfter = 5 * time.Second
+	// roundPause is how long a server waits that has asked each once, and nobody decides.
+	roundPause = 5 * time.Millisecond
+)
 
 // Dial connects a server. No question takes longer than timeout: after that there are no answers any more for what is served then.
-// With an Address the server is called what its key says.
+// With addresses the server is called what its key says, and whoever of them does not answer is left for the next one, who is asked the same again.
 func Dial(at Place, server string, timeout time.Duration) (*Client, error) {
-	c := &Client{at: at, server: server, timeout: timeout}
-	if err := c.connect(); err != nil {
+	c := &Client{at: at, hello: question{op: askHello, server: server, run: nonce()}, timeout: timeout}
+	if err := c.begin(); err != nil {
 		return nil, fmt.Errorf("asking for determinants at %s: %w", at, err)
 	}
 	return c, nil
 }
 
-func (c *Client) connect() error {
-	c.tried = time.Now()
-	conn, err := c.at.dial(c.timeout)
+// begin looks for who decides.
+func (c *Client) begin() error {
+	c.tried, c.broken = time.Now(), nil
+	_, err := c.ask(question{})
+	return err
+}
+
+// connect says who we are to the one whose turn it is.
+func (c *Client) connect(until time.Time) error {
+	conn, err := c.at.dial(c.choice, until)
 	if err != nil {
 		return err
 	}
-	c.conn, c.reader, c.broken = conn, bufio.NewReader(conn), nil
-	if _, err := c.ask(question{op: askHello, server: c.server}); err != nil {
-		c.fail(err)
-		return err
+	c.conn, c.reader = conn, bufio.NewReader(conn)
+	if _, err = c.once(c.hello, until); err != nil {
+		return fmt.Errorf("%s says: %w", conn.RemoteAddr(), err) // another one may let us in
 	}
 	return nil
 }
 
-// fail ends the connection: an answer that comes late would be taken for another question's.
-func (c *Client) fail(err error) {
-	if c.broken == nil {
+// hangUp ends the connection: an answer that comes late would be taken for another question's.
+func (c *Client) hangUp() {
+	if c.conn != nil {
 		c.conn.Close()
+		c.conn, c.reader = nil, nil
 	}
-	c.broken = fmt.Errorf("nobody decides: %w", err)
+	c.choice = (c.choice + 1) % c.at.choices()
 }
 
-// tell sends a question.
-func (c *Client) tell(q question) (err error) {
-	if c.broken != nil {
-		return c.broken
-	}
+// refusal is an answer: nobody else is to be asked.
+type refusal struct{ error }
+
+// once asks who is connected.
+func (c *Client) once(q question, until time.Time) (a answer, err error) {
 	if c.out, err = q.append(c.out[:0]); err != nil {
-		return err
+		return a, refusal{err}
 	}
-	if err = c.conn.SetDeadline(time.Now().Add(c.timeout)); err == nil {
-		_, err = c.conn.Write(c.out)
+	if err = c.conn.SetDeadline(until); err != nil {
+		return a, err
 	}
-	if err != nil {
-		c.fail(err)
-	}
-	return c.broken
-}
-
-// ask asks a question. The value of the answer is good until the next one.
-func (c *Client) ask(q question) (a answer, err error) {
-	if err := c.tell(q); err != nil {
+	if _, err = c.conn.Write(c.out); err != nil || q.op == askLeave {
 		return a, err
 	}
 	if c.in, err = receive(c.reader, c.in); err != nil {
-		c.fail(err)
-		return a, c.broken
+		return a, err
 	}
 	return parseAnswer(q.op, c.in)
+}
+
+// ask asks a question until somebody answers; one of no kind only finds somebody. The value of the answer is good until the next one.
+func (c *Client) ask(q question) (a answer, err error) {
+	if c.broken != nil {
+		return a, c.broken
+	}
+	until := time.Now().Add(c.timeout)
+	for n := 1; ; n++ {
+		if c.conn == nil {
+			err = c.connect(until)
+		}
+		if c.conn != nil && err == nil && q.op != 0 {
+			a, err = c.once(q, until)
+		}
+		if _, final := err.(refusal); err == nil || final {
+			return a, err
+		}
+		c.hangUp()
+		if c.at.choices() == 1 || time.Until(until) <= 0 {
+			c.broken = fmt.Errorf("nobody decides: %w", err)
+			return a, c.broken
+		}
+		if n%c.at.choices() == 0 {
+			time.Sleep(min(roundPause, time.Until(until)))
+		}
+	}
 }
 
 // Join implements determinant.Authority.
 func (c *Client) Join(of determinant.Connection) (determinant.Instance, error) {
 	if c.broken != nil && time.Since(c.tried) > retryAfter {
-		if err := c.connect(); err != nil {
+		if err := c.begin(); err != nil {
 			return determinant.Instance{}, err
 		}
 	}
-	a, err := c.ask(question{op: askJoin, of: of})
+	c.serial++
+	a, err := c.ask(question{op: askJoin, of: of, serial: c.serial})
 	return a.instance, err
 }
 
@@ -104,12 +141,13 @@ func (c *Client) Decide(n determinant.Name, proposal []byte) ([]byte, error) {
 
 // Leave implements determinant.Authority. Nothing depends on an answer, and none is waited for.
 func (c *Client) Leave(instance uint64) error {
-	return c.tell(question{op: askLeave, name: determinant.Name{Instance: instance}})
+	_, err := c.ask(question{op: askLeave, name: determinant.Name{Instance: instance}})
+	return err
 }
 
 // Close ends the server's part.
 func (c *Client) Close() error {
-	if c.broken != nil {
+	if c.conn == nil {
 		return nil
 	}
 	return c.conn.Close()

@@ -10,7 +10,7 @@ import (
 	"lockstep/wrap/determinant"
 )
 
-// What is asked. An answer begins with one of the last two.
+// What is asked. An answer begins with one of the last three.
 const (
 	askHello = iota + 1
 	askJoin
@@ -18,6 +18,7 @@ const (
 	askLeave // is not answered
 	saysYes
 	saysNo
+	saysElsewhere
 )
 
 // maxMessage bounds a message, in bytes: a determinant, its name with a path of any length that is of use, and the fixed parts.
@@ -29,17 +30,20 @@ const maxPath = 4096
 // A message is a length of four bytes and so many more: an operation, and what belongs to it. Numbers are big endian. What is of
 // no fixed size comes last, or behind its own length.
 //
-//	hello   the server's name
-//	join    two addresses, each a length and netip's binary form
+//	hello   the run of the server's program (16 bytes); its name
+//	join    the number of the connection; two addresses, each a length and netip's binary form
 //	decide  instance, kind, position, place; the path behind its length (2 bytes); the proposal
 //	leave   instance
 //	yes     the value; of join: number and nonce
 //	no      why
+//	elsewhere
 
 // question is what a server asks.
 type question struct {
 	op       byte
 	server   string
+	run      [16]byte
+	serial   uint64
 	of       determinant.Connection
 	name     determinant.Name
 	proposal []byte
@@ -65,8 +69,9 @@ func (q question) append(b []byte) ([]byte, error) {
 	b = append(b, 0, 0, 0, 0, q.op)
 	switch q.op {
 	case askHello:
-		b = append(b, q.server...)
+		b = append(append(b, q.run[:]...), q.server...)
 	case askJoin:
+		b = binary.BigEndian.AppendUint64(b, q.serial)
 		for _, a := range []netip.AddrPort{q.of.Client, q.of.Service} {
 			text, err := a.MarshalBinary()
 			if err != nil || len(text) > 255 {
@@ -98,8 +103,16 @@ func parseQuestion(b []byte) (q question, err error) {
 	q.op, b = b[0], b[1:]
 	switch q.op {
 	case askHello:
-		q.server, b = string(b), nil
+		if len(b) < len(q.run) {
+			return q, errMessage
+		}
+		copy(q.run[:], b)
+		q.server, b = string(b[len(q.run):]), nil
 	case askJoin:
+		if len(b) < 8 {
+			return q, errMessage
+		}
+		q.serial, b = binary.BigEndian.Uint64(b), b[8:]
 		for _, a := range []*netip.AddrPort{&q.of.Client, &q.of.Service} {
 			if len(b) == 0 || len(b) < 1+int(b[0]) {
 				return q, errMessage
@@ -155,7 +168,9 @@ func parseAnswer(op byte, b []byte) (a answer, err error) {
 	a.op, a.value = b[0], b[1:]
 	switch {
 	case a.op == saysNo:
-		return a, errors.New(string(a.value))
+		return a, refusal{errors.New(string(a.value))}
+	case a.op == saysElsewhere:
+		return a, ErrElsewhere
 	case a.op != saysYes || op == askJoin && len(a.value) != instanceSize:
 		return a, errMessage
 	case op == askJoin:

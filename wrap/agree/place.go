@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,21 +18,22 @@ import (
 // Place is where determinants are decided: a socket of this machine, root's alone, or an address and port, with keys.
 type Place struct {
 	Socket string
-	// Address is ADDRESS:PORT, if not a socket. Both sides know each other by Identity.
-	Address  string
-	Identity *identity.Identity
+	// Addresses are ADDRESS:PORT, if not a socket: one to listen at, those to be asked, of whom one decides at a time. Both sides know
+	// each other by Identity.
+	Addresses []string
+	Identity  *identity.Identity
 }
 
 func (p Place) String() string {
-	if p.Address != "" {
-		return p.Address
+	if p.Socket == "" {
+		return strings.Join(p.Addresses, ",")
 	}
 	return p.Socket
 }
 
 const (
 	// protocol is what is spoken over TLS (ALPN, RFC 7301).
-	protocol = "lockstep-wrap/1"
+	protocol = "lockstep-wrap/2"
 	// handshakeTimeout is how long whoever connects may take to show who it is.
 	handshakeTimeout = 3 * time.Second
 	// A server whose host is gone is missed after goneAfter of silence: nobody can come in its place before. Its host is asked
@@ -42,8 +44,11 @@ const (
 
 // listen listens there.
 func (p Place) listen() (net.Listener, error) {
-	if p.Address != "" {
-		l, err := net.Listen("tcp", p.Address)
+	if p.Socket == "" {
+		if len(p.Addresses) != 1 {
+			return nil, fmt.Errorf("listening at %v: it takes one address", p.Addresses)
+		}
+		l, err := net.Listen("tcp", p.Addresses[0])
 		if err != nil {
 			return nil, fmt.Errorf("listening for servers: %w", err)
 		}
@@ -86,7 +91,7 @@ func removeSocket(path string) error {
 
 // accepted says who has connected. Of a socket it is who the server says it is.
 func (p Place) accepted(c net.Conn) (conn net.Conn, server string, err error) {
-	if p.Address == "" {
+	if p.Socket != "" {
 		return c, "", nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
@@ -138,20 +143,23 @@ func (p Place) owner(c *tls.Conn, server bool) (string, error) {
 	return node, nil
 }
 
-// dial connects a server.
-func (p Place) dial(timeout time.Duration) (net.Conn, error) {
-	kind := "unix"
-	if p.Address != "" {
-		kind = "tcp"
+// choices is how many there are to be asked.
+func (p Place) choices() int { return max(len(p.Addresses), 1) }
+
+// dial connects a server with the n-th of them.
+func (p Place) dial(n int, until time.Time) (net.Conn, error) {
+	kind, at := "unix", p.Socket
+	if at == "" {
+		kind, at = "tcp", p.Addresses[n]
 	}
-	until := time.Now().Add(timeout)
-	conn, err := net.DialTimeout(kind, p.String(), timeout)
+	d := net.Dialer{Deadline: until}
+	conn, err := d.Dial(kind, at)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close() // the socket is a copy
 	s, err := newSocket(conn)
-	if err != nil || p.Address == "" {
+	if err != nil || p.Socket != "" {
 		return s, err
 	}
 	s.until = until

@@ -23,7 +23,7 @@ func TestStrangersKeepNobodyOut(t *testing.T) {
 	var joined sync.WaitGroup
 	var said bytes.Buffer
 	joined.Go(func() {
-		if err := Serve(ctx, at, 2, &said); err != nil {
+		if err := Serve(ctx, at, Process(2), &said); err != nil {
 			t.Error(err)
 		}
 	})
@@ -67,7 +67,7 @@ func TestHostThatIsGoneIsMissed(t *testing.T) {
 	if _, err := identity.WriteServers(dir, "edge", []string{"d"}, []string{"s"}, false); err != nil {
 		t.Fatal(err)
 	}
-	at := Place{Address: "127.0.0.1:0"}
+	at := Place{Addresses: []string{"127.0.0.1:0"}}
 	var err error
 	if at.Identity, err = identity.Load(filepath.Join(dir, "d")); err != nil {
 		t.Fatal(err)
@@ -77,14 +77,14 @@ func TestHostThatIsGoneIsMissed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	from := Place{Address: l.Addr().String()}
+	from := Place{Addresses: []string{l.Addr().String()}}
 	if from.Identity, err = identity.Load(filepath.Join(dir, "s")); err != nil {
 		t.Fatal(err)
 	}
 	var joined sync.WaitGroup
 	defer joined.Wait()
 	joined.Go(func() {
-		if c, err := from.dial(30 * time.Second); err != nil {
+		if c, err := from.dial(0, time.Now().Add(30*time.Second)); err != nil {
 			t.Error(err)
 		} else {
 			c.Close()
