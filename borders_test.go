@@ -35,6 +35,7 @@ var borders = map[string]string{
 	"appliance/adapter":   "",
 	"appliance/config":    "",
 	"appliance/control":   "",
+	"appliance/decide":    "replication wrap/agree wrap/determinant",
 	"appliance/health":    "appliance/config",
 	"appliance/carry":     "replication stack",
 	"appliance/kept":      "appliance/adapter appliance/carry appliance/pool replication stack",

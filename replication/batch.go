@@ -236,7 +236,7 @@ func (a *active) step(c *Core, index uint64, payload []byte) error {
 				return err
 			}
 		}
-		a.confirmLives(&c.ready, b)
+		a.confirmLives(c, b)
 		a.recycle(b)
 	}
 	if a.snap.synced > 0 && a.acked >= a.snap.synced {
@@ -353,7 +353,8 @@ func (a *active) begin(c *Core, version uint8) {
 }
 
 // release ends the session: every connection of it is unprotected now.
-func (a *active) release(r *Ready) {
+func (a *active) release(c *Core) {
+	r := &c.ready
 	for e := a.all.first; e != nil; e = e.all.next {
 		if e.session == a.session {
 			r.Unprotected = append(r.Unprotected, e.id)
@@ -362,7 +363,7 @@ func (a *active) release(r *Ready) {
 		}
 	}
 	a.joined, a.inSync = false, false
-	a.releaseLives(r)
+	a.releaseLives(c)
 	a.unprotected += a.protected
 	a.protected, a.held = 0, 0
 	for a.inflight.len() > 0 {

@@ -176,7 +176,7 @@ func (c *Core) PeerLost() {
 	c.beat.end()
 	switch c.role {
 	case RoleActive:
-		c.act.release(&c.ready)
+		c.act.release(c)
 	case RoleStandby:
 		c.sb.end()
 	}

@@ -16,12 +16,14 @@ type Decision struct {
 	Number uint64
 	// Held: it may be told. Else Ready.Held tells when.
 	Held bool
+	// Epoch is that of the active which answers: numbers of another one are other decisions'.
+	Epoch uint64
 }
 
-// Held tells that the decisions of a life whose numbers are smaller than Below may be told.
+// Held tells that the decisions of a life whose numbers are smaller than Below, as of that epoch, may be told.
 type Held struct {
-	Life  LifeID
-	Below uint64
+	Life         LifeID
+	Below, Epoch uint64
 }
 
 // BeginLife begins a life. Its name is for whoever continues it.
@@ -65,7 +67,7 @@ func (c *Core) Decide(now Nanos, id LifeID, key string, proposal []byte) (Decisi
 		return Decision{}, ErrUnknownLife
 	}
 	if d := l.find(key); d != nil {
-		return Decision{d.value, d.number, d.number < l.held}, nil
+		return Decision{d.value, d.number, d.number < l.held, c.epoch}, nil
 	}
 	d := wire.Decided{Life: id, Number: l.next, Key: []byte(key), Value: proposal}
 	if err := c.mayDecide(l, &d); err != nil {
@@ -74,14 +76,14 @@ func (c *Core) Decide(now Nanos, id LifeID, key string, proposal []byte) (Decisi
 	value := a.lives.add(l, key, proposal)
 	if !c.joined {
 		l.held = l.next
-		return Decision{value, d.Number, true}, nil
+		return Decision{value, d.Number, true, c.epoch}, nil
 	}
 	if l.untold.in {
 		a.tellLife(l, c.now) // with this one
 	} else {
 		a.tellDecided(&d, c.now)
 	}
-	return Decision{value, d.Number, false}, nil
+	return Decision{value, d.Number, false, c.epoch}, nil
 }
 
 // mayDecide says why nothing more is decided, and counts it.
@@ -197,7 +199,7 @@ func (a *active) tellDecided(d *wire.Decided, now Nanos) {
 		b.lives[n-1].Below = d.Number + 1
 		return
 	}
-	b.lives = append(b.lives, Held{d.Life, d.Number + 1})
+	b.lives = append(b.lives, Held{Life: d.Life, Below: d.Number + 1})
 }
 
 // tellLives tells a standby that has joined as many of the lives as may wait, and reports whether none is left.
@@ -209,21 +211,21 @@ func (a *active) tellLives(now Nanos) (all bool) {
 }
 
 // confirmLives takes the confirmation of a batch.
-func (a *active) confirmLives(r *Ready, b *batch) {
+func (a *active) confirmLives(c *Core, b *batch) {
 	for _, h := range b.lives {
 		if l := a.lives.byID[h.Life]; l != nil && h.Below > l.held {
-			l.held = h.Below
-			r.Held = append(r.Held, h)
+			l.held, h.Epoch = h.Below, c.epoch
+			c.ready.Held = append(c.ready.Held, h)
 		}
 	}
 }
 
 // releaseLives ends a session: there is nobody else who could tell other results.
-func (a *active) releaseLives(r *Ready) {
+func (a *active) releaseLives(c *Core) {
 	for l := a.lives.all.first; l != nil; l = l.at.next {
 		if l.held < l.next {
 			l.held = l.next
-			r.Held = append(r.Held, Held{l.id, l.next})
+			c.ready.Held = append(c.ready.Held, Held{l.id, l.next, c.epoch})
 		}
 	}
 	a.lives.queue(false)

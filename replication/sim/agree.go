@@ -172,7 +172,7 @@ func (e effects) Decided(h replication.Held) {
 	n := e.n
 	var rest []waiting
 	for _, q := range n.waiting {
-		if q.life == h.Life && q.d.Number < h.Below {
+		if q.life == h.Life && q.d.Epoch == h.Epoch && q.d.Number < h.Below {
 			n.answer(q)
 		} else {
 			rest = append(rest, q)

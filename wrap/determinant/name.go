@@ -52,8 +52,12 @@ func Child(path string, n uint64) string {
 
 // key is a name in bytes: equal if and only if the names are.
 func (n Name) key() string {
-	b := make([]byte, 0, 25+len(n.Path))
-	b = binary.BigEndian.AppendUint64(b, n.Instance)
+	return string(binary.BigEndian.AppendUint64(nil, n.Instance)) + n.Within()
+}
+
+// Within is a name in bytes among those of one instance.
+func (n Name) Within() string {
+	b := make([]byte, 0, 17+len(n.Path))
 	b = append(b, byte(n.Kind))
 	b = binary.BigEndian.AppendUint64(b, n.Position)
 	b = binary.BigEndian.AppendUint64(b, n.Place)

@@ -1,0 +1,121 @@
+package decide
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"lockstep/replication"
+	"lockstep/wrap/agree"
+	"lockstep/wrap/determinant"
+)
+
+const (
+	// startBit tells lives of starts from those of connections, which have the connections' numbers.
+	startBit = 1 << 63
+	// startName begins their names; the service follows.
+	startName = "start "
+	// maxStarts is how many starts of a service's programs are kept; the oldest is ended when one more begins.
+	maxStarts = 8
+)
+
+func isStart(id replication.LifeID) bool { return id&startBit != 0 }
+
+// Join implements agree.Part.
+func (p *part) Join(of determinant.Connection, serial uint64) (in determinant.Instance, err error) {
+	p.asks()
+	if of == (determinant.Connection{}) {
+		return p.joinStart(serial)
+	}
+	server := netip.AddrPortFrom(p.server.Address, of.Service.Port())
+	conn, ok := p.a.host.Connection(of.Client, server)
+	if !ok {
+		return in, fmt.Errorf("there is no connection of %s with %s through this pair, or its service has another `source` than client", of.Client, server)
+	}
+	id := replication.LifeID(conn)
+	if err := p.a.begin(id, p.service); err != nil && !errors.Is(err, replication.ErrDuplicate) {
+		return in, err
+	}
+	return p.join(id, serial)
+}
+
+// begin begins a life.
+func (a *Authority) begin(id replication.LifeID, name string) error {
+	err := a.journal.BeginLife(id, name)
+	if errors.Is(err, replication.ErrRole) {
+		return agree.ErrElsewhere
+	}
+	return err
+}
+
+// joinStart joins the newest start of the service that no earlier run of the server has joined, or begins one: a run that drew
+// from another one's nonce would repeat what that has sent.
+func (p *part) joinStart(serial uint64) (in determinant.Instance, err error) {
+	p.a.starting.Lock()
+	defer p.a.starting.Unlock()
+	name := startName + p.service
+	var starts []replication.LifeID
+	p.a.journal.Lives(func(id replication.LifeID, its string) {
+		if its == name && isStart(id) {
+			starts = append(starts, id)
+		}
+	})
+	if n := len(starts); n > 0 {
+		id := starts[n-1]
+		if is, ok := p.a.journal.Find(id, keyMember+p.server.Name); !ok || string(is) == string(binary.BigEndian.AppendUint64(p.server.Run[:], serial)) {
+			return p.join(id, serial)
+		}
+	}
+	if len(starts) >= maxStarts {
+		p.a.endLife(starts[0])
+	}
+	var number [8]byte
+	p.a.host.Random(number[:])
+	id := replication.LifeID(startBit | binary.BigEndian.Uint64(number[:]))
+	if err := p.a.begin(id, name); err != nil {
+		return in, err
+	}
+	return p.join(id, serial)
+}
+
+// got notes that a server has got a decision of a start. When all have, nobody will ask for it again.
+func (a *Authority) got(id replication.LifeID, number uint64, server string, servers int) {
+	a.mu.Lock()
+	l := a.life(id)
+	if l.got == nil {
+		l.got = map[uint64]map[string]bool{}
+	}
+	if l.got[number] == nil {
+		l.got[number] = map[string]bool{}
+	}
+	l.got[number][server] = true
+	all := len(l.got[number]) >= servers
+	if all {
+		delete(l.got, number)
+	}
+	a.mu.Unlock()
+	if all {
+		_ = a.journal.Forget(id, number) // it may be gone with its life
+	}
+}
+
+func (a *Authority) endLife(id replication.LifeID) {
+	_ = a.journal.EndLife(id) // another one may be the active by now
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.lives, id)
+}
+
+// Sweep ends the lives of connections that have ended.
+func (a *Authority) Sweep(lasts func(id replication.ConnID) bool) {
+	var over []replication.LifeID
+	a.journal.Lives(func(id replication.LifeID, _ string) {
+		if !isStart(id) && !lasts(replication.ConnID(id)) {
+			over = append(over, id)
+		}
+	})
+	for _, id := range over {
+		a.endLife(id)
+	}
+}
