@@ -48,9 +48,9 @@ var borders = map[string]string{
 	"appliance/witness": "appliance/config appliance/metrics appliance/voter internal/clock internal/loglimit replication/identity " +
 		"replication/transport",
 	// The assembly sees everything that runs, and no tool.
-	"appliance": "appliance/adapter appliance/carry appliance/config appliance/control appliance/health appliance/kept appliance/metrics appliance/pool " +
+	"appliance": "appliance/adapter appliance/carry appliance/config appliance/control appliance/decide appliance/health appliance/kept appliance/metrics appliance/pool " +
 		"appliance/relay appliance/voter internal/clock internal/confine internal/loglimit replication replication/arbiter " +
-		"replication/identity replication/link replication/roles replication/shell replication/transport replication/wire stack tun tun/steer",
+		"replication/identity replication/link replication/roles replication/shell replication/transport replication/wire stack tun tun/steer wrap/agree",
 
 	"wrap":             "wrap/determinant wrap/jail wrap/trace",
 	"wrap/agree":       "replication/identity wrap/determinant",

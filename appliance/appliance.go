@@ -17,6 +17,7 @@ import (
 
 	"lockstep/appliance/config"
 	"lockstep/appliance/control"
+	"lockstep/appliance/decide"
 	"lockstep/appliance/metrics"
 	"lockstep/appliance/relay"
 	"lockstep/appliance/voter"
@@ -140,6 +141,9 @@ func (n *Node) serve(undo *closers) error {
 		return err
 	}
 	undo.add("control socket", func() error { socket.Close(); return nil })
+	if err := n.startAuthority(undo); err != nil {
+		return err
+	}
 	if !n.cfg.Metrics.IsValid() {
 		return nil
 	}
@@ -270,6 +274,8 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr, queues []tun.Devic
 		n.log.Error("a connection waits for nothing that can come (a defect of Lockstep: please report this line)", "reset", ended, "connection", text)
 	})
 	n.journal.relay = n.relay
+	n.authority = decide.New(asked{n}, ledger{n.journal})
+	n.journal.onDecided = n.authority.Decided
 	var err error
 	n.engine, err = stack.New(stack.Options{
 		Queues: queues,

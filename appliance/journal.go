@@ -40,6 +40,8 @@ type journalEvents struct {
 	onSynced func()
 	// onPeerFitness is told when the peer has said whether it could serve.
 	onPeerFitness func()
+	// onDecided is told what wrapped servers may be told.
+	onDecided func(replication.Held)
 	// onSilent is told when the peer has not been heard of for too long.
 	onSilent func()
 	// onBear is told each time how long silence is borne. onLate hears of delays of this
@@ -218,8 +220,11 @@ func (e effects) LegHeld(id replication.ConnID) {
 	}
 }
 
-// Decided implements shell.Effects. No server asks this appliance.
-func (e effects) Decided(replication.Held) {}
+func (e effects) Decided(h replication.Held) {
+	if e.j.onDecided != nil {
+		e.j.onDecided(h)
+	}
+}
 
 func (e effects) Permit(p replication.Permit) {
 	if c := e.j.relay.Lookup(p.ID); c != nil {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"lockstep/appliance/decide"
 	"lockstep/appliance/relay"
 	"lockstep/appliance/voter"
 	"lockstep/replication/link"
@@ -29,15 +30,16 @@ type nodePath struct {
 
 // nodeParts are what runs connections, and what it is told by.
 type nodeParts struct {
-	relay    *relay.Relay
-	services []*relay.Service
-	servers  []*servers      // by service
-	probing  context.Context // ends with the appliance; of the probes that connections ask for
-	journal  *journal
-	link     *link.Link   // nil when alone
-	voter    *voter.Voter // nil without a witness
-	lease    *lease       // the same
-	alone    *aloneLease  // nil with a witness
+	relay     *relay.Relay
+	services  []*relay.Service
+	servers   []*servers      // by service
+	probing   context.Context // ends with the appliance; of the probes that connections ask for
+	journal   *journal
+	authority *decide.Authority // what wrapped servers ask
+	link      *link.Link        // nil when alone
+	voter     *voter.Voter      // nil without a witness
+	lease     *lease            // the same
+	alone     *aloneLease       // nil with a witness
 }
 
 // nodeRole is what the role loop tells others, and is told by them.

@@ -127,6 +127,7 @@ func (n *Node) stepDown(why string) {
 	n.engine.Hold(false)
 	n.withdraw()
 	n.resting = nil
+	n.authority.Mute()
 	n.relay.Reset()
 	if err := n.journal.setRole(replication.RoleNone, n.journal.epoch()); err != nil {
 		n.log.Error("step down", "err", err)

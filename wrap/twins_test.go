@@ -214,7 +214,7 @@ func decide(t *testing.T) (path string, end func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var joined sync.WaitGroup
 	joined.Go(func() {
-		if err := agree.Serve(ctx, agree.Place{Socket: path}, agree.Process(2), os.Stderr); err != nil {
+		if err := agree.Serve(ctx, agree.Place{Socket: path}, agree.Process(2), os.Stderr, nil); err != nil {
 			t.Error(err)
 		}
 	})

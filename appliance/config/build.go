@@ -25,6 +25,7 @@ func decodeConfig(root *section) draft {
 	limits := root.child("limits")
 	limits.size("memory", &c.Limits.Memory)
 	limits.done()
+	d.decodeAuthority(root.child("authority"))
 	root.text("control", &c.Control)
 	c.Metrics = decodeMetrics(root, DefaultMetrics)
 	decodeLog(root, &c.Log)
@@ -42,16 +43,7 @@ func decodeLog(root *section, l *Log) {
 func (d *draft) decodePair(s *section) {
 	p := &d.Pair
 	s.text("name", &p.Name)
-	members := s.child("members")
-	for _, name := range sortedKeys(members.m) {
-		var text string
-		if !members.text(name, &text) {
-			continue
-		}
-		if addr, ok := s.d.address(join(members.path, name), text, "write an IP address and a port, such as 10.30.0.1:7400"); ok {
-			p.Members[name] = addr
-		}
-	}
+	d.decodeMembers(s.child("members"), p.Members, "10.30.0.1:7400")
 	var witness string
 	if s.text("witness", &witness) && witness != "none" {
 		p.Witness, _ = s.d.address(join(s.path, "witness"), witness, "write the witness's IP address and port, such as 10.30.0.3:7401, or none")

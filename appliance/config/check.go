@@ -49,6 +49,12 @@ func Check(c *Config) []Warning {
 	} else {
 		checkIdentity(c.Pair.Identity, "pair.identity", add)
 	}
+	if at, ok := c.Decides(); ok {
+		if !local(at.Addr()) {
+			add("authority.members."+c.Node, "add it to the interface of the back network", "this machine does not have the address %v", at.Addr())
+		}
+		checkIdentity(c.Authority.Identity, "authority.identity", add)
+	}
 	if c.Pair.Witness.IsValid() {
 		checkState(c.Pair.State, "pair.state", add)
 	}

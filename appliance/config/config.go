@@ -16,14 +16,16 @@ import (
 // Config is a whole, valid configuration: Load and Parse never return one that
 // breaks a rule of validate.go. It is read-only once returned and may be shared.
 type Config struct {
-	Node     string         `yaml:"node,omitempty"` // this appliance's name, one of Pair.Members
-	Pair     Pair           `yaml:"pair"`
-	Networks Networks       `yaml:"networks"`
-	Services []Service      `yaml:"services"` // in the file's order, at least one
-	Limits   Limits         `yaml:"limits"`
-	Control  string         `yaml:"control"` // path of the control socket, absolute
-	Metrics  netip.AddrPort `yaml:"metrics"` // where Prometheus scrapes; not valid: off
-	Log      Log            `yaml:"log"`
+	Node     string    `yaml:"node,omitempty"` // this appliance's name, one of Pair.Members
+	Pair     Pair      `yaml:"pair"`
+	Networks Networks  `yaml:"networks"`
+	Services []Service `yaml:"services"` // in the file's order, at least one
+	Limits   Limits    `yaml:"limits"`
+	// Authority is where servers that run under `lockstep wrap` ask.
+	Authority Authority      `yaml:"authority"`
+	Control   string         `yaml:"control"` // path of the control socket, absolute
+	Metrics   netip.AddrPort `yaml:"metrics"` // where Prometheus scrapes; not valid: off
+	Log       Log            `yaml:"log"`
 }
 
 // Pair describes the two appliances and how they watch each other.
@@ -227,6 +229,7 @@ const (
 	DefaultHalfOpen        = 256
 	DefaultHalfOpenSource  = 64
 	DefaultMemory          = 1 * GiB
+	DefaultServers         = "/etc/lockstep/servers"
 	DefaultControl         = "/run/lockstep/control.sock"
 	DefaultMetrics         = "127.0.0.1:9464"
 	DefaultLogLevel        = "info"
@@ -248,11 +251,12 @@ func Default() *Config {
 			Identity: DefaultIdentity, State: DefaultState, Heartbeat: DefaultHeartbeat, FailureTimeout: DefaultFailureTimeout,
 			Commit: CommitSync,
 		},
-		Networks: Networks{Ingress: IngressStrict, Steering: SteeringAuto},
-		Limits:   Limits{Memory: DefaultMemory},
-		Control:  DefaultControl,
-		Metrics:  netip.MustParseAddrPort(DefaultMetrics),
-		Log:      Log{Level: DefaultLogLevel, Format: DefaultLogFormat},
+		Networks:  Networks{Ingress: IngressStrict, Steering: SteeringAuto},
+		Limits:    Limits{Memory: DefaultMemory},
+		Authority: Authority{Members: map[string]netip.AddrPort{}, Identity: DefaultServers},
+		Control:   DefaultControl,
+		Metrics:   netip.MustParseAddrPort(DefaultMetrics),
+		Log:       Log{Level: DefaultLogLevel, Format: DefaultLogFormat},
 	}
 }
 

@@ -49,6 +49,7 @@ func (d draft) validate(errs *Errors) {
 	v.networks()
 	v.services()
 	v.overlaps()
+	v.authority()
 	v.rest()
 }
 

@@ -64,6 +64,9 @@ func summarise(out io.Writer, c *config.Config) {
 	row("heartbeat", "every %v, failure after %v", c.Pair.Heartbeat, c.Pair.FailureTimeout)
 	row("", "starts without connections when whoever may hold some was silent for %v", c.Pair.StartEmptyAfter)
 	row("identity", "%s", c.Pair.Identity)
+	if at, ok := c.Decides(); ok {
+		row("authority", "wrapped servers ask at %v; keys %s", at, c.Authority.Identity)
+	}
 	if c.Pair.Witness.IsValid() {
 		row("state", "%s", c.Pair.State)
 	}

@@ -42,11 +42,11 @@ Not seen, so that a program which sends what it gets there differs: readv and pr
 /proc/sys/kernel/random/uuid, RDRAND, RDTSC, getrusage, times, sysinfo, what else /proc and /sys tell, and the
 numbers of files within directories (d_ino: this server's, which may be others than those that stat tells).
 
-Who decides is a process (--decide): at a socket, for servers of one machine, or at an address, for servers on hosts
-of their own, by keys (lockstep keys --servers). It is not the pair of appliances yet: it is one more thing to run,
-nothing of it is kept elsewhere, and if it ends, or answers late, connections go on with results of each server's own,
-which differ. Behind a pair with hot and raw those have no second server then; what differs is found and never continued.
-Ones that begin when it is there again are agreed on.
+Who decides is the pair of appliances (` + "`authority`" + ` in its configuration): --authority names both, and whichever is the
+active answers, when the other one holds the answer, too. Or it is a process (--decide): at a socket, for servers of one machine,
+or at an address; nothing of it is kept elsewhere. Servers on hosts of their own and who decides know each other by keys (lockstep keys
+--servers). Without an answer in time connections go on with results of each server's own, which differ. Behind a pair with hot
+and raw those have no second server then; what differs is found and never continued. Ones that begin later are agreed on.
 
 Whose calls: those of a process belong to the connection that it has accepted last, and its children inherit that.
 So servers are carried that have a process for each connection (smbd, vsftpd, sshd, Apache prefork), or serve one at
@@ -70,7 +70,10 @@ Exit status: the program's, 128 + N if signal N ended it; 126, 127 it could not 
 
   lockstep keys --pair edge --members d --servers s1,s2 --out keys    # each directory to its own host
   lockstep wrap --decide 10.20.0.2:7480 --identity keys/d
-  lockstep wrap --authority 10.20.0.2:7480 --identity keys/s1 -- smbd -F --no-process-group`,
+  lockstep wrap --authority 10.20.0.2:7480 --identity keys/s1 -- smbd -F --no-process-group
+
+  lockstep keys --pair edge --members a,b --servers s1,s2 --out keys   # a's and b's: authority.identity
+  lockstep wrap --authority 10.20.0.2:7480,10.20.0.3:7480 --timeout 1s --identity keys/s1 -- smbd -F --no-process-group`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.decide != "" {
@@ -107,7 +110,7 @@ func (o *wrapOptions) serve(args []string, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return agree.Serve(ctx, at, agree.Process(o.servers), errs)
+	return agree.Serve(ctx, at, agree.Process(o.servers), errs, nil)
 }
 
 // place is a socket's path, or an address and port.

@@ -29,11 +29,15 @@ const (
 	maxStrangers = 16
 )
 
-// Serve lets servers ask a decider until ctx ends; none of its answers may take longer than that. On messages it is said who was refused.
-func Serve(ctx context.Context, at Place, by Decider, messages io.Writer) error {
+// Serve lets servers ask a decider until ctx ends; none of its answers may take longer than that. On messages it is said who was
+// refused. ready, unless it is nil, is called when servers may come.
+func Serve(ctx context.Context, at Place, by Decider, messages io.Writer, ready func()) error {
 	l, err := at.listen()
 	if err != nil {
 		return err
+	}
+	if ready != nil {
+		ready()
 	}
 	s := &server{at: at, decider: by, messages: messages, open: map[net.Conn]bool{}}
 	stop := context.AfterFunc(ctx, func() { l.Close() })

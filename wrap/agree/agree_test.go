@@ -28,7 +28,7 @@ func serve(t *testing.T) (path string, end func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var joined sync.WaitGroup
 	joined.Go(func() {
-		if err := Serve(ctx, Place{Socket: path}, Process(2), io.Discard); err != nil {
+		if err := Serve(ctx, Place{Socket: path}, Process(2), io.Discard, nil); err != nil {
 			t.Error(err)
 		}
 	})
@@ -126,7 +126,7 @@ func TestOtherFilesAreLeft(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Serve(ctx, Place{Socket: path}, Process(2), io.Discard); err == nil {
+	if err := Serve(ctx, Place{Socket: path}, Process(2), io.Discard, nil); err == nil {
 		t.Error("a file was taken for a socket")
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "content" {
@@ -139,7 +139,7 @@ func TestOtherFilesAreLeft(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
-	if err := Serve(ctx, Place{Socket: left}, Process(2), io.Discard); err != nil {
+	if err := Serve(ctx, Place{Socket: left}, Process(2), io.Discard, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -268,7 +268,7 @@ func benchmarkDecide(b *testing.B, at, from Place) {
 	ctx, cancel := context.WithCancel(b.Context())
 	var joined sync.WaitGroup
 	joined.Go(func() {
-		if err := Serve(ctx, at, Process(1), io.Discard); err != nil {
+		if err := Serve(ctx, at, Process(1), io.Discard, nil); err != nil {
 			b.Error(err)
 		}
 	})
@@ -319,7 +319,7 @@ func TestByKeys(t *testing.T) {
 	var joined sync.WaitGroup
 	var refused bytes.Buffer
 	joined.Go(func() {
-		if err := Serve(ctx, at, Process(2), &refused); err != nil {
+		if err := Serve(ctx, at, Process(2), &refused, nil); err != nil {
 			t.Error(err)
 		}
 	})
@@ -402,7 +402,7 @@ func TestComesBack(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var joined sync.WaitGroup
 	joined.Go(func() {
-		if err := Serve(ctx, Place{Socket: path}, Process(2), io.Discard); err != nil {
+		if err := Serve(ctx, Place{Socket: path}, Process(2), io.Discard, nil); err != nil {
 			t.Error(err)
 		}
 	})

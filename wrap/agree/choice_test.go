@@ -104,7 +104,7 @@ func TestAsksTheOther(t *testing.T) {
 		free.Close()
 		at.Addresses = append(at.Addresses, l)
 		joined.Go(func() {
-			if err := Serve(ctx, Place{Addresses: []string{l}, Identity: load(node)}, one{shared, i}, io.Discard); err != nil {
+			if err := Serve(ctx, Place{Addresses: []string{l}, Identity: load(node)}, one{shared, i}, io.Discard, nil); err != nil {
 				t.Error(err)
 			}
 		})

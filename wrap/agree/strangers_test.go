@@ -23,7 +23,7 @@ func TestStrangersKeepNobodyOut(t *testing.T) {
 	var joined sync.WaitGroup
 	var said bytes.Buffer
 	joined.Go(func() {
-		if err := Serve(ctx, at, Process(2), &said); err != nil {
+		if err := Serve(ctx, at, Process(2), &said, nil); err != nil {
 			t.Error(err)
 		}
 	})
