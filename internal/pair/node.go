@@ -119,6 +119,9 @@ func (n *Node) file(all *config.Config) ([]byte, error) {
 	}
 	c := *all
 	c.Node, c.Pair.Identity, c.Pair.State, c.Control = n.Name, n.identity, n.State, n.socket
+	if len(c.Authority.Members) > 0 { // the directory that has a directory of keys for each
+		c.Authority.Identity = filepath.Join(c.Authority.Identity, n.Name)
+	}
 	if n.witnessed {
 		c.Pair.Witness = witnessAddr()
 	}

@@ -22,6 +22,7 @@ type bed struct {
 	t       *testing.T
 	a, b    *lab.Proc // appliances; a is active at first
 	daemons []*daemon
+	keys    string // directory of the keys that wrapped servers and the appliances know each other by
 }
 
 // service is one entry of the appliances' configuration.
@@ -71,7 +72,17 @@ func options(services []service) rig.Options {
 // lay makes the bed with its appliances in sync. setup starts the servers before them.
 func lay(t *testing.T, services []service, setup func(b *bed)) *bed {
 	t.Helper()
-	p := rig.New(t, options(services))
+	b := prepare(t, options(services))
+	setup(b)
+	b.appliances(options(services))
+	b.awaitHealthy("a") // s1 is to be the one that serves
+	return b
+}
+
+// prepare makes the bed. Nothing runs.
+func prepare(t *testing.T, o rig.Options) *bed {
+	t.Helper()
+	p := rig.New(t, o)
 	b := &bed{Pair: p, t: t}
 	// The servers give up root.
 	for _, dir := range []string{p.Dir, filepath.Dir(p.Dir)} {
@@ -80,14 +91,16 @@ func lay(t *testing.T, services []service, setup func(b *bed)) *bed {
 		}
 	}
 	b.names()
-	setup(b)
-	o := options(services)
-	b.a = p.Appliance("a", o)
-	p.Await("a is active", func() bool { return p.Status("a").Role == control.RoleActive })
-	b.b = p.Appliance("b", o)
-	p.AwaitInSync()
-	b.awaitHealthy("a") // s1 is to be the one that serves
 	return b
+}
+
+// appliances starts both; a is the active one.
+func (b *bed) appliances(o rig.Options) {
+	b.t.Helper()
+	b.a = b.Appliance("a", o)
+	b.Await("a is active", func() bool { return b.Status("a").Role == control.RoleActive })
+	b.b = b.Appliance("b", o)
+	b.AwaitInSync()
 }
 
 // names lets every host know its own name: Samba asks for it whenever a client comes, and there is

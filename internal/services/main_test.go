@@ -18,6 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	wrappedMain()
 	rig.Main(nil)
 	os.Exit(m.Run())
 }
