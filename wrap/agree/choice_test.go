@@ -76,6 +76,47 @@ func (d one) Decide(n determinant.Name, proposal []byte) ([]byte, error) {
 func (d one) Leave(uint64) {}
 func (d one) End()         {}
 
+// Who is silent is left for the next one, in time.
+func TestSilentOneIsLeft(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := identity.WriteServers(dir, "p", []string{"a"}, []string{"s1"}, false); err != nil {
+		t.Fatal(err)
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts, as of a host that has died
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := free.Addr().String()
+	free.Close()
+	keys := map[string]*identity.Identity{}
+	for _, node := range []string{"a", "s1"} {
+		if keys[node], err = identity.Load(filepath.Join(dir, node)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var joined sync.WaitGroup
+	defer joined.Wait()
+	defer cancel()
+	ready := make(chan struct{})
+	joined.Go(func() {
+		if err := Serve(ctx, Place{Addresses: []string{at}, Identity: keys["a"]}, Process(1), io.Discard, func() { close(ready) }); err != nil {
+			t.Error(err)
+		}
+	})
+	<-ready
+	c, err := Dial(Place{Addresses: []string{silent.Addr().String(), at}, Identity: keys["s1"]}, "", 4*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
 // Who does not get an answer asks the other one the same again, and one refusal is not two.
 func TestAsksTheOther(t *testing.T) {
 	dir := t.TempDir()

@@ -31,6 +31,8 @@ type link struct {
 const (
 	// retryAfter is how long a server whose questions are not answered any more waits until it tries again, for connections that begin then.
 	retryAfter = 5 * time.Second
+	// turns is how often one of several is asked at least, in turn with the others, before there is no answer any more.
+	turns = 4
 	// roundPause is how long a server waits that has asked each once, and nobody decides.
 	roundPause = 5 * time.Millisecond
 )
@@ -101,11 +103,15 @@ func (c *Client) ask(q question) (a answer, err error) {
 	}
 	until := time.Now().Add(c.timeout)
 	for n := 1; ; n++ {
-		if c.conn == nil {
-			err = c.connect(until)
+		turn := until
+		if c.at.choices() > 1 { // whose host has died says nothing
+			turn = time.Now().Add(c.timeout / turns)
+		}
+		if err = nil; c.conn == nil {
+			err = c.connect(turn)
 		}
 		if c.conn != nil && err == nil && q.op != 0 {
-			a, err = c.once(q, until)
+			a, err = c.once(q, turn)
 		}
 		if _, final := err.(refusal); err == nil || final {
 			return a, err
