@@ -175,6 +175,9 @@ func (p *part) Leave(uint64) {}
 
 // decide decides, and waits until it may be told.
 func (p *part) decide(id replication.LifeID, key string, proposal []byte) (replication.Decision, error) {
+	if !p.a.host.MaySpeak() {
+		return replication.Decision{}, agree.ErrElsewhere // nothing more is to come, as in a hand-over
+	}
 	d, err := p.a.journal.Decide(id, key, proposal)
 	switch {
 	case errors.Is(err, replication.ErrRole):

@@ -42,6 +42,9 @@ func (p *part) Join(of determinant.Connection, serial uint64) (in determinant.In
 
 // begin begins a life.
 func (a *Authority) begin(id replication.LifeID, name string) error {
+	if !a.host.MaySpeak() {
+		return agree.ErrElsewhere
+	}
 	err := a.journal.BeginLife(id, name)
 	if errors.Is(err, replication.ErrRole) {
 		return agree.ErrElsewhere

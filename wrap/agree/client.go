@@ -105,7 +105,9 @@ func (c *Client) ask(q question) (a answer, err error) {
 	for n := 1; ; n++ {
 		turn := until
 		if c.at.choices() > 1 { // whose host has died says nothing
-			turn = time.Now().Add(c.timeout / turns)
+			if t := time.Now().Add(c.timeout / turns); t.Before(until) {
+				turn = t
+			}
 		}
 		if err = nil; c.conn == nil {
 			err = c.connect(turn)
