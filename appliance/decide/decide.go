@@ -9,7 +9,6 @@
 package decide
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -265,35 +264,34 @@ func (p *part) Decide(n determinant.Name, proposal []byte) ([]byte, error) {
 	return d.Value, err
 }
 
-// isMember reports whether this run of the server has joined a life, be it with the active before.
+// isMember reports whether the server may take part in a life: that of one of its service's connections, or of a start that this
+// run of it has joined, be it with the active before.
 func (p *part) isMember(id replication.LifeID) bool {
-	if !p.member[id] {
+	if p.member[id] {
+		return true
+	}
+	if isStart(id) {
 		is, ok := p.a.journal.Find(id, keyMember+p.server.Name)
 		p.member[id] = ok && len(is) > len(p.server.Run) && [16]byte(is[:16]) == p.server.Run
+	} else {
+		_, p.member[id] = p.a.journal.Find(id, keyNonce+p.service)
 	}
 	return p.member[id]
 }
 
 // Keys of decisions that are not places of the servers' own.
 const (
-	keyMember = "m" // and the server: which accept of which of its runs takes part
-	keyNonce  = "n"
+	keyMember = "m" // and the server, of a start: which run of it takes part
+	keyNonce  = "n" // and the service
 	keyPlace  = "p" // and the place
 )
 
-// join makes an accept of the server a member of a life, if no other one of it is.
-func (p *part) join(id replication.LifeID, serial uint64) (in determinant.Instance, err error) {
-	self := binary.BigEndian.AppendUint64(p.server.Run[:], serial)
-	d, err := p.decide(id, keyMember+p.server.Name, self)
-	if err != nil {
-		return in, err
-	}
-	if string(d.Value) != string(self) {
-		return in, errors.New("this server has taken part already, by another process")
-	}
+// join makes the server a member of a life.
+func (p *part) join(id replication.LifeID) (in determinant.Instance, err error) {
 	nonce := make([]byte, len(in.Nonce))
 	p.a.host.Random(nonce)
-	if d, err = p.decide(id, keyNonce, nonce); err != nil {
+	d, err := p.decide(id, keyNonce+p.service, nonce)
+	if err != nil {
 		return in, err
 	}
 	if len(d.Value) != len(in.Nonce) {

@@ -22,7 +22,8 @@ const (
 
 func isStart(id replication.LifeID) bool { return id&startBit != 0 }
 
-// Join implements agree.Part.
+// Join implements agree.Part. A server may come to a connection more than once, and after a restart: the pair tells it the request again, all
+// of it (as after a takeover), so what it draws from the nonce again is for the same input.
 func (p *part) Join(of determinant.Connection, serial uint64) (in determinant.Instance, err error) {
 	p.asks()
 	if of == (determinant.Connection{}) {
@@ -37,7 +38,7 @@ func (p *part) Join(of determinant.Connection, serial uint64) (in determinant.In
 	if err := p.a.begin(id, p.service); err != nil && !errors.Is(err, replication.ErrDuplicate) {
 		return in, err
 	}
-	return p.join(id, serial)
+	return p.join(id)
 }
 
 // begin begins a life.
@@ -66,8 +67,8 @@ func (p *part) joinStart(serial uint64) (in determinant.Instance, err error) {
 	})
 	if n := len(starts); n > 0 {
 		id := starts[n-1]
-		if is, ok := p.a.journal.Find(id, keyMember+p.server.Name); !ok || string(is) == string(binary.BigEndian.AppendUint64(p.server.Run[:], serial)) {
-			return p.join(id, serial)
+		if is, ok := p.a.journal.Find(id, keyMember+p.server.Name); !ok || string(is) == string(p.self(serial)) {
+			return p.takePart(id, serial)
 		}
 	}
 	if len(starts) >= maxStarts {
@@ -79,7 +80,24 @@ func (p *part) joinStart(serial uint64) (in determinant.Instance, err error) {
 	if err := p.a.begin(id, name); err != nil {
 		return in, err
 	}
-	return p.join(id, serial)
+	return p.takePart(id, serial)
+}
+
+// self is a run of the server's program; one that begins twice is two.
+func (p *part) self(serial uint64) []byte {
+	return binary.BigEndian.AppendUint64(p.server.Run[:], serial)
+}
+
+// takePart joins a start, in which no other run of the server takes part.
+func (p *part) takePart(id replication.LifeID, serial uint64) (in determinant.Instance, err error) {
+	d, err := p.decide(id, keyMember+p.server.Name, p.self(serial))
+	switch {
+	case err != nil:
+		return in, err
+	case string(d.Value) != string(p.self(serial)):
+		return in, errors.New("another run of this server takes part in that start")
+	}
+	return p.join(id)
 }
 
 // got notes that a server has got a decision of a start. When all have, nobody will ask for it again.
