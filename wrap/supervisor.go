@@ -72,9 +72,14 @@ func newSupervisor(o Options) (*supervisor, error) {
 // say says something once.
 func (s *supervisor) say(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	if !s.said[text] && len(s.said) < 1000 {
-		s.said[text] = true
-		fmt.Fprintf(s.options.Messages, "lockstep wrap: %s\n", text)
+	s.sayFor(text, "%s", text)
+}
+
+// sayFor says something once for a reason.
+func (s *supervisor) sayFor(reason, format string, args ...any) {
+	if !s.said[reason] && len(s.said) < 1000 {
+		s.said[reason] = true
+		fmt.Fprintf(s.options.Messages, "lockstep wrap: "+format+"\n", args...)
 	}
 }
 
@@ -99,7 +104,7 @@ func (s *supervisor) join(c determinant.Connection) *instance {
 	if err != nil {
 		in.alone = true
 		_, _ = rand.Read(in.Nonce[:]) // it never fails (crypto/rand)
-		s.say("%s has results of its own: %v", c, err)
+		s.sayFor("join: "+err.Error(), "%s has results of its own, and so has each that follows for the same reason: %v", c, err)
 	}
 	return in
 }

@@ -3,7 +3,6 @@ package decide
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
 
 	"lockstep/replication"
@@ -22,6 +21,8 @@ const (
 
 func isStart(id replication.LifeID) bool { return id&startBit != 0 }
 
+var errNoConnection = errors.New("the pair has no such connection (a health check, or somebody who talks to this server directly)")
+
 // Join implements agree.Part. A server may come to a connection more than once, and after a restart: the pair tells it the request again, all
 // of it (as after a takeover), so what it draws from the nonce again is for the same input.
 func (p *part) Join(of determinant.Connection, serial uint64) (in determinant.Instance, err error) {
@@ -32,7 +33,7 @@ func (p *part) Join(of determinant.Connection, serial uint64) (in determinant.In
 	server := netip.AddrPortFrom(p.server.Address, of.Service.Port())
 	conn, ok := p.a.host.Connection(of.Client, server)
 	if !ok {
-		return in, fmt.Errorf("there is no connection of %s with %s through this pair, or its service has another `source` than client", of.Client, server)
+		return in, errNoConnection
 	}
 	id := replication.LifeID(conn)
 	if err := p.a.begin(id, p.service); err != nil && !errors.Is(err, replication.ErrDuplicate) {

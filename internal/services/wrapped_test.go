@@ -7,11 +7,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"lockstep/appliance/config"
+	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/labtest"
 	"lockstep/replication/identity"
@@ -67,7 +69,7 @@ func runWrapped(text string) error {
 // layWrapped makes a bed with appliances in sync that wrapped servers may ask. No server runs.
 func layWrapped(t *testing.T, s service) *bed {
 	t.Helper()
-	s.protection, s.unprobed = config.ProtectHot, true
+	s.protection = config.ProtectHot
 	s.set = func(c *config.Service) { c.Health.Canary = false } // a server that serves one at a time would serve that one
 	o := options([]service{s})
 	keys := t.TempDir()
@@ -115,6 +117,17 @@ func (b *bed) twins(port int, make func(i int) []string) (servers [2]*lab.Proc) 
 	for i, p := range servers {
 		b.Await(fmt.Sprintf("s%d listens", i+1), func() bool { return listens(p, port) })
 	}
+	b.Await("both are healthy", func() bool {
+		for _, node := range []string{"a", "b"} {
+			said := b.Status(node)
+			for _, s := range said.Services {
+				if said.Role == control.RoleActive && !slices.ContainsFunc(s.Servers, func(x control.Backend) bool { return !x.Healthy }) {
+					return true
+				}
+			}
+		}
+		return false
+	})
 	return servers
 }
 
