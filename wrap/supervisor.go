@@ -117,7 +117,7 @@ func (s *supervisor) decide(in *instance, n determinant.Name, proposal []byte) [
 	got, err := s.options.Authority.Decide(n, proposal)
 	if err != nil {
 		in.alone = true
-		s.say("%s has results of its own from now on: %v", in.of, err)
+		s.sayFor("decide: "+err.Error(), "%s has results of its own from now on: %v", in.of, err)
 		return proposal
 	}
 	return got

@@ -248,7 +248,7 @@ func (p *part) asks() {
 	}
 }
 
-var errNoMember = errors.New("the server has not joined this connection")
+var errNoMember = errors.New("the connection has ended, or the server has not joined it")
 
 // Decide implements agree.Part.
 func (p *part) Decide(n determinant.Name, proposal []byte) ([]byte, error) {
