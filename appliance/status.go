@@ -48,6 +48,9 @@ func (n *Node) Status() control.Status {
 	n.statusSteering(&s)
 	n.statusTiming(&s)
 	n.statusConnections(&s, &st)
+	if _, ok := n.cfg.Decides(); ok {
+		s.Wrapped = &control.Wrapped{Servers: n.authority.Servers(), Lives: st.Lives, DecidedBytes: uint64(st.DecidedBytes)}
+	}
 	n.statusTakeovers(&s)
 	n.statusLoss(&s)
 	for i, svc := range n.services {

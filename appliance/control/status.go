@@ -44,6 +44,7 @@ type Status struct {
 	Drops        map[string]uint64 `json:"drops"` // packets, frames, connections by reason
 	Services     []Service         `json:"services"`
 	Memory       Memory            `json:"memory"`
+	Wrapped      *Wrapped          `json:"wrapped,omitempty"` // nil: without authority in the configuration
 }
 
 // Peer is the other appliance.
@@ -52,6 +53,13 @@ type Peer struct {
 	Connected bool   `json:"connected"`
 	Address   string `json:"address"`
 	Why       string `json:"why"` // why not connected; empty when it is
+}
+
+// Wrapped is what servers under lockstep wrap agree on, here.
+type Wrapped struct {
+	Servers      []string `json:"servers,omitempty"` // who asks at present, by the names of their keys; on the active
+	Lives        int      `json:"lives"`             // connections, and starts of services' programs, of which something is decided
+	DecidedBytes uint64   `json:"decided_bytes"`
 }
 
 // Timing is how long the peer's silence is borne. Delays are the longest of the last minute.

@@ -11,7 +11,9 @@ package decide
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -138,6 +140,13 @@ func (a *Authority) Arrive(s agree.Server) (agree.Part, error) {
 	}
 	a.parts[s.Name] = p
 	return p, nil
+}
+
+// Servers are those that ask at present, by name.
+func (a *Authority) Servers() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Sorted(maps.Keys(a.parts))
 }
 
 // part implements agree.Part. All but gone, which is closed with Authority.mu held, belongs to the goroutine that asks.

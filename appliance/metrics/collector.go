@@ -59,6 +59,9 @@ func Families() []Family {
 		{"lockstep_memory_buffered_bytes", "Bytes buffered over all connections.", false, nil},
 		{"lockstep_memory_limit_bytes", "Limit of lockstep_memory_buffered_bytes.", false, nil},
 
+		{"lockstep_wrapped_servers", "Servers under lockstep wrap that ask this appliance at present.", false, nil},
+		{"lockstep_wrapped_lives", "Connections of theirs, and starts of their programs, of which something is decided.", false, nil},
+		{"lockstep_wrapped_decided_bytes", "Bytes of what is decided.", false, nil},
 		{"lockstep_steering", "1 if services' packets take the short cut past routing and packet filter.", false, nil},
 		{"lockstep_steered_packets_total", "Packets that took it: front, back (from there), out (of the process).", true, []string{"way"}},
 		{"lockstep_service_connections", "Open connections of a service.", false, []string{"service"}},
@@ -140,6 +143,11 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	emit("lockstep_memory_buffered_bytes", float64(s.Memory.BufferedBytes))
 	emit("lockstep_memory_limit_bytes", float64(s.Memory.Limit))
+	if w := s.Wrapped; w != nil {
+		emit("lockstep_wrapped_servers", float64(len(w.Servers)))
+		emit("lockstep_wrapped_lives", float64(w.Lives))
+		emit("lockstep_wrapped_decided_bytes", float64(w.DecidedBytes))
+	}
 	for _, svc := range s.Services {
 		emit("lockstep_service_connections", float64(svc.Connections), svc.Name)
 		emit("lockstep_service_path_connections", float64(svc.Spliced), svc.Name, "spliced")

@@ -77,6 +77,7 @@ func TestCheckSaysEverything(t *testing.T) {
 	s := &c.Services[0]
 	s.Protection, s.TTL, s.MinTTL = config.ProtectHot, 200, 100
 	c.Pair.Witness = netip.MustParseAddrPort("10.30.0.3:7401")
+	c.Authority.Members = map[string]netip.AddrPort{c.Node: netip.MustParseAddrPort("10.20.0.2:7480")}
 	say := func() string {
 		var out strings.Builder
 		summarise(&out, c)

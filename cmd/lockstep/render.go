@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -56,6 +57,9 @@ func render(s *control.Status, c palette, now time.Time, all bool) string {
 		row("steering", "past routing and packet filter: %d packets in, %d out", t.Packets["front"]+t.Packets["back"], t.Packets["out"])
 	}
 	row("memory", "%s buffered of %s", bytesText(s.Memory.BufferedBytes), bytesText(s.Memory.Limit))
+	if w := s.Wrapped; w != nil {
+		row("wrapped", "%s; %s decided for %d connections and starts", cmp.Or(strings.Join(w.Servers, ", "), "no server")+" asking", bytesText(w.DecidedBytes), w.Lives)
+	}
 	renderServices(s, c, row, all)
 	renderDrops(s, row)
 	return b.String()

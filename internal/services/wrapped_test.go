@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,7 +69,6 @@ func runWrapped(text string) error {
 func layWrapped(t *testing.T, s service) *bed {
 	t.Helper()
 	s.protection = config.ProtectHot
-	s.set = func(c *config.Service) { c.Health.Canary = false } // a server that serves one at a time would serve that one
 	o := options([]service{s})
 	keys := t.TempDir()
 	if _, err := identity.WriteServers(keys, "e2e", []string{"a", "b"}, []string{"s1", "s2"}, false); err != nil {
@@ -90,45 +88,37 @@ func layWrapped(t *testing.T, s service) *bed {
 	return b
 }
 
-// twins starts two wrapped servers and waits until both listen. make is the command of the i-th.
-func (b *bed) twins(port int, make func(i int) []string) (servers [2]*lab.Proc) {
+// wrapped starts a wrapped server on the i-th server's host.
+func (b *bed) wrapped(i int, command []string) *lab.Proc {
 	b.t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	for i := range servers {
-		name := fmt.Sprintf("s%d", i+1)
-		told, err := json.Marshal(wrapped{filepath.Join(b.keys, name), make(i)})
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		p, err := b.Servers[i].Start(lab.Command{Name: "wrapped", Path: self, Args: []string{wrappedArg, string(told)}, Environ: b.environ(), LogFile: filepath.Join(b.Dir, name+".log")})
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		servers[i] = p
-		b.t.Cleanup(func() {
-			if b.t.Failed() {
-				b.t.Logf("--- %s:\n%s", name, p.Tail(20))
-			}
-		})
+	name := fmt.Sprintf("s%d", i+1)
+	told, err := json.Marshal(wrapped{filepath.Join(b.keys, name), command})
+	if err != nil {
+		b.t.Fatal(err)
 	}
-	for i, p := range servers {
-		b.Await(fmt.Sprintf("s%d listens", i+1), func() bool { return listens(p, port) })
+	p, err := b.Servers[i].Start(lab.Command{Name: "wrapped", Path: self, Args: []string{wrappedArg, string(told)}, Environ: b.environ(), LogFile: filepath.Join(b.Dir, name+".log")})
+	if err != nil {
+		b.t.Fatal(err)
 	}
-	b.Await("both are healthy", func() bool {
-		for _, node := range []string{"a", "b"} {
-			said := b.Status(node)
-			for _, s := range said.Services {
-				if said.Role == control.RoleActive && !slices.ContainsFunc(s.Servers, func(x control.Backend) bool { return !x.Healthy }) {
-					return true
-				}
-			}
+	b.t.Cleanup(func() {
+		if b.t.Failed() {
+			b.t.Logf("--- %s:\n%s", name, p.Tail(20))
 		}
-		return false
 	})
-	return servers
+	return p
+}
+
+// awaitTwins waits until wrapped servers listen, and until the active one takes each server for healthy.
+func (b *bed) awaitTwins(port int, servers ...*lab.Proc) {
+	b.t.Helper()
+	for _, p := range servers {
+		b.Await("a wrapped server listens", func() bool { return listens(p, port) })
+	}
+	b.awaitHealthy("a")
 }
 
 // listens says whether somebody listens on the port, on the host of a process, without a connection that a server would see.
@@ -152,10 +142,36 @@ func (b *bed) end(p *lab.Proc) {
 	<-p.Done()
 }
 
-// A TLS 1.3 session with wrapped servers outlives its server, whose keys the other one has, and the appliance. (One after the other: s_server is one
-// process, whose generator would go on from the first telling of the request when it is told it again after a takeover.)
+// tlsServer serves files by TLS. It forks for each connection: what a process draws is of one connection.
+const tlsServer = `
+import os, signal, socket, ssl, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+listener = socket.create_server(("", int(sys.argv[1])))
+while True:
+    plain, _ = listener.accept()
+    if os.fork():
+        plain.close()
+        continue
+    listener.close()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[2], sys.argv[3])
+    try:
+        with context.wrap_socket(plain, server_side=True) as client:
+            request = client.recv(4096)
+            with open(os.path.join(sys.argv[4], os.path.basename(request.split()[1].decode())), "rb") as file:
+                client.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % os.stat(file.fileno()).st_size)
+                while piece := file.read(65536):
+                    client.sendall(piece)
+            while client.recv(4096):
+                pass
+    except (OSError, IndexError):
+        pass # a health check
+    os._exit(0)
+`
+
+// TLS 1.3 sessions with wrapped servers outlive their server, whose keys the other one has, one that was started anew as well, and the appliance.
 func TestWrappedTLS(t *testing.T) {
-	labtest.RequirePrograms(t, "openssl:openssl", "curl:curl")
+	labtest.RequirePrograms(t, "openssl:openssl", "curl:curl", "python3:python3")
 	s := service{name: "tls", port: 8443, to: 4433}
 	b := layWrapped(t, s)
 	www := b.dir("www")
@@ -166,34 +182,31 @@ func TestWrappedTLS(t *testing.T) {
 	} else if <-p.Done(); p.Err() != nil {
 		t.Fatalf("making a certificate: %v\n%s", p.Err(), p.Tail(5))
 	}
-	start := func() [2]*lab.Proc {
-		return b.twins(s.to, func(int) []string {
-			return []string{"sh", "-c", `cd "$0" && exec openssl s_server -quiet -WWW -accept "$1" -cert "$2" -key "$3"`, www, fmt.Sprint(s.to), cert, key}
-		})
-	}
-	get := func(fault func()) {
+	command := []string{"/usr/bin/python3", "-c", tlsServer, fmt.Sprint(s.to), cert, key, www}
+	servers := [2]*lab.Proc{b.wrapped(0, command), b.wrapped(1, command)}
+	b.awaitTwins(s.to, servers[:]...)
+	// get has two clients download at the same time, and expects so many changes of their servers at whoever is active afterwards.
+	get := func(node string, fault func(), changes uint64) {
 		t.Helper()
-		l := b.load()
-		l.run("get", nil, newSink(holdAt, l.free, medium.all()), "curl", "-sS", "-k", fmt.Sprintf("https://%s:%d/%s", lab.VIP4, s.port, medium.name))
-		l.through(fault)
-	}
-	// gone is a download in which the first server dies, at whoever is active.
-	gone := func(node string) {
-		t.Helper()
-		servers := start()
 		before := b.Kept(node, s.name).Failovers
-		get(func() { b.end(servers[0]) })
-		if k := b.sound(node, s); k.Failovers != before+1 {
-			t.Errorf("%d connections have changed their server, not 1", k.Failovers-before)
+		l := b.load()
+		for n := range 2 {
+			l.run(fmt.Sprint("get ", n), nil, newSink(holdAt, l.free, medium.all()), "curl", "-sS", "-k", fmt.Sprintf("https://%s:%d/%s", lab.VIP4, s.port, medium.name))
 		}
-		b.end(servers[1])
+		l.through(fault)
+		if k := b.sound(node, s); k.Failovers != before+changes {
+			t.Errorf("%d connections have changed their server, not %d", k.Failovers-before, changes)
+		}
+		b.Await("the connections are over", func() bool { return b.Kept(node, s.name).Connections == 0 })
 	}
-	gone("a")
-	servers := start()
-	get(func() { b.Kill(b.a) })
-	b.sound("b", s)
-	for _, p := range servers {
-		b.end(p)
+	for range 2 { // the second time one that was started anew
+		get("a", func() { b.end(servers[0]) }, 2)
+		servers[0] = b.wrapped(0, command)
+		b.awaitTwins(s.to, servers[0])
 	}
-	gone("b") // the successor decides for servers that start now
+	get("b", func() {
+		b.Kill(b.a)
+		b.Await("b is active", func() bool { return b.Status("b").Role == control.RoleActive })
+		b.end(servers[0])
+	}, 2)
 }
