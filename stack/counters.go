@@ -47,23 +47,35 @@ var dropNames = [numDrops]string{
 
 func (d Drop) String() string { return dropNames[d] }
 
-// Counters counts what the wrap did. All fields only grow.
-type Counters struct {
-	drops       [numDrops]atomic.Uint64
-	PacketsIn   atomic.Uint64
-	PacketsOut  atomic.Uint64
-	BytesIn     atomic.Uint64 // IP bytes
-	BytesOut    atomic.Uint64
+// AckCounters count what the gate did to acknowledgements.
+type AckCounters struct {
 	AcksHeld    atomic.Uint64 // pure ACKs kept back by the gate
 	AcksOwed    atomic.Uint64 // ACKs made by the wrap when the gate opened
 	AcksDelayed atomic.Uint64 // ACKs that waited for an answer of ours to carry them
 	AcksLower   atomic.Uint64 // segments that left with a lowered ACK
-	Clamped     atomic.Uint64 // inbound ACKs beyond SND.NXT of a rebuilt leg
-	Known       atomic.Uint64 // segments not sent because the peer of a rebuilt leg has them
-	Waited      atomic.Uint64 // answers of servers to a SYN kept back until the standby has the record
-	Bypassed    atomic.Uint64 // segments of no protected flow handed back to the kernel
-	Rebuilt     atomic.Uint64 // private handshakes completed
-	Parked      atomic.Uint64 // endpoints given back because nothing was going on
+}
+
+// OffloadCounters count what was given to Options.Offload.
+type OffloadCounters struct {
+	Offloaded atomic.Uint64 // connections that were given away
+	TakenBack atomic.Uint64 // and that were taken back
+}
+
+// Counters counts what the wrap did. All fields only grow.
+type Counters struct {
+	drops      [numDrops]atomic.Uint64
+	PacketsIn  atomic.Uint64
+	PacketsOut atomic.Uint64
+	BytesIn    atomic.Uint64 // IP bytes
+	BytesOut   atomic.Uint64
+	AckCounters
+	OffloadCounters
+	Clamped  atomic.Uint64 // inbound ACKs beyond SND.NXT of a rebuilt leg
+	Known    atomic.Uint64 // segments not sent because the peer of a rebuilt leg has them
+	Waited   atomic.Uint64 // answers of servers to a SYN kept back until the standby has the record
+	Bypassed atomic.Uint64 // segments of no protected flow handed back to the kernel
+	Rebuilt  atomic.Uint64 // private handshakes completed
+	Parked   atomic.Uint64 // endpoints given back because nothing was going on
 	// SYN cookies: SYN-ACKs of which nothing was remembered, and clients that answered.
 	CookiesSent, CookiesAccepted atomic.Uint64
 	Held                         atomic.Uint64 // segments that came before we were the active, and were treated then

@@ -89,6 +89,8 @@ type Options struct {
 	// Onward sends a packet (its virtio-net header first) to the peer, see HandOn. It must not
 	// block. nil: there is no way.
 	Onward func(bufs [][]byte) error
+	// Offload may have connections that are passed on. nil: there is nobody.
+	Offload Offload
 	// Clock is what the lease, TSvals and round trips are read from. nil: the system's.
 	Clock clock.Clock
 }
@@ -109,6 +111,7 @@ type Engine struct {
 	engineIO
 	engineVoice
 	engineSizes
+	offload offloading
 	engineLegs
 
 	neighbours neighbours
@@ -195,6 +198,7 @@ func New(o Options) (*Engine, error) {
 		engineLegs:  engineLegs{table: newTable(), owned: make(map[[16]byte]bool), listeners: make(map[netip.AddrPort]*listener), passedBy: make(map[*Spliced]struct{})},
 	}
 	e.passer, _ = o.Handler.(Passer)
+	e.offload.to = o.Offload
 	if _, err := rand.Read(e.loopMark[:]); err != nil {
 		return nil, fmt.Errorf("draw a mark: %w", err)
 	}
@@ -446,6 +450,7 @@ func (e *Engine) janitor() {
 			return
 		case <-t.C:
 			e.tick.Store(int64(e.now()))
+			e.allowOffload()
 			e.sweep(e.now())
 			e.sweepSpliced(e.now())
 			e.sweepLost(e.now())

@@ -34,7 +34,9 @@ func (e *Engine) SetActive(on bool) {
 	if on {
 		e.activeAt.Store(now)
 		e.treatHeld()
+		e.allowOffload()
 	} else {
+		e.stopOffload()
 		e.mutedAt.Store(max(min(now, e.lease.Load()), e.activeAt.Load()))
 	}
 }
@@ -59,6 +61,7 @@ func (e *Engine) SetLease(until time.Time) {
 		end = int64(until.Sub(e.clock.born))
 	}
 	former, now := e.lease.Swap(end), int64(e.now())
+	e.allowOffload()
 	if now < end && e.active.Load() {
 		e.endSilence(time.Duration(now - max(former, e.activeAt.Load())))
 	}

@@ -33,13 +33,13 @@ type Spliced struct {
 	mu       sync.Mutex // guards what follows; beneath it Leg.mu and a table shard, see taken.go
 	events   SplicedEvents
 	conn     splice.Conn
-	dialled  bool   // the server's flow is in the table
-	accepted bool   // the SYN-ACK may pass
-	gone     bool   // out of the table
-	held     []byte // the server's last answer to the SYN, as the client is to get it, with its virtio-net header
-	owes     [2]bool
-	owedAt   time.Duration // when those that owe an answer were asked
-	splicedTaking
+	dialled  bool // the server's flow is in the table
+	accepted bool // the SYN-ACK may pass
+	gone     bool // out of the table
+	splicedNotes
+	held   []byte        // the server's last answer to the SYN, as the client is to get it, with its virtio-net header
+	owedAt time.Duration // when those that owe an answer were asked
+	splicedHands
 }
 
 // SplicedEvents is told of a spliced connection, on the packet path: it must not block, and lets a
@@ -145,12 +145,15 @@ type Tended struct {
 
 // Tend looks at it and, unless it is still opening, asks an end for what should be known of it and is not.
 func (p *Spliced) Tend(opened bool) (t Tended) {
-	now := p.engine.now()
 	var buf [splice.MaxMade]byte
 	var b []byte
-	p.mu.Lock()
+	p.lockSeen()
+	now := p.engine.now()
 	t.Gone = p.gone
 	t.Idle = now - p.conn.Moved()
+	if p.isAway() && t.Idle >= offloadIdle {
+		p.takeBack()
+	}
 	heard := [2]time.Duration{p.conn.HeardFrom(splice.Client), p.conn.HeardFrom(splice.Server)}
 	t.Silent = now - min(heard[0], heard[1])
 	for s := range splice.Side(2) {
@@ -172,10 +175,10 @@ func (p *Spliced) Tend(opened bool) (t Tended) {
 // once would not do: the answer of the first passes the question to the second, which has an older timestamp then, and
 // newer Linux discards an old ACK without a word (PAWSOldAck).
 func (p *Spliced) Ask(silent time.Duration) {
-	now := p.engine.now()
 	var buf [splice.MaxMade]byte
 	var b []byte
-	p.mu.Lock()
+	p.lockSeen()
+	now := p.engine.now()
 	to := splice.Client
 	if p.conn.HeardFrom(splice.Server) < p.conn.HeardFrom(splice.Client) {
 		to = splice.Server
@@ -209,7 +212,7 @@ func (p *Spliced) AskServer() {
 // Params says of the two legs what a record does: as if each had been ended here, with the
 // other peer's numbers for ours.
 func (p *Spliced) Params() (client, server Params) {
-	p.mu.Lock()
+	p.lockSeen()
 	a, k := p.conn.Addrs(), p.conn.Params()
 	ts := [2]uint32{p.conn.Position(splice.Client).TSVal, p.conn.Position(splice.Server).TSVal}
 	p.mu.Unlock()
@@ -282,7 +285,7 @@ func (p *Spliced) Dial(local, server netip.AddrPort) error {
 // hangUp ends what was begun with a server.
 func (p *Spliced) hangUp() {
 	var buf [splice.MaxMade]byte
-	p.mu.Lock()
+	p.lockBack()
 	if !p.dialled {
 		p.mu.Unlock()
 		return
@@ -371,7 +374,7 @@ func (p *Spliced) String() string {
 func (p *Spliced) Finish() {
 	p.LetGo()
 	p.engine.splicedHalfOpenDone(p)
-	p.mu.Lock()
+	p.lockBack()
 	gone, a := p.gone, p.conn.Addrs()
 	p.mu.Unlock()
 	if gone {
@@ -387,7 +390,7 @@ func (p *Spliced) Abort() {
 	var buf [2][2][splice.MaxMade]byte
 	var made [2][2][]byte
 	p.ended.CompareAndSwap(uint32(NotEnded), uint32(EndedByReset))
-	p.mu.Lock()
+	p.lockBack()
 	if !p.gone {
 		for s := range splice.Side(2) {
 			if s == splice.Server && !p.dialled || s == splice.Client && !p.accepted {
@@ -413,7 +416,7 @@ func (p *Spliced) Abort() {
 func (p *Spliced) Drop() {
 	p.LetGo()
 	p.engine.splicedHalfOpenDone(p)
-	p.mu.Lock()
+	p.lockBack()
 	gone, dialled, a := p.gone, p.dialled, p.conn.Addrs()
 	p.gone, p.held = true, nil
 	p.mu.Unlock()

@@ -74,7 +74,7 @@ func (s *segment) sumOK(first, rest []byte) bool {
 func (p splicedSide) take(s *segment, hdr, first, rest []byte, lone bool) bool {
 	e := p.engine
 	n := len(first) + len(rest)
-	p.mu.Lock()
+	p.lockBack()
 	if p.gone {
 		p.mu.Unlock()
 		return false
@@ -124,10 +124,9 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte, lone bool) bool {
 		return false
 	}
 	lastHop(first)
-	if p.floors {
-		p.raiseStamp(hdr, s.tcp)
-	}
+	p.raiseStamp(hdr, s.tcp)
 	write := p.mayWrite(flags, v.Event, hdr, first)
+	rests := e.offload.to != nil && p.rests(s)
 	p.mu.Unlock()
 	dropLegs(legs)
 	if v.Event != splice.EventNone {
@@ -138,6 +137,7 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte, lone bool) bool {
 		return true
 	}
 	e.writeParts(p.queue, hdr, first, rest)
+	p.offer(s, rests) // only now: what comes behind it the other way must not overtake it
 	return true
 }
 
@@ -302,7 +302,7 @@ func (e *Engine) splicedError(f *flow, b []byte) bool {
 		e.C.drop(DropChecksum)
 		return true
 	}
-	side.mu.Lock()
+	side.lockSeen()
 	v := side.conn.ForwardError(side.from.Other(), b)
 	side.note(v.Event)
 	side.mu.Unlock()

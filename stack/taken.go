@@ -48,7 +48,7 @@ const takenRTT = 100 * time.Millisecond
 
 // TakeUp begins to end it here. The legs are without endpoints, as of Restore.
 func (p *Spliced) TakeUp(client, server Events) (c, s *Leg, err error) {
-	p.mu.Lock()
+	p.lockBack()
 	defer p.mu.Unlock()
 	if p.gone || p.taken != nil || !p.accepted || p.Ended() != NotEnded {
 		return nil, nil, fmt.Errorf("%w: it is over, or being taken up", errNotNow)
@@ -233,6 +233,9 @@ func dropLegs(legs []*Leg) {
 // raiseStamp gives a segment of an end whose own stamps are behind those that were made in its name the
 // newest of them. mu is held.
 func (p splicedSide) raiseStamp(hdr []byte, tcp header.TCP) {
+	if !p.floors {
+		return
+	}
 	ts, _, ok := locateOptions([]byte(tcp[header.TCPMinimumSize:]))
 	if !ok || ts < 0 || p.floor[p.from] == 0 {
 		return
@@ -256,7 +259,7 @@ type Stall struct {
 // ClientStall says how the client stands, with the server's bytes. It is to be asked about once a second, from the
 // beginning on.
 func (p *Spliced) ClientStall() Stall {
-	p.mu.Lock()
+	p.lockSeen()
 	defer p.mu.Unlock()
 	p.look()
 	if !p.conn.Located() || p.conn.State() != splice.Open || p.taken != nil {
