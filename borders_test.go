@@ -16,7 +16,7 @@ import (
 // in ARCHITECTURE.md) needs to know of that other folder.
 var borders = map[string]string{
 	"tun":         "internal/confine internal/loglimit",
-	"tun/steer":   "internal/loglimit",
+	"tun/steer":   "internal/loglimit splice",
 	"tun/tuntest": "tun",
 	"splice":      "",
 	"stack":       "splice tun internal/clock",
@@ -50,7 +50,7 @@ var borders = map[string]string{
 	// The assembly sees everything that runs, and no tool.
 	"appliance": "appliance/adapter appliance/carry appliance/config appliance/control appliance/decide appliance/health appliance/kept appliance/metrics appliance/pool " +
 		"appliance/relay appliance/voter internal/clock internal/confine internal/loglimit replication replication/arbiter " +
-		"replication/identity replication/link replication/roles replication/shell replication/transport replication/wire stack tun tun/steer wrap/agree",
+		"replication/identity replication/link replication/roles replication/shell replication/transport replication/wire splice stack tun tun/steer wrap/agree",
 
 	"wrap":             "wrap/determinant wrap/jail wrap/trace",
 	"wrap/agree":       "replication/identity wrap/determinant",

@@ -66,6 +66,8 @@ var facts = []fact{
 	{"docs/limits.md", "65 536 for 10 s / 65 536 for 60 s", []string{"stack: tombstoneMax == 65536 && tombstoneLife == 10*time.Second", "replication/limits.go ~ def(&l.MaxTombstones, 1<<16)", "replication/limits.go ~ def(&l.Linger, 60*second)"}},
 	{"docs/limits.md", "| bytes per stream and turn of a worker | 1 MiB |", []string{"appliance/carry: MoveMax == 1<<20"}},
 	{"docs/limits.md", "| 256; 2 KiB; 2 s | the oldest is dropped", []string{"stack: fragmentsMax == 256 && fragmentSize == 2<<10 && fragmentLife == 2*time.Second"}},
+	{"docs/limits.md", "(`steering: flows`) | 16 384; after 10 s", []string{"appliance: steeredFlows == 16384", "stack: offloadIdle == 10*time.Second"}},
+	{"docs/limits.md", "if the process does not say so again | 1 s,", []string{"stack: offloadMost == time.Second"}},
 	{"docs/limits.md", "([steering](steering.md)) | 4096 |", []string{"tun/steer: ownMax == 4096"}},
 	{"docs/limits.md", "to be given to netstack together | 512 |", []string{"stack: gatherMost == 512"}},
 	{"docs/limits.md", "one per CPU, 8 at most", []string{"appliance: maxQueues == 8"}},

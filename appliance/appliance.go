@@ -279,7 +279,7 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr, queues []tun.Devic
 	var err error
 	n.engine, err = stack.New(stack.Options{
 		Queues: queues,
-		Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: payloadLimit(n.cfg.Limits.Memory), Clock: n.clock, Notice: n.notice, OnLink: n.onLink.has, Onward: n.onward,
+		Device: n.dev, Handler: n.relay, Addresses: virtual, Memory: payloadLimit(n.cfg.Limits.Memory), Clock: n.clock, Notice: n.notice, OnLink: n.onLink.has, Onward: n.onward, Offload: n.offload(),
 		OnPressure: func(a netip.AddrPort) {
 			n.log.Warn("many clients do not finish their handshake (a SYN flood?): others get SYN cookies (services[].limits.half_open)", "address", a)
 		},

@@ -60,7 +60,7 @@ func (d *draft) decodePair(s *section) {
 
 func (d *draft) decodeNetworks(s *section) {
 	choice(s, "ingress", &d.Networks.Ingress, IngressStrict, IngressAny)
-	choice(s, "steering", &d.Networks.Steering, SteeringAuto, SteeringRules)
+	choice(s, "steering", &d.Networks.Steering, SteeringAuto, SteeringFlows, SteeringRules)
 	front := s.child("front")
 	front.text("interface", &d.Networks.Front.Interface)
 	d.Networks.Front.Reach = decodeReach(front)

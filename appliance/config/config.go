@@ -181,6 +181,7 @@ type Steering string
 // Values of Steering.
 const (
 	SteeringAuto  Steering = "auto"  // past routing and packet filter, where the kernel can and nothing else must see them
+	SteeringFlows Steering = "flows" // the same, and established connections that are passed on do not come to the process at all
 	SteeringRules Steering = "rules" // by routing
 )
 

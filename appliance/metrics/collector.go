@@ -63,7 +63,9 @@ func Families() []Family {
 		{"lockstep_wrapped_lives", "Connections of theirs, and starts of their programs, of which something is decided.", false, nil},
 		{"lockstep_wrapped_decided_bytes", "Bytes of what is decided.", false, nil},
 		{"lockstep_steering", "1 if services' packets take the short cut past routing and packet filter.", false, nil},
-		{"lockstep_steered_packets_total", "Packets that took it: front, back (from there), out (of the process).", true, []string{"way"}},
+		{"lockstep_steered_packets_total", "Packets that took it: front, back (from there), out (of the process), flows (from NIC to NIC, past the process).", true, []string{"way"}},
+		{"lockstep_steered_connections", "Connections whose segments go from NIC to NIC (networks.steering: flows).", false, nil},
+		{"lockstep_steered_connections_total", "Connections that were: entered, left (came back to the process).", true, []string{"what"}},
 		{"lockstep_service_connections", "Open connections of a service.", false, []string{"service"}},
 		{"lockstep_service_path_connections", "The same by path: spliced, terminated.", false, []string{"service", "path"}},
 		{"lockstep_service_taken_up_total", "Connections that were passed on and whose clients did not read: done (ended here since), given_up (still passed on).", true, []string{"service", "result"}},
@@ -122,6 +124,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		emit("lockstep_repairs_total", float64(n), kind)
 	}
 	emit("lockstep_steering", Truth(s.Steering.On))
+	emit("lockstep_steered_connections", float64(s.Steering.Flows))
+	emit("lockstep_steered_connections_total", float64(s.Steering.Entered), "entered")
+	emit("lockstep_steered_connections_total", float64(s.Steering.Left), "left")
 	for way, n := range s.Steering.Packets {
 		emit("lockstep_steered_packets_total", float64(n), way)
 	}

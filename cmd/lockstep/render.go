@@ -54,7 +54,7 @@ func render(s *control.Status, c palette, now time.Time, all bool) string {
 	if t := &s.Steering; t.Why != "" {
 		row("steering", "by routing: %s", t.Why)
 	} else if t.On && all {
-		row("steering", "past routing and packet filter: %d packets in, %d out", t.Packets["front"]+t.Packets["back"], t.Packets["out"])
+		row("steering", "past routing and packet filter: %d packets in, %d out%s", t.Packets["front"]+t.Packets["back"], t.Packets["out"], renderFlows(t))
 	}
 	row("memory", "%s buffered of %s", bytesText(s.Memory.BufferedBytes), bytesText(s.Memory.Limit))
 	if w := s.Wrapped; w != nil {
@@ -63,6 +63,15 @@ func render(s *control.Status, c palette, now time.Time, all bool) string {
 	renderServices(s, c, row, all)
 	renderDrops(s, row)
 	return b.String()
+}
+
+// renderFlows says what does not come to the process; nothing where that is not asked for.
+func renderFlows(t *control.Steering) string {
+	n, ok := t.Packets["flows"]
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf(", %d past the process (%d connections now)", n, t.Flows)
 }
 
 func renderRole(s *control.Status, c palette, now time.Time) string {

@@ -10,6 +10,9 @@
 // programs are not: they only make it shorter. They are bound to file descriptors
 // and end with the process, however that ends.
 //
-// It must not know of TCP state, connections, roles or services: it is told
-// addresses and interfaces.
+// [Flows] go further: plain segments of connections that are passed on go from NIC to NIC, rewritten and noted
+// as package splice would.
+//
+// It must not know of roles or services, nor when a connection is given to it or taken back: it is told
+// addresses, interfaces and where a connection's ends are.
 package steer

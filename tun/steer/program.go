@@ -88,9 +88,10 @@ type program struct {
 	tun    int32 // index of the TUN device
 	mtu    int32 // of the TUN device
 	strict bool
-	back4  bool  // the strict reverse path filter is on, see wayBack
-	table  int   // file descriptors of the maps
-	counts int   //
+	back4  bool // the strict reverse path filter is on, see wayBack
+	table  int  // file descriptors of the maps
+	counts int  //
+	flows  flowMaps
 	l2     int16 // length of the link layer's header
 	out    asm.Instructions
 }
@@ -160,6 +161,9 @@ func (p *program) path(f *ip) {
 	case Out:
 		p.sent(f)
 		return
+	}
+	if p.flows.keys > 0 {
+		p.flow(f)
 	}
 	p.hop(f)
 	p.count(f)
@@ -378,10 +382,12 @@ func (p *program) hop(f *ip) {
 }
 
 // count counts a packet that is taken.
-func (p *program) count(f *ip) {
-	no := f.name + "-uncounted"
+func (p *program) count(f *ip) { p.countAs(f.name, int64(p.hook)) }
+
+func (p *program) countAs(name string, index int64) {
+	no := name + "-uncounted"
 	p.add(
-		asm.StoreImm(asm.RFP, stackIndex, int64(p.hook), asm.Word),
+		asm.StoreImm(asm.RFP, stackIndex, index, asm.Word),
 		asm.LoadMapPtr(asm.R1, p.counts), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, stackIndex), asm.FnMapLookupElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, no),
 		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord), asm.Add.Imm(asm.R1, 1), asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
@@ -405,19 +411,27 @@ func (p *program) sent(f *ip) {
 	)
 	p.hop(f)
 	p.count(f)
+	p.add( // room for the header of Ethernet, which bpf_redirect_neigh takes off again and makes anew
+		asm.Mov.Reg(asm.R1, rSkb), asm.Mov.Imm(asm.R2, etherLen), asm.Mov.Imm(asm.R3, 0), asm.FnSkbChangeHead.Call(),
+		asm.JNE.Imm(asm.R0, 0, lost),
+	)
+	p.neighbour()
+	p.add(asm.Return())
+	p.at(lost, asm.Mov.Imm(asm.R0, tcxDrop)) // out of memory, and with an end taken off already
+	p.add(asm.Return())
+}
+
+// neighbour sends the packet to whom routing has said.
+func (p *program) neighbour() {
 	// struct bpf_redir_neigh
 	p.add(asm.LoadMem(asm.R1, asm.RFP, stackFib+fibFamily, asm.Byte), asm.StoreMem(asm.RFP, stackNeigh, asm.R1, asm.Word))
 	for off := int16(0); off < 16; off += 4 {
 		p.add(asm.LoadMem(asm.R1, asm.RFP, stackFib+fibDst+off, asm.Word), asm.StoreMem(asm.RFP, stackNeigh+4+off, asm.R1, asm.Word))
 	}
-	p.add( // room for the header of Ethernet, which bpf_redirect_neigh takes off again and makes anew
-		asm.Mov.Reg(asm.R1, rSkb), asm.Mov.Imm(asm.R2, etherLen), asm.Mov.Imm(asm.R3, 0), asm.FnSkbChangeHead.Call(),
-		asm.JNE.Imm(asm.R0, 0, lost),
+	p.add(
 		asm.LoadMem(asm.R1, asm.RFP, stackFib+fibIfindex, asm.Word), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, stackNeigh),
-		asm.Mov.Imm(asm.R3, neighLen), asm.Mov.Imm(asm.R4, 0), asm.FnRedirectNeigh.Call(), asm.Return(),
+		asm.Mov.Imm(asm.R3, neighLen), asm.Mov.Imm(asm.R4, 0), asm.FnRedirectNeigh.Call(),
 	)
-	p.at(lost, asm.Mov.Imm(asm.R0, tcxDrop)) // out of memory, and with an end taken off already
-	p.add(asm.Return())
 }
 
 // nothing lets everything pass.

@@ -27,9 +27,10 @@ const (
 	Back
 	Out
 	hooks
+	forwarded = hooks // counts segments of Flows
 )
 
-func (h Hook) String() string { return [...]string{"front", "back", "out"}[h] }
+func (h Hook) String() string { return [...]string{"front", "back", "out", "flows"}[h] }
 
 // Config says what is taken. What is not named goes the kernel's usual way.
 type Config struct {
@@ -46,6 +47,8 @@ type Config struct {
 	VIPs     []netip.Addr     // and to these
 	Servers  []netip.AddrPort // from these, from the back, to whomever
 	From, To []netip.AddrPort // from or to these, out of the TUN device
+
+	Flows int // how many connections may be passed on from NIC to NIC; 0: none
 
 	Log *slog.Logger // nil: silent
 }
@@ -89,6 +92,7 @@ type Steering struct {
 	fixed  map[entry]uint32 // of the table: what cfg says
 	table  *ebpf.Map
 	counts *ebpf.Map
+	flows  *Flows                  // nil: none
 	progs  [hooks][2]*ebpf.Program // without and with the check for which Around.ReversePath is; the last has only the first
 
 	mu    sync.Mutex // guards what follows
@@ -131,17 +135,24 @@ func (s *Steering) load() (err error) {
 		}
 	}
 	s.counts, err = ebpf.NewMap(&ebpf.MapSpec{
-		Name: "lockstep_count", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: uint32(hooks),
+		Name: "lockstep_count", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: uint32(forwarded) + 1,
 	})
 	if err != nil {
 		return err
+	}
+	var maps flowMaps
+	if s.cfg.Flows > 0 {
+		if s.flows, err = newFlows(&s.cfg); err != nil {
+			return err
+		}
+		maps = s.flows.maps()
 	}
 	for h := range hooks {
 		for which := range s.progs[h] {
 			if h == Out && which > 0 {
 				continue
 			}
-			p := program{hook: h, tun: int32(tun.Index), mtu: int32(s.cfg.MTU), strict: s.cfg.Strict, back4: which > 0, table: s.table.FD(), counts: s.counts.FD()}
+			p := program{hook: h, tun: int32(tun.Index), mtu: int32(s.cfg.MTU), strict: s.cfg.Strict, back4: which > 0, table: s.table.FD(), counts: s.counts.FD(), flows: maps}
 			s.progs[h][which], err = ebpf.NewProgram(&ebpf.ProgramSpec{
 				Name: "lockstep_" + h.String(), Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXIngress, Instructions: p.assemble(), License: "GPL",
 			})
@@ -338,9 +349,9 @@ func (s *Steering) Packets() map[string]uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := map[string]uint64{}
-	for h := range hooks {
+	for h := range forwarded + 1 {
 		var each []uint64 // per CPU
-		if s.ended || s.counts.Lookup(uint32(h), &each) != nil {
+		if h == forwarded && s.flows == nil || s.ended || s.counts.Lookup(uint32(h), &each) != nil {
 			continue
 		}
 		for _, n := range each {
@@ -361,6 +372,9 @@ func (s *Steering) Close() error {
 		for _, p := range both {
 			errs = append(errs, p.Close()) // nil ones may be closed
 		}
+	}
+	if s.flows != nil {
+		errs = append(errs, s.flows.close())
 	}
 	return errors.Join(append(errs, s.table.Close(), s.counts.Close())...)
 }
@@ -389,3 +403,6 @@ func Ask() error {
 	}
 	return errNoTCX
 }
+
+// Flows are what is passed on from NIC to NIC; nil: nothing is.
+func (s *Steering) Flows() *Flows { return s.flows }

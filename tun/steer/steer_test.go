@@ -22,6 +22,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
+	"lockstep/splice"
 	"lockstep/tun"
 	"lockstep/tun/steer"
 )
@@ -596,8 +597,14 @@ func TestRights(t *testing.T) {
 			}
 		}
 		keep(netAdmin|netRaw, bpf)
-		r := newRig(t, config())
+		c := newFlowRig(t, 4)
+		r := c.rig
 		keep(netAdmin|netRaw, 0)
+		c.open(flowAddrs()["IPv4"], false, [2]uint32{1, 2})
+		c.enter()
+		c.passes("of a flow", c.next(splice.Client, 10))
+		c.leave()
+		r.must(c.flows.Stop())
 		if err := steer.Ask(); !errors.Is(err, os.ErrPermission) {
 			t.Errorf("without CAP_BPF: %v", err)
 		}
