@@ -214,6 +214,7 @@ func (l *roleLoop) end() {
 	if l.handing == nil {
 		n.endAlone()
 	}
+	n.engine.PassHere(passHereTime)
 	n.engine.HandOn(handOnTime)
 	n.engine.SetActive(false)
 	n.withdraw()

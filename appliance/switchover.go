@@ -23,6 +23,9 @@ const drainLimit = 100 * time.Millisecond
 // standby: longer than the neighbours take to know that one.
 const handOnTime = time.Second
 
+// passHereTime is for how long one that is about to fall silent has nothing passed on in its place (networks.steering: flows).
+const passHereTime = time.Second
+
 // handOver is one under way.
 type handOver struct {
 	reply   chan<- error    // nil: nobody waits
@@ -106,6 +109,7 @@ func (l *roleLoop) handOver(r switchRequest) {
 	n, h := l.n, &handOver{reply: r.reply}
 	err := n.maySwitchOver(r)
 	if err == nil {
+		n.engine.PassHere(passHereTime)
 		n.engine.HandOn(handOnTime)
 		err = l.rules.HandOver(n.journal.now())
 	}

@@ -23,8 +23,8 @@ type Offload interface {
 	Now() (time.Duration, error)
 	// Allow lets it pass on until a time of Now's. It passes nothing on before it has been called.
 	Allow(until time.Duration) error
-	// Stop is Allow of a time that is over, and returns when nothing is on its way out any more.
-	Stop() error
+	// Wait returns when nothing is on its way out any more of what was passed on before Allow(0). It may take some 10 ms.
+	Wait() error
 }
 
 // OffloadedFlow is one connection that was entered.
@@ -54,9 +54,12 @@ const (
 type offloading struct {
 	to Offload // nil: nobody; set by New
 
-	mu      sync.Mutex // a leaf: saying until when is one step with looking whether
-	entered bool       // ever
-	broken  bool       // Stop or Allow has failed: nothing is offered any more
+	mu      sync.Mutex    // a leaf: saying until when is one step with looking whether
+	entered bool          // a connection, ever
+	moving  uint64        // counts what may have been passed on
+	still   uint64        // what it was when nothing was on its way out
+	here    time.Duration // until when nothing is passed on there, see PassHere
+	broken  bool          // Wait or Allow has failed: nothing is offered any more
 }
 
 // splicedHands is who else has, or gets, a connection: legs, the other path.
@@ -163,8 +166,12 @@ func (p splicedSide) offer(s *segment, rested bool) {
 func (o *offloading) offers() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.entered = o.entered || !o.broken
-	return !o.broken
+	if o.broken {
+		return false
+	}
+	o.entered = true
+	o.moving++
+	return true
 }
 
 // allowOffload says until when connections that are away are passed on: as long as the engine may speak, and not for long.
@@ -175,9 +182,6 @@ func (e *Engine) allowOffload() {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.broken {
-		return
-	}
 	// That clock first: a stop between the two readings must not lengthen the lease.
 	then, err := o.to.Now()
 	left := offloadMost
@@ -185,27 +189,41 @@ func (e *Engine) allowOffload() {
 		left = min(left, time.Duration(until)-e.now())
 	}
 	until := then + left
-	if left <= 0 || !e.active.Load() || err != nil {
+	if left <= 0 || !e.active.Load() || e.now() < o.here || o.broken || err != nil {
 		until = 0
+	}
+	if until > 0 && o.entered {
+		o.moving++
 	}
 	if o.to.Allow(until) != nil {
 		o.broken = true
 	}
 }
 
-// stopOffload lets nothing be passed on any more: when it returns, nothing leaves. The engine is muted already.
-func (e *Engine) stopOffload() {
+// awaitOffload returns when nothing is on its way out there any more; nothing is allowed.
+func (e *Engine) awaitOffload() {
 	o := &e.offload
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.to == nil {
+	n, wait := o.moving, o.moving != o.still
+	o.mu.Unlock()
+	if !wait {
 		return
 	}
-	stop := o.to.Stop
-	if !o.entered { // nothing can be on its way
-		stop = func() error { return o.to.Allow(0) }
+	err := o.to.Wait() // not with the lock held: leases go on being said
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err != nil {
+		o.broken = true // what was allowed is over all the same
+		return
 	}
-	if stop() != nil {
-		o.broken = true // the time that was allowed last ends all the same
-	}
+	o.still = n
+}
+
+// PassHere makes the engine pass everything on itself for so long: SetActive(false) need not wait then for what is under way elsewhere.
+func (e *Engine) PassHere(d time.Duration) {
+	e.offload.mu.Lock()
+	e.offload.here = e.now() + d
+	e.offload.mu.Unlock()
+	e.allowOffload()
+	e.awaitOffload()
 }

@@ -22,10 +22,10 @@ type otherPath struct {
 	entered int
 	now     time.Duration
 	until   time.Duration
-	stops   int
+	waits   int
 	fail    error // of all but Enter
 	full    error // of Enter
-	onStop  func()
+	onWait  func()
 }
 
 // otherFlow is one connection there.
@@ -59,12 +59,12 @@ func (o *otherPath) Allow(until time.Duration) error {
 	return o.fail
 }
 
-func (o *otherPath) Stop() error {
-	o.stops++
-	if o.onStop != nil {
-		o.onStop()
+func (o *otherPath) Wait() error {
+	o.waits++
+	if o.onWait != nil {
+		o.onWait()
 	}
-	return o.Allow(0)
+	return o.fail
 }
 
 func (f *otherFlow) Read(k *splice.Offloaded) error {
@@ -406,16 +406,18 @@ func TestOffloadSpeaksAsTheEngine(t *testing.T) {
 		t.Errorf("again: until %v, at %v", o.until, o.now)
 	}
 	for range 2 {
-		stops := o.stops
-		o.onStop = func() {
-			if p.Active() {
-				t.Error("stopped while the engine may speak, so that it may be allowed again")
+		waits := o.waits
+		o.onWait = func() {
+			if p.Active() || o.until != 0 {
+				t.Errorf("it is waited for what is still allowed until %v (active: %v)", o.until, p.Active())
 			}
+			p.HandOn(0)         // and who reads, or says a lease, goes on
+			p.SetLease(Forever) //
 		}
 		p.SetActive(false)
 		p.allowOffload()
-		if o.stops != stops+1 || o.until != 0 {
-			t.Errorf("muted: stopped %d times, until %v", o.stops, o.until)
+		if o.waits != waits+1 || o.until != 0 {
+			t.Errorf("muted: waited %d times, until %v", o.waits-waits, o.until)
 		}
 		p.SetActive(true)
 		if o.until != o.now+offloadMost {
@@ -424,5 +426,42 @@ func TestOffloadSpeaksAsTheEngine(t *testing.T) {
 	}
 	if !s.isAway() {
 		t.Error("it has come back")
+	}
+}
+
+// Before it hands over the engine passes everything on itself, and need not wait then; if it is not muted it gives away again.
+func TestOffloadPassHere(t *testing.T) {
+	p, o, _, _ := awayFlow(t)
+	p.PassHere(time.Second)
+	if o.until != 0 || o.waits != 1 || !p.Active() {
+		t.Errorf("until %v, waited %d times, active: %v", o.until, o.waits, p.Active())
+	}
+	p.SetLease(Forever)
+	if o.until != 0 {
+		t.Errorf("allowed until %v by a lease", o.until)
+	}
+	p.SetActive(false)
+	if o.waits != 1 {
+		t.Error("waited again for nothing")
+	}
+	p.SetActive(true)
+	if o.until != o.now+offloadMost {
+		t.Errorf("active again: until %v, at %v", o.until, o.now)
+	}
+	p.PassHere(time.Second)
+	if o.waits != 2 {
+		t.Errorf("waited %d times", o.waits)
+	}
+	p.clock.born = p.clock.born.Add(-time.Second)
+	p.allowOffload()
+	if o.until != o.now+offloadMost {
+		t.Errorf("a second later: until %v, at %v", o.until, o.now)
+	}
+	o.fail = errors.New("no")
+	p.SetActive(false)
+	o.fail = nil
+	p.SetActive(true)
+	if o.until != 0 {
+		t.Errorf("allowed until %v, though it cannot be waited for", o.until)
 	}
 }

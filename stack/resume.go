@@ -20,8 +20,15 @@ const (
 )
 
 // SetActive mutes (false) or unmutes the engine. A muted engine emits nothing
-// and takes nothing in (invariant 4).
+// and takes nothing in (invariant 4), nor does Options.Offload in its place.
 func (e *Engine) SetActive(on bool) {
+	e.setActive(on)
+	if !on {
+		e.awaitOffload() // what comes in meanwhile is held, or handed on
+	}
+}
+
+func (e *Engine) setActive(on bool) {
 	// Whatever is read meanwhile waits: what has come before it is older.
 	e.changing.Lock()
 	defer e.changing.Unlock()
@@ -34,9 +41,12 @@ func (e *Engine) SetActive(on bool) {
 	if on {
 		e.activeAt.Store(now)
 		e.treatHeld()
+		e.offload.mu.Lock()
+		e.offload.here = 0
+		e.offload.mu.Unlock()
 		e.allowOffload()
 	} else {
-		e.stopOffload()
+		e.allowOffload() // to nobody
 		e.mutedAt.Store(max(min(now, e.lease.Load()), e.activeAt.Load()))
 	}
 }

@@ -1,6 +1,8 @@
 package steer
 
 import (
+	"sync/atomic"
+
 	"github.com/cilium/ebpf"
 
 	"lockstep/splice"
@@ -18,3 +20,9 @@ func (f *Flows) Hint(a *splice.Addrs, e Entry) error {
 	}
 	return nil
 }
+
+// Owner makes the programs believe that another thread than this process's holds the lease.
+func (f *Flows) Owner(n uint32) (was uint32) { return atomic.SwapUint32(&f.life.lease().owner, n) }
+
+// OwnerDied is how the kernel marks a thread that has died.
+const OwnerDied = ownerDied

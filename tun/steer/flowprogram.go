@@ -121,7 +121,8 @@ func (p *program) findFlow(f *ip, slow string) {
 	p.add(asm.Mov.Reg(rExtra, asm.R0), asm.StoreImm(asm.RFP, stackIndex, 0, asm.Word))
 	p.find(p.flows.until, stackIndex, slow)
 	p.add(
-		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord), asm.StoreMem(asm.RFP, stackUntil, asm.R1, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R0, leaseOwner, asm.Word), asm.JEq.Imm(asm.R1, 0, slow), asm.And.Imm(asm.R1, ownerDied), asm.JNE.Imm(asm.R1, 0, slow),
+		asm.LoadMem(asm.R1, asm.R0, leaseUntil, asm.DWord), asm.StoreMem(asm.RFP, stackUntil, asm.R1, asm.DWord),
 		asm.FnKtimeGetNs.Call(), asm.StoreMem(asm.RFP, stackNow, asm.R0, asm.DWord),
 		asm.LoadMem(asm.R1, asm.RFP, stackUntil, asm.DWord), asm.JGE.Reg(asm.R0, asm.R1, slow),
 	)

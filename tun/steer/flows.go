@@ -32,14 +32,15 @@ var (
 // the place is a hint: what it says is compared.
 type Flows struct {
 	state, on, keys, until *ebpf.Map
-	turn                   *ebpf.Map // an array of maps, see wait
+	turn                   *ebpf.Map // an array of maps, see Wait
 	inner                  *ebpf.Map
 	ways                   ways
 
 	mu   sync.Mutex // guards what follows: a leaf
 	free []uint32
 	gen  uint32
-	lost bool // see errLost
+	lost bool  // see errLost
+	life *life // says until when; nil when closed
 }
 
 // ways are where packets go that the hook Out steers: for all others the packet filter may have something to do on the way out.
@@ -96,7 +97,7 @@ func newFlows(c *Config) (f *Flows, err error) {
 			Key: &btf.Int{Name: "unsigned int", Size: 4}, Value: flowType()}},
 		{&f.on, ebpf.MapSpec{Name: "lockstep_on", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: places}},
 		{&f.keys, ebpf.MapSpec{Name: "lockstep_keys", Type: ebpf.Hash, KeySize: flowKeyLen, ValueSize: 8, MaxEntries: 2 * places}},
-		{&f.until, ebpf.MapSpec{Name: "lockstep_until", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}},
+		{&f.until, leaseSpec()},
 		{&f.inner, ebpf.MapSpec{Name: "lockstep_inner", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}},
 		{&f.turn, ebpf.MapSpec{Name: "lockstep_turn", Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 1,
 			InnerMap: &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}}},
@@ -104,6 +105,9 @@ func newFlows(c *Config) (f *Flows, err error) {
 		if *m.at, err = ebpf.NewMap(&m.spec); err != nil {
 			return nil, errors.Join(fmt.Errorf("make the table %s: %w", m.spec.Name, err), f.close())
 		}
+	}
+	if f.life, err = live(f.until); err != nil {
+		return nil, errors.Join(err, f.close())
 	}
 	return f, nil
 }
@@ -114,6 +118,12 @@ func (f *Flows) maps() flowMaps {
 
 func (f *Flows) close() error {
 	var errs []error
+	f.mu.Lock()
+	if f.life != nil {
+		errs = append(errs, f.life.close())
+		f.life = nil
+	}
+	f.mu.Unlock()
 	for _, m := range []*ebpf.Map{f.state, f.on, f.keys, f.until, f.inner, f.turn} {
 		errs = append(errs, m.Close()) // nil ones may be closed
 	}
@@ -187,7 +197,7 @@ func (f *Flows) Read(e Entry, o *splice.Offloaded) error {
 }
 
 // Leave takes a flow away and fills in what has been seen of it, the last packet included. That the packet leaves the machine is not
-// waited for, see Stop.
+// waited for, see Wait.
 func (f *Flows) Leave(e Entry, o *splice.Offloaded) error {
 	if err := f.on.Put(e.place, uint32(0)); err != nil {
 		f.mu.Lock()
@@ -212,13 +222,12 @@ func (f *Flows) Leave(e Entry, o *splice.Offloaded) error {
 // stop between computing and setting must not lengthen it.
 func (f *Flows) Allow(until time.Duration) error {
 	f.mu.Lock()
-	lost := f.lost
-	f.mu.Unlock()
-	if lost && until > 0 {
+	defer f.mu.Unlock()
+	if f.lost && until > 0 {
 		return errLost
 	}
-	if err := f.until.Put(uint32(0), uint64(max(until, 0))); err != nil {
-		return fmt.Errorf("say until when flows are passed on: %w", err)
+	if f.life != nil { // else the programs have ended
+		f.life.allow(uint64(max(until, 0)))
 	}
 	return nil
 }
@@ -229,14 +238,11 @@ func (f *Flows) Now() (time.Duration, error) {
 	return time.Duration(now), err
 }
 
-// Stop lets nothing pass any more. When it returns without an error, nothing leaves the machine that was passed on: programs that
-// had begun have ended, and what they have sent has been sent. Flows stay, and can be read.
-func (f *Flows) Stop() error { return errors.Join(f.Allow(0), f.wait()) }
-
-// wait returns when all programs that run now have ended. Changing an array of maps waits for a grace period of RCU, in which
+// Wait returns when all programs that run now have ended, and what they have sent has been sent: after Allow(0) nothing leaves the
+// machine any more that was passed on. Changing an array of maps waits for a grace period of RCU, in which
 // programs run and the kernel does what they have asked for (maybe_wait_bpf_programs of kernel/bpf/syscall.c, net/core/dev.c): the
 // kernel promises that who has changed such an array finds no program that works with what was there before.
-func (f *Flows) wait() error {
+func (f *Flows) Wait() error {
 	if err := f.turn.Put(uint32(0), uint32(f.inner.FD())); err != nil {
 		return fmt.Errorf("wait for programs that pass flows on: %w", err)
 	}

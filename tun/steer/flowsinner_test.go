@@ -5,9 +5,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"lockstep/splice"
 )
@@ -91,14 +95,48 @@ func TestFlowThatCannotBeTakenAway(t *testing.T) {
 	if err := f.Leave(e, &o); !errors.Is(err, errLost) {
 		t.Errorf("taken away: %v", err)
 	}
-	var until uint64
-	if err := f.until.Lookup(uint32(0), &until); err != nil || until != 0 {
-		t.Errorf("passed on until %d (%v)", until, err)
+	if until := f.life.lease().until; until != 0 {
+		t.Errorf("passed on until %d", until)
 	}
 	if err := f.Allow(time.Hour); !errors.Is(err, errLost) {
 		t.Errorf("allowed again: %v", err)
 	}
-	if err := f.Stop(); err != nil {
-		t.Errorf("stop: %v", err)
+	if err := f.Wait(); err != nil {
+		t.Errorf("wait: %v", err)
+	}
+}
+
+// When the thread dies that holds the lease, the kernel says so in it, and says nothing when it was given back.
+func TestLeaseOfTheDead(t *testing.T) {
+	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Munmap(page); err != nil {
+			t.Error(err)
+		}
+	})
+	l := &life{page: page}
+	taken, end := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // and never unlocks: the thread ends here
+		taken <- l.lease().take()
+		<-end
+	}()
+	if err := <-taken; err != nil {
+		t.Fatal(err)
+	}
+	owner := func() uint32 { return atomic.LoadUint32(&l.lease().owner) }
+	if n := owner(); n == 0 || n&ownerDied != 0 {
+		t.Errorf("the owner is %#x while it lives", n)
+	}
+	close(end)
+	for late := time.After(time.Minute); owner() != ownerDied; runtime.Gosched() {
+		select {
+		case <-late:
+			t.Fatalf("the owner is %#x when it is dead", owner())
+		default:
+		}
 	}
 }

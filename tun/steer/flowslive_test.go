@@ -83,7 +83,7 @@ func TestFlowsFromNICToNIC(t *testing.T) {
 			}
 			c.gets(name+", too large for the way", b)
 			c.must(netlink.LinkSetMTU(c.nics[back], mtu))
-			c.must(c.flows.Stop())
+			c.must(c.flows.Allow(0))
 			s := c.next(splice.Client, 55)
 			b = c.packet(&s)
 			c.partial(&s, b)
@@ -92,6 +92,12 @@ func TestFlowsFromNICToNIC(t *testing.T) {
 			c.partial(&s, b)
 			c.gets(name+", too late", b)
 			c.allow(time.Hour)
+			for _, n := range []uint32{0, steer.OwnerDied, steer.OwnerDied | 1} {
+				was := c.flows.Owner(n)
+				c.partial(&s, b)
+				c.gets(name+", the process is dead", b)
+				c.flows.Owner(was)
+			}
 			c.passes(name+", again", s)
 			c.leave()
 			s = c.next(splice.Client, 44)
@@ -190,7 +196,7 @@ func TestFlowsLeaveNoGap(t *testing.T) {
 }
 
 // Stop waits for programs that run.
-func TestFlowsStopWaits(t *testing.T) {
+func TestFlowsWait(t *testing.T) {
 	isolated(t, func(t *testing.T) {
 		c := newFlowRig(t, 4)
 		marks, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 2})
@@ -217,7 +223,7 @@ func TestFlowsStopWaits(t *testing.T) {
 			}
 			begun := count(0)
 			at := time.Now()
-			c.must(c.flows.Stop())
+			c.must(c.flows.Wait())
 			if ended := count(1); ended < begun {
 				t.Fatalf("a program that had begun (%d) has not ended (%d)", begun, ended)
 			}

@@ -77,6 +77,9 @@ func newRig(t *testing.T, cfg steer.Config) *rig {
 		r.ends[i] = r.socket(r.up(other).Attrs().Index)
 	}
 	r.up(tunName)
+	for _, name := range []string{"front", "back", "front-x", "back-x"} {
+		r.carries(name)
+	}
 	for _, kv := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
 		r.must(os.WriteFile("/proc/sys/net/"+kv, []byte("1"), 0))
 	}
@@ -130,6 +133,21 @@ func (r *rig) up(name string) netlink.Link {
 	r.must(err)
 	r.must(netlink.LinkSetUp(l))
 	return l
+}
+
+// carries waits for the kernel to notice that a veth's other end is up: until then what it sends is dropped.
+func (r *rig) carries(name string) {
+	r.t.Helper()
+	for began := time.Now(); ; runtime.Gosched() {
+		l, err := netlink.LinkByName(name)
+		r.must(err)
+		if l.Attrs().OperState == netlink.OperUp {
+			return
+		}
+		if time.Since(began) > limit {
+			r.t.Fatalf("%s is %v", name, l.Attrs().OperState)
+		}
+	}
 }
 
 func (r *rig) socket(index int) int {
@@ -604,7 +622,7 @@ func TestRights(t *testing.T) {
 		c.enter()
 		c.passes("of a flow", c.next(splice.Client, 10))
 		c.leave()
-		r.must(c.flows.Stop())
+		r.must(c.flows.Wait())
 		if err := steer.Ask(); !errors.Is(err, os.ErrPermission) {
 			t.Errorf("without CAP_BPF: %v", err)
 		}
