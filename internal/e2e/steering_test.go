@@ -75,7 +75,7 @@ func steered(t *testing.T, o options) {
 	}
 	c.both(12 * mib)
 	for way, n := range c.status(c.active).Steering.Packets {
-		if n < 100 {
+		if n < 100 && way != "flows" { // that need not be on, and transfers do not rest
 			t.Errorf("%s: %d packets were steered", way, n)
 		}
 	}
