@@ -3,6 +3,7 @@ package appliance
 import (
 	"encoding/binary"
 
+	"lockstep/internal/loglimit"
 	"lockstep/replication/link"
 	"lockstep/tun"
 )
@@ -38,7 +39,11 @@ func (n *Node) startKeeper(undo *closers) {
 		return
 	}
 	lost := func(err error) {
-		n.log.Warn("what is in the TUN device's queue when this process dies will be lost, and sent again by its senders", "err", err)
+		if err == nil {
+			n.log.Info("another process keeps the TUN device now")
+			return
+		}
+		n.log.Warn("what is in the TUN device's queue when this process dies will be lost, and sent again by its senders", "err", err, loglimit.Per("keeper"))
 	}
 	k, err := tun.StartKeeper(n.dev, lost)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -60,14 +61,23 @@ func init() {
 
 // Keeper is the process beside.
 type Keeper struct {
-	proc    *os.Process
-	control *os.File
+	dev     *nativeDevice
 	sender  *tunnelSender
+	proc    *os.Process // of watch
 	closing atomic.Bool
+	quit    chan struct{} // closed by Close
 	ended   chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	control *os.File
+	told    []byte // what it was told last, for one that takes its place
 }
 
-// StartKeeper starts it for all queues of a device, of which dev is what Open gave, or the first that OpenQueues did. gone is told should it end before Close.
+// keeperPause is how long one that has ended is not started again: it may be unable to live.
+const keeperPause = time.Second
+
+// StartKeeper starts it for all queues of a device, of which dev is what Open gave, or the first that OpenQueues did. gone is told should it end before Close,
+// and then by nil that there is one again.
 func StartKeeper(dev Device, gone func(error)) (*Keeper, error) {
 	d, ok := dev.(*nativeDevice)
 	if !ok {
@@ -77,22 +87,55 @@ func StartKeeper(dev Device, gone func(error)) (*Keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keep the TUN device: %w", err)
 	}
-	k := &Keeper{sender: s, ended: make(chan struct{})}
-	if err := k.start(d); err != nil {
+	k := &Keeper{dev: d, sender: s, quit: make(chan struct{}), ended: make(chan struct{})}
+	if err := k.start(); err != nil {
 		_ = s.close()
 		return nil, fmt.Errorf("keep the TUN device: start %s: %w", keeperName, err)
 	}
-	go func() {
-		defer close(k.ended)
-		state, err := k.proc.Wait()
-		if !k.closing.Load() {
-			gone(errors.Join(err, fmt.Errorf("%s has ended: %v", keeperName, state)))
-		}
-	}()
+	go k.watch(gone)
 	return k, nil
 }
 
-func (k *Keeper) start(d *nativeDevice) error {
+// watch puts another one in the place of one that ends, until Close.
+func (k *Keeper) watch(gone func(error)) {
+	defer close(k.ended)
+	for {
+		state, err := k.proc.Wait()
+		if k.closing.Load() {
+			return
+		}
+		gone(errors.Join(err, fmt.Errorf("%s has ended: %v", keeperName, state)))
+		for again := false; !again; {
+			select {
+			case <-k.quit:
+				return
+			case <-time.After(keeperPause):
+				again = k.restart() == nil
+			}
+		}
+		gone(nil)
+	}
+}
+
+// restart starts another one, which is told what the former one was.
+func (k *Keeper) restart() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closing.Load() {
+		return os.ErrClosed
+	}
+	old := k.control
+	if err := k.start(); err != nil {
+		return err
+	}
+	_ = old.Close()
+	if k.told != nil {
+		_, _ = k.control.Write(k.told) // should it have ended, too: watch sees it
+	}
+	return nil
+}
+
+func (k *Keeper) start() error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -106,7 +149,7 @@ func (k *Keeper) start(d *nativeDevice) error {
 	defer null.Close()
 	nul, ctl, out := null.Fd(), r.Fd(), uintptr(k.sender.fd)
 	var pid int
-	cerr := descriptors(append([]*nativeDevice{d}, d.queues...), nil, func(queues []uintptr) {
+	cerr := descriptors(append([]*nativeDevice{k.dev}, k.dev.queues...), nil, func(queues []uintptr) {
 		pid, err = syscall.ForkExec("/proc/self/exe", []string{keeperName, strconv.Itoa(len(queues))}, &syscall.ProcAttr{
 			Env: []string{"GOMAXPROCS=1"}, Files: append([]uintptr{nul, nul, nul, ctl, out}, queues...),
 			Sys: &syscall.SysProcAttr{Setpgid: true}, // no signal of a terminal's is for it
@@ -148,6 +191,9 @@ func (k *Keeper) tell(index uint32, src, dst []byte) error {
 	b := binary.BigEndian.AppendUint32(nil, index)
 	b = append(append(b, src...), dst...)
 	b = append(b, make([]byte, keeperMessage-len(b))...)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.told = b
 	_, err := k.control.Write(b)
 	return err
 }
@@ -166,9 +212,13 @@ func (k *Keeper) Succeed() error {
 
 // Close ends the second process.
 func (k *Keeper) Close() error {
-	k.closing.Store(true)
+	if !k.closing.Swap(true) {
+		close(k.quit)
+	}
 	_ = k.tell(keeperQuit, nil, nil) // fails if it is gone already
+	k.mu.Lock()
 	err := k.control.Close()
+	k.mu.Unlock()
 	<-k.ended
 	return errors.Join(err, k.sender.close())
 }
@@ -187,24 +237,30 @@ func keep(n int) {
 		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
 			return
 		}
+		// What it is told of the tunnel comes first: one that has just begun finds both.
+		if fds[0].Revents != 0 && s.obey(queues, buf) {
+			return
+		}
 		if fds[1].Revents&unix.POLLIN != 0 && s.succeeded(buf) {
 			s.drain(queues, buf)
 		}
-		if fds[0].Revents == 0 {
-			continue
-		}
-		n, err := unix.Read(keeperControl, buf[:keeperMessage]) // as it was written: less than PIPE_BUF
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil || n != keeperMessage: // the appliance is dead
-			s.drain(queues, buf)
-			return
-		case binary.BigEndian.Uint32(buf) == keeperQuit:
-			return
-		default:
-			s.to(int(binary.BigEndian.Uint32(buf)), buf[4:10], buf[10:16])
-		}
 	}
+}
+
+// obey does what the appliance says, or what is due when it is dead, and reports whether that is the end.
+func (s *tunnelSender) obey(queues []unix.PollFd, buf []byte) (end bool) {
+	n, err := unix.Read(keeperControl, buf[:keeperMessage]) // as it was written: less than PIPE_BUF
+	switch {
+	case errors.Is(err, unix.EINTR):
+	case err != nil || n != keeperMessage: // the appliance is dead
+		s.drain(queues, buf)
+		return true
+	case binary.BigEndian.Uint32(buf) == keeperQuit:
+		return true
+	default:
+		s.to(int(binary.BigEndian.Uint32(buf)), buf[4:10], buf[10:16])
+	}
+	return false
 }
 
 // succeeded reports whether the peer says that it has taken over.

@@ -84,14 +84,17 @@ func TestKernelHandsOn(t *testing.T) {
 }
 
 // What lies in the queues of a device whose process dies, and of one that hangs when its successor says so,
-// is given to the peer: of several flows, so that something lies in each queue.
+// is given to the peer: of several flows, so that something lies in each queue. So it is by a keeper that has taken the
+// place of one that was killed.
 func TestKeeperHandsOn(t *testing.T) {
 	for _, c := range []struct {
 		dies   bool
 		queues int
-	}{{true, 1}, {false, 1}, {true, 3}, {false, 3}} {
+		second bool
+	}{{true, 1, false}, {false, 1, false}, {true, 3, false}, {false, 3, false}, {true, 1, true}, {false, 3, true}} {
 		w := newTwoSites(t, c.queues)
-		k := in(w.a.gw, func() (*Keeper, error) { return StartKeeper(w.da, func(err error) { t.Log(err) }) })
+		ends := make(chan error, 2)
+		k := in(w.a.gw, func() (*Keeper, error) { return StartKeeper(w.da, func(err error) { ends <- err }) })
 		t.Cleanup(func() { _ = k.Close() })
 		w.a.gw.run(func() error { return w.ra.OpenTunnel(0x12345678, k) })
 		other := in(w.b.gw, func() (*Keeper, error) { return StartKeeper(w.db, func(err error) { t.Error(err) }) })
@@ -102,6 +105,17 @@ func TestKeeperHandsOn(t *testing.T) {
 		})
 		for _, number := range []uint32{1, 0x12345678} { // as of two sessions
 			w.b.gw.run(func() error { return w.rb.OpenTunnel(number, other) })
+		}
+		if c.second {
+			if err := k.proc.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ends; err == nil {
+				t.Error("its end is not told")
+			}
+			if err := <-ends; err != nil {
+				t.Error("and not that there is another one:", err)
+			}
 		}
 		got := packets(t, w.db)
 		for i := range protected {
