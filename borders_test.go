@@ -125,7 +125,7 @@ var libraries = map[string]string{
 	"github.com/spf13/viper":                  "appliance/config",
 	"github.com/ulikunitz/xz":                 "images/kmod",
 	"github.com/vishvananda/netlink":          "images/machine internal/bench internal/lab internal/storm tun",
-	"github.com/zeebo/xxh3":                   "appliance/kept",
+	"github.com/zeebo/xxh3":                   "appliance/kept appliance/pool",
 	"go.etcd.io/raft/v3":                      "replication/arbiter",
 	"go.yaml.in/yaml/v3":                      "appliance/config images/debian images/provision images/settings images/volume internal/pair",
 	"golang.org/x/net/bpf":                    "internal/lab tun",

@@ -29,7 +29,7 @@ require (
 	pgregory.net/rapid v1.3.0
 )
 
-require github.com/cilium/ebpf v0.22.0 // indirect
+require github.com/cilium/ebpf v0.22.0
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect

@@ -44,6 +44,16 @@ var aspects = []struct {
 		}
 		return []string{string(s.Path), string(s.SlowClients)}
 	}, true},
+	{"balance, weights or backups", func(_ *config.Config, s *config.Service) []string {
+		all := []string{string(s.Balance), s.SlowStart.String()}
+		for i, a := range s.Servers {
+			if share := s.ShareOf(i); share != config.PlainShare {
+				all = append(all, fmt.Sprint(a, share))
+			}
+		}
+		slices.Sort(all)
+		return all
+	}, true},
 }
 
 // pairWide stands in a service's place for what concerns all: its one aspect is

@@ -33,6 +33,19 @@ type servers struct {
 	last   control.Kept   // its fields that tell of the last failover
 }
 
+// policies are the values of `balance`.
+var policies = map[config.Balance]pool.Policy{
+	config.BalanceFirst: pool.First{}, config.BalanceTurn: pool.RoundRobin{}, config.BalanceLeast: pool.LeastConnections{}, config.BalanceHash: pool.SourceHash{},
+}
+
+func shares(c *config.Service) []pool.Share {
+	all := make([]pool.Share, len(c.Servers))
+	for i := range all {
+		all[i] = pool.Share(c.ShareOf(i))
+	}
+	return all
+}
+
 // makeServices turns the configuration's services into the relay's.
 func (n *Node) makeServices() []*relay.Service {
 	var all []*relay.Service
@@ -42,7 +55,8 @@ func (n *Node) makeServices() []*relay.Service {
 		s := &relay.Service{
 			Name: c.Name, Listen: c.Listen,
 			Pool: pool.New(pool.Config{
-				Servers: c.Servers, AnyFamily: c.Source == config.SourceGateway, Retry: c.Health.Interval, Policy: pool.First{},
+				Servers: c.Servers, AnyFamily: c.Source == config.SourceGateway, Retry: c.Health.Interval,
+				Policy: policies[c.Balance], Shares: shares(c), SlowStart: c.SlowStart,
 			}),
 			SourceGateway: c.Source == config.SourceGateway, Gateways: n.cfg.Networks.Back.Gateway,
 			MaxConns: c.Limits.Connections, MaxHalfOpen: c.Limits.HalfOpen, MaxSource: c.Limits.HalfOpenSource,

@@ -55,7 +55,7 @@ func (n *Node) Status() control.Status {
 	n.statusLoss(&s)
 	for i, svc := range n.services {
 		c := control.Service{
-			Name: svc.Name, Protection: string(n.cfg.Services[i].Protection), Path: string(n.cfg.Services[i].Path),
+			Name: svc.Name, Protection: string(n.cfg.Services[i].Protection), Path: string(n.cfg.Services[i].Path), Balance: string(n.cfg.Services[i].Balance),
 			Connections: svc.Conns(), Spliced: svc.Passed(), Parked: svc.Parked(),
 		}
 		c.Terminated = max(c.Connections-c.Spliced, 0)
@@ -66,6 +66,7 @@ func (n *Node) Status() control.Status {
 		for k, server := range svc.Pool.Status() {
 			c.Servers = append(c.Servers, control.Backend{
 				Addr: svc.Pool.Addr(k).String(), Healthy: server.Up, Checked: server.Known, Why: server.Why,
+				Connections: server.Conns, Weight: server.Share.Weight, Backup: server.Share.Backup,
 			})
 		}
 		if svc.Kept && n.getRole() == replication.RoleActive {

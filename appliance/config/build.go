@@ -128,7 +128,9 @@ func (d *draft) decodeService(s *section, name string) Service {
 		s.fail("name", "write a short name such as web", "is %s, want text", describe(v))
 	}
 	svc.Listen = d.addresses(s, "listen", "write an IP address and a port, such as 203.0.113.10:80 or \"[2001:db8::10]:80\"")
-	svc.Servers = d.addresses(s, "servers", "write an IP address and a port, such as 10.20.0.11:80")
+	d.servers(s, &svc)
+	choice(s, "balance", &svc.Balance, BalanceFirst, BalanceTurn, BalanceLeast, BalanceHash)
+	s.duration("slow_start", &svc.SlowStart)
 	choice(s, "protection", &svc.Protection, ProtectGateway, ProtectLog, ProtectHot)
 	choice(s, "protocol", &svc.Protocol, ProtocolRaw, ProtocolHTTP)
 	choice(s, "release", &svc.Release, ReleasePrimary, ReleaseFirst)

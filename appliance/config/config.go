@@ -71,8 +71,11 @@ type BackNetwork struct {
 // Service is one protected TCP service.
 type Service struct {
 	Name        string           `yaml:"name"`
-	Listen      []netip.AddrPort `yaml:"listen,flow"`  // virtual addresses, held by the active
-	Servers     []netip.AddrPort `yaml:"servers,flow"` // equivalent; the first healthy one is primary
+	Listen      []netip.AddrPort `yaml:"listen,flow"` // virtual addresses, held by the active
+	Servers     []netip.AddrPort `yaml:"-"`           // equivalent
+	Shares      []Share          `yaml:"-"`           // in the order of Servers; fewer: those have the plain one
+	Balance     Balance          `yaml:"balance"`     // which of them a new connection gets
+	SlowStart   time.Duration    `yaml:"slow_start"`  // for how long a server that has come back gets less than its share
 	Protection  Protection       `yaml:"protection"`
 	Protocol    Protocol         `yaml:"protocol"`
 	Release     Release          `yaml:"release"`
@@ -264,7 +267,7 @@ func Default() *Config {
 // DefaultService is the same of a service.
 func DefaultService(name string) Service {
 	return Service{
-		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Path: PathAuto, SlowClients: SlowWait, Patience: DefaultPatience,
+		Name: name, Protection: ProtectGateway, Protocol: ProtocolRaw, Release: ReleasePrimary, Source: SourceClient, Path: PathAuto, Balance: BalanceFirst, SlowClients: SlowWait, Patience: DefaultPatience,
 		Health:    Health{Interval: DefaultHealthInterval, Timeout: DefaultHealthTimeout, TCP: true, Canary: true},
 		Keepalive: Keepalive{Idle: DefaultKeepaliveIdle, Interval: DefaultKeepaliveInterval, Count: DefaultKeepaliveCount}, ParkAfter: DefaultParkAfter,
 		Limits: ServiceLimits{Connections: DefaultConnections, Log: DefaultLog, Idle: DefaultIdle, HalfOpen: DefaultHalfOpen, HalfOpenSource: DefaultHalfOpenSource},

@@ -42,6 +42,8 @@ services:
      release: first, source: gateway, path: auto, ttl: 255, min_ttl: 254, patience: 1m30s, health: {interval: 2s, timeout: 1s, http: /healthz, canary: false},
      keepalive: {idle: 0, interval: 1s, count: 3}, park_after: 3s, limits: {connections: 7, log: 4097B, idle: 0, half_open: 0, half_open_source: 1}}
   - {name: unasked, listen: ["203.0.113.10:81"], servers: ["10.20.0.11:81"], health: {tcp: false}}
+  - {name: shared, listen: ["203.0.113.10:82"], servers: ["10.20.0.11:82", {address: "10.20.0.12:82", weight: 256}, {address: "10.20.0.13:82", backup: true}],
+     balance: source_hash, slow_start: 1h}
 limits: {memory: 3GiB}
 control: /run/a b.sock
 metrics: ""

@@ -245,6 +245,7 @@ func (v *validator) services() {
 		}
 		v.listen(path, s)
 		v.servers(path, s)
+		v.balance(path, s)
 		v.families(path, s)
 		v.health(path+".health", &s.Health)
 		v.keepalive(path+".keepalive", &s.Keepalive)

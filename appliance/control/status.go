@@ -164,6 +164,7 @@ type Service struct {
 	Listen      []string `json:"listen"`
 	Protection  string   `json:"protection"`
 	Path        string   `json:"path"`
+	Balance     string   `json:"balance"`
 	Connections int      `json:"connections"`
 	Spliced     int      `json:"spliced"`    // of them, on the active: passed on between their two ends
 	Terminated  int      `json:"terminated"` // and those that are ended in netstack, on both sides
@@ -214,6 +215,10 @@ type Backend struct {
 	Healthy bool   `json:"healthy"`       // also one that nobody has asked yet
 	Checked bool   `json:"checked"`       // by a health check, or by clients' connections in its place
 	Why     string `json:"why,omitempty"` // not healthy
+	// Connections are those that it serves, or that are on their way to it.
+	Connections int  `json:"connections"`
+	Weight      int  `json:"weight"`
+	Backup      bool `json:"backup,omitempty"`
 }
 
 // Memory is what the bytes that connections have buffered take, copies and overhead

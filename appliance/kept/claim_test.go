@@ -41,6 +41,9 @@ func TestEndIsJudged(t *testing.T) {
 				l.ask(again)
 				l.until("the other one serves", c, func(_, _ script.State) bool { return l.svc.Counts().Failovers == 1 })
 				l.settle()
+				if s := l.svc.Pool.Status(); s[0].Conns != 0 || s[1].Conns != 1 {
+					t.Errorf("the pool counts %+v", s)
+				}
 				if cl := c.Client.State(); gone(cl) {
 					t.Fatalf("the client is told of an end that may be a crash: %+v\n%s", cl, l.Trace())
 				}

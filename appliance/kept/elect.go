@@ -92,6 +92,7 @@ func (k *Kept) switchTo(r *replica) {
 	k.source, k.since, k.claim = r, 0, claim{}
 	k.lead(r)
 	k.last = r.server
+	k.host.Serves(r.server)
 	k.svc.counts.switched.Add(1)
 }
 
@@ -172,6 +173,7 @@ func (k *Kept) promote(r *replica) {
 	k.lead(r)
 	k.claim = claim{}
 	k.last = r.server
+	k.host.Serves(r.server)
 }
 
 // differs gives up a replica whose output is not what it has to be.

@@ -27,6 +27,8 @@ type Host interface {
 	Dial(i int, ev stack.Events) (*stack.Leg, error)
 	// Restore makes a leg go on that another appliance has had.
 	Restore(p stack.Params, r stack.Resume, ev stack.Events) (*stack.Leg, error)
+	// Serves says that the client gets the bytes of the i-th server from now on.
+	Serves(i int)
 	// Abort resets the connection; Kept.Abort is called within.
 	Abort()
 	// Ended says that the connection is over for its client, and closed in the journal;

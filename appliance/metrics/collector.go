@@ -10,7 +10,7 @@ import (
 
 // Families are an appliance's metrics, in the order of docs/metrics.md.
 func Families() []Family {
-	return []Family{
+	return append([]Family{
 		{"lockstep_info", "Always 1; who this appliance is.", false, []string{"version", "node", "pair"}},
 		{"lockstep_role", "1 for the role that this appliance has (starting, active, standby), 0 for the others.", false, []string{"role"}},
 		{"lockstep_role_since_seconds", "Unix time at which the present role began.", false, nil},
@@ -66,11 +66,20 @@ func Families() []Family {
 		{"lockstep_steered_packets_total", "Packets that took it: front, back (from there), out (of the process), flows (from NIC to NIC, past the process).", true, []string{"way"}},
 		{"lockstep_steered_connections", "Connections whose segments go from NIC to NIC (networks.steering: flows).", false, nil},
 		{"lockstep_steered_connections_total", "Connections that were: entered, left (came back to the process).", true, []string{"what"}},
+	}, serviceFamilies()...)
+}
+
+// serviceFamilies are those of each service, and of its servers.
+func serviceFamilies() []Family {
+	return []Family{
 		{"lockstep_service_connections", "Open connections of a service.", false, []string{"service"}},
 		{"lockstep_service_path_connections", "The same by path: spliced, terminated.", false, []string{"service", "path"}},
 		{"lockstep_service_taken_up_total", "Connections that were passed on and whose clients did not read: done (ended here since), given_up (still passed on).", true, []string{"service", "result"}},
 		{"lockstep_service_parked_connections", "Of the terminated: idle, without endpoints until something comes.", false, []string{"service"}},
 		{"lockstep_server_healthy", "0 if the server fails its health check, or has refused a connection lately.", false, []string{"service", "server"}},
+		{"lockstep_server_connections", "Connections that the server has, or that are on their way to it.", false, []string{"service", "server"}},
+		{"lockstep_server_weight", "The server's share beside the others'.", false, []string{"service", "server"}},
+		{"lockstep_server_backup", "1 if the server serves only while no other is up that is none.", false, []string{"service", "server"}},
 		{"lockstep_server_checked", "1 if the server was asked, by a health check or by clients' connections in its place.", false, []string{"service", "server"}},
 		{"lockstep_kept", "Of connections that outlive their server: connections, replicas, in_step, orphans, log_bytes, lag_bytes.", false, []string{"service", "what"}},
 		{"lockstep_kept_events_total", "Of connections that outlive their server: server_lost, failover, replay, switched, claim_judged, digest_compared, divergence, unverified, given_up, log_full, too_slow, replay_refused.", true, []string{"service", "event"}},
@@ -162,6 +171,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		emit("lockstep_service_parked_connections", float64(svc.Parked), svc.Name)
 		for _, server := range svc.Servers {
 			emit("lockstep_server_healthy", Truth(server.Healthy), svc.Name, server.Addr)
+			emit("lockstep_server_connections", float64(server.Connections), svc.Name, server.Addr)
+			emit("lockstep_server_weight", float64(server.Weight), svc.Name, server.Addr)
+			emit("lockstep_server_backup", Truth(server.Backup), svc.Name, server.Addr)
 			emit("lockstep_server_checked", Truth(server.Checked), svc.Name, server.Addr)
 		}
 		emit.kept(&svc)

@@ -12,6 +12,7 @@
 // with a connection whose server is down.
 //
 // A balancing policy is a type that implements Policy, and its name in the
-// configuration. What a policy has to know of a server (a weight, how many connections it
-// has, whether it is being drained) goes into Candidate.
+// configuration. What a policy has to know of a server (its weight, how many connections it
+// has, whether it is being drained) goes into Candidate. The pool counts connections by what it is
+// told (Next with Take, Take, Left).
 package pool

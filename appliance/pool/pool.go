@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -18,7 +19,20 @@ type Config struct {
 	// passed over. Then it is as good as before.
 	Retry  time.Duration
 	Policy Policy // nil: First
+	// Shares are what each server is to have, in the order of Servers; nil: the same.
+	Shares []Share
+	// SlowStart is for how long a server that has come back gets less than its share, from little to all; 0: at once.
+	SlowStart time.Duration
 }
+
+// Share is what one server is to have of a service's connections.
+type Share struct {
+	Weight int  // beside the others'; 0: 1
+	Backup bool // only while no other is up that is none
+}
+
+// slowest is the part of its weight with which a server begins that starts slowly.
+const slowest = 0.05
 
 // Pool is the servers of one service. Its methods may be called concurrently.
 type Pool struct {
@@ -40,6 +54,10 @@ type server struct {
 	failing   bool // its health check fails
 	failed    uint64
 	why       string // of failing
+
+	conns  int       // that it serves, or that are on their way to it
+	finish float64   // virtual time at which the last connection that it has taken is over
+	backAt time.Time // when it has come back last, as its health checks saw it
 }
 
 // Watch is whoever checks the servers' health; it must not block, nor call the pool.
@@ -69,6 +87,12 @@ func (p *Pool) Addr(i int) netip.AddrPort { return p.cfg.Servers[i] }
 // Index is the server with that address; the first, if none has it.
 func (p *Pool) Index(a netip.AddrPort) int { return max(slices.Index(p.cfg.Servers, a), 0) }
 
+// Find is the server with that address.
+func (p *Pool) Find(a netip.AddrPort) (i int, ok bool) {
+	i = slices.Index(p.cfg.Servers, a)
+	return i, i >= 0
+}
+
 // Watched sets who checks the servers' health. It is called once at most, before the
 // first connection.
 func (p *Pool) Watched(w Watch) {
@@ -96,6 +120,8 @@ type Want struct {
 	Not func(server int) bool
 	// Any: if all that are left are down, one of them is to be had all the same.
 	Any bool
+	// Take: the connection comes, so it is counted (see Take).
+	Take bool
 }
 
 // Next chooses a server among those that are up, or, if there is none and that is
@@ -104,22 +130,81 @@ func (p *Pool) Next(w Want) (i int, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	for _, down := range [2]bool{false, true} {
-		if down && !w.Any {
+	for _, t := range [...]struct{ down, backup bool }{{false, false}, {false, true}, {true, false}, {true, true}} {
+		if t.down && !w.Any {
 			break
 		}
 		p.able = p.able[:0]
 		for d := range p.servers {
 			i := (w.After + 1 + d) % len(p.servers)
-			if p.passedOver(i, now) == down && p.fits(i, w.Client.Addr()) && (w.Not == nil || !w.Not(i)) {
-				p.able = append(p.able, Candidate{Server: i, Addr: p.cfg.Servers[i]})
+			if p.passedOver(i, now) == t.down && p.share(i).Backup == t.backup && p.fits(i, w.Client.Addr()) && (w.Not == nil || !w.Not(i)) {
+				p.able = append(p.able, p.candidate(i, now))
 			}
 		}
 		if len(p.able) > 0 {
-			return p.able[p.cfg.Policy.Choose(w.Client, p.able)].Server, true
+			i = p.able[p.cfg.Policy.Choose(w.Client, p.able)].Server
+			if w.Take {
+				p.take(i, w.Client.Addr())
+			}
+			return i, true
 		}
 	}
 	return 0, false
+}
+
+// share is what the i-th server is to have.
+func (p *Pool) share(i int) Share {
+	if p.cfg.Shares == nil {
+		return Share{Weight: 1}
+	}
+	s := p.cfg.Shares[i]
+	s.Weight = max(s.Weight, 1)
+	return s
+}
+
+// candidate is what a policy knows of the i-th server. p.mu is held.
+func (p *Pool) candidate(i int, now time.Time) Candidate {
+	s := &p.servers[i]
+	c := Candidate{Server: i, Addr: p.cfg.Servers[i], Weight: float64(p.share(i).Weight), Conns: s.conns, Start: s.finish}
+	if p.cfg.SlowStart > 0 && !s.backAt.IsZero() {
+		c.Weight *= min(max(slowest, float64(now.Sub(s.backAt))/float64(p.cfg.SlowStart)), 1)
+	}
+	return c
+}
+
+// take counts a connection of that client at the i-th server, which was chosen among p.able. Those that it could have had,
+// were they up, go with the time: who comes back has no turns to make up for. p.mu is held.
+func (p *Pool) take(i int, client netip.Addr) {
+	next := math.Inf(1) // when the next connection begins
+	for k := range p.able {
+		c := &p.able[k]
+		s := &p.servers[c.Server]
+		if c.Server == i {
+			s.finish += 1 / c.Weight
+			s.conns++
+		}
+		next = min(next, s.finish)
+	}
+	for k := range p.servers {
+		if p.fits(k, client) && !slices.ContainsFunc(p.able, func(c Candidate) bool { return c.Server == k }) {
+			p.servers[k].finish = max(p.servers[k].finish, next)
+		}
+	}
+}
+
+// Take counts a connection that the i-th server has, although nobody has chosen it now: it comes from a takeover, say,
+// or from another server.
+func (p *Pool) Take(i int) {
+	p.mu.Lock()
+	p.servers[i].conns++
+	p.mu.Unlock()
+}
+
+// Left tells that a connection which was counted at the i-th server is over, or has gone to another one.
+func (p *Pool) Left(i int) {
+	p.mu.Lock()
+	p.servers[i].conns--
+	p.mu.Unlock()
 }
 
 // fits reports whether a client can have the i-th server.
@@ -168,6 +253,7 @@ func (p *Pool) Checked(i int, up bool, why string) {
 		s.failed++
 	case was:
 		s.refused = false // that was when it was down
+		s.backAt = time.Now()
 	}
 	tell := p.onCheck
 	p.mu.Unlock()
@@ -189,6 +275,8 @@ type Status struct {
 	Up    bool // also one of which nothing is known
 	Known bool
 	Why   string // it is not up
+	Conns int    // that it serves
+	Share Share
 }
 
 // Status returns what is known of each server, in their order. Of one that nobody checks
@@ -201,7 +289,7 @@ func (p *Pool) Status() []Status {
 	all := make([]Status, len(p.servers))
 	for i := range p.servers {
 		s := &p.servers[i]
-		all[i] = Status{Up: true, Known: s.known}
+		all[i] = Status{Up: true, Known: s.known, Conns: s.conns, Share: p.share(i)}
 		switch {
 		case s.failing:
 			all[i].Up, all[i].Why = false, s.why

@@ -109,7 +109,7 @@ func TestPolicy(t *testing.T) {
 func TestStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool.New(pool.Config{Servers: []netip.AddrPort{one, two}, Retry: retry})
-		if p.Status()[0] != (pool.Status{Up: true}) {
+		if p.Status()[0] != (pool.Status{Up: true, Share: pool.Share{Weight: 1}}) {
 			t.Errorf("at first: %+v", p.Status()[0])
 		}
 		p.Refused(0)

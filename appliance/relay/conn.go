@@ -62,7 +62,8 @@ type standing struct {
 // choosing is which servers a connection has tried.
 type choosing struct {
 	tried     *triedServer // that have refused it, or not answered; the last one first
-	serverIdx int          // the one that is dialled
+	serverIdx int32        // the one that is dialled
+	counted   int32        // 1 and the server at which the pool counts it; 0: none
 }
 
 // triedServer is one of them. Most connections have none.
@@ -238,17 +239,17 @@ func (c *Conn) stepDialing() {
 	if c.carrier != nil {
 		answered, err := c.carrier.Answered()
 		if answered {
-			c.svc.Pool.Accepted(c.serverIdx)
+			c.svc.Pool.Accepted(int(c.serverIdx))
 			c.open()
 			return
 		}
 		if err == nil {
 			return
 		}
-		c.svc.Pool.Refused(c.serverIdx)
+		c.svc.Pool.Refused(int(c.serverIdx))
 		c.carrier.Drop()
 		c.carrier = nil
-		c.tried = &triedServer{c.serverIdx, c.tried}
+		c.tried = &triedServer{int(c.serverIdx), c.tried}
 		c.dial(err)
 		return
 	}
@@ -274,7 +275,7 @@ func (c *Conn) dial(err error) {
 			c.giveUp(err)
 			return
 		}
-		c.serverIdx = i
+		c.serverIdx = int32(i)
 		next := c.newCarrier(c.svc.Kept)
 		if err = next.Dial(i); err == nil {
 			c.carrier = next
@@ -290,7 +291,33 @@ func (c *Conn) nextServer() (i int, ok bool) {
 	tried := func(i int) bool {
 		return c.tried.has(i) || c.isPassed() && !c.svc.sameFamily(i, client)
 	}
-	return c.svc.Pool.Next(pool.Want{Client: client, After: c.serverIdx, Not: tried, Any: true})
+	if i, ok = c.svc.Pool.Next(pool.Want{Client: client, After: int(c.serverIdx), Not: tried, Any: true, Take: true}); ok {
+		c.left()
+		c.counted = 1 + int32(i)
+	}
+	return i, ok
+}
+
+// servedBy has the pool count it at the server with that address: it comes from a takeover, or from another server. (That
+// one is not in this appliance's configuration, perhaps.)
+func (c *Conn) servedBy(server netip.AddrPort) {
+	i, ok := c.svc.Pool.Find(server)
+	if ok && c.counted == 1+int32(i) {
+		return
+	}
+	c.left()
+	if ok {
+		c.svc.Pool.Take(i)
+		c.counted = 1 + int32(i)
+	}
+}
+
+// left: it has no server any more.
+func (c *Conn) left() {
+	if c.counted > 0 {
+		c.svc.Pool.Left(int(c.counted) - 1)
+		c.counted = 0
+	}
 }
 
 // ends are the client and the address that it talks to.

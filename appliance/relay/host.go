@@ -29,6 +29,9 @@ func (h host) Restore(p stack.Params, r stack.Resume, ev stack.Events) (*stack.L
 	return h.c.r.engine.Restore(p, r, ev)
 }
 
+// Serves implements kept.Host.
+func (h host) Serves(i int) { h.c.servedBy(h.c.svc.Pool.Addr(i)) }
+
 // Abort implements kept.Host.
 func (h host) Abort() { h.c.abort() }
 

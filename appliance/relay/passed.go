@@ -82,6 +82,7 @@ func (c *Conn) Revived() {
 	if ok, _ := c.r.admit(again, c.passed.Addrs().VIP); !ok {
 		return // it is passed on as long as its tombstone lasts
 	}
+	again.servedBy(c.passed.Addrs().Server)
 	c.svc.passed.Add(1)
 	c.passed.SetEvents(again)
 	c.passed.Revive()
@@ -129,20 +130,20 @@ func (c *Conn) passDialing() {
 	switch {
 	case p.Answered():
 		if c.serverIdx >= 0 {
-			c.svc.Pool.Accepted(c.serverIdx)
+			c.svc.Pool.Accepted(int(c.serverIdx))
 		}
 		c.phase = phaseOpening
 		c.r.journal.Open(c, c.passedRecord())
 		return
 	case c.serverIdx >= 0 && p.Refused():
-		c.svc.Pool.Refused(c.serverIdx)
+		c.svc.Pool.Refused(int(c.serverIdx))
 	case c.serverIdx >= 0 && (p.Asked() < askedMax || c.r.now()-c.dialledAt < silentLeast):
 		return
 	}
-	silent, was := c.serverIdx >= 0 && !p.Refused(), c.serverIdx
+	silent, was := c.serverIdx >= 0 && !p.Refused(), int(c.serverIdx)
 	for {
 		if c.serverIdx >= 0 {
-			c.tried = &triedServer{c.serverIdx, c.tried}
+			c.tried = &triedServer{int(c.serverIdx), c.tried}
 		}
 		i, ok := c.nextServer()
 		if !ok {
@@ -152,7 +153,7 @@ func (c *Conn) passDialing() {
 			c.svc.Pool.Refused(was) // it is left, now that there is another
 			silent = false
 		}
-		c.serverIdx, c.dialledAt = i, c.r.now()
+		c.serverIdx, c.dialledAt = int32(i), c.r.now()
 		if c.r.dialFrom(c, i, p.Dial) == nil {
 			return
 		}
@@ -327,6 +328,7 @@ func (r *Relay) restorePassed(svc *Service, k *replication.Continue) (*Conn, err
 	case err != nil:
 		return nil, fmt.Errorf("continue %s: %w", cp.Remote, err)
 	}
+	c.servedBy(sp.Remote)
 	r.keep(c)
 	svc.passed.Add(1)
 	return c, nil

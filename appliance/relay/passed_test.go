@@ -122,7 +122,8 @@ func (p *passRig) are(n int) {
 	p.t.Helper()
 	await(p.t, p.Rig, "number of connections", func() bool {
 		open, _, _ := p.Relay().Counts()
-		return open == n && p.svc.Conns() == n && p.svc.Passed() == n
+		s := p.svc.Pool.Status()
+		return open == n && p.svc.Conns() == n && p.svc.Passed() == n && s[0].Conns+s[1].Conns == n
 	})
 }
 

@@ -154,6 +154,7 @@ func (r *Relay) ended(c *Conn, aborted bool) {
 	}
 	c.rebuilt()
 	c.noteParked(false)
+	c.left()
 	r.mu.Lock()
 	if _, was := r.conns[c.ID]; was {
 		delete(r.conns, c.ID)

@@ -126,6 +126,7 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 		return nil, fmt.Errorf("continue %s: server leg: %w", cp.Remote, err)
 	}
 	c.begun.Store(true)
+	c.servedBy(sp.Remote)
 	c.passAsks()
 	c.noteParked(c.carrier.Parked())
 	r.keep(c)

@@ -106,6 +106,7 @@ func reach(n *config.Network) string {
 func summariseService(row func(name, format string, args ...any), s *config.Service) {
 	row("service "+s.Name, "%s -> %s", list(s.Listen), list(s.Servers))
 	row("", "protection %s, protocol %s, release %s, source %s, path %s, slow clients %s", s.Protection, s.Protocol, s.Release, s.Source, s.Path, s.SlowClients)
+	row("", "balance %s", balanceText(s))
 	if s.Source == config.SourceGateway {
 		row("", "to each server at most %d connections from each gateway address", stack.PortsPerServer)
 	}
@@ -141,6 +142,24 @@ func summariseService(row func(name, format string, args ...any), s *config.Serv
 		row("", "parked when idle for %v", s.ParkAfter)
 	}
 	row("", "at most %d connections, %d half-open (%d of one network), idle %s, log %v", s.Limits.Connections, s.Limits.HalfOpen, s.Limits.HalfOpenSource, idle, s.Limits.Log)
+}
+
+// balanceText says how servers are chosen, and what is special about each.
+func balanceText(s *config.Service) string {
+	text := string(s.Balance)
+	for i, a := range s.Servers {
+		share := s.ShareOf(i)
+		if share.Weight != 1 {
+			text += fmt.Sprintf(", %v weight %d", a, share.Weight)
+		}
+		if share.Backup {
+			text += fmt.Sprintf(", %v backup", a)
+		}
+	}
+	if s.SlowStart > 0 {
+		text += fmt.Sprintf(", slow start %v", s.SlowStart)
+	}
+	return text
 }
 
 func list[T netip.AddrPort | netip.Prefix](items []T) string {

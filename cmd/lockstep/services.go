@@ -42,10 +42,10 @@ func renderServices(s *control.Status, c palette, row rows, all bool) {
 
 // renderService sums a service up in a line.
 func renderService(s *control.Status, svc *control.Service, c palette) string {
-	addrs := make([]string, len(svc.Servers))
+	addrs, shares := make([]string, len(svc.Servers)), make([]string, len(svc.Servers))
 	healthy, checked := 0, false
 	for i, server := range svc.Servers {
-		addrs[i] = server.Addr
+		addrs[i], shares[i] = server.Addr, strconv.Itoa(server.Connections)
 		checked = checked || server.Checked || !server.Healthy
 		if server.Healthy {
 			healthy++
@@ -55,6 +55,9 @@ func renderService(s *control.Status, svc *control.Service, c palette) string {
 		plural(svc.Connections, "connection"))
 	if svc.Spliced > 0 {
 		text += fmt.Sprintf(" (%d passed on)", svc.Spliced)
+	}
+	if svc.Balance != "" && svc.Balance != "first" && len(svc.Servers) > 1 {
+		text += ", " + svc.Balance + " " + strings.Join(shares, ":")
 	}
 	if svc.Parked > 0 {
 		text += fmt.Sprintf(" (%d parked)", svc.Parked)

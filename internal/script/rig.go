@@ -87,6 +87,7 @@ type generation struct {
 	dev     *monitored
 	far     *tuntest.End // where the peers are
 	read    atomic.Uint64
+	svc     *relay.Service
 	closed  bool
 	wg      sync.WaitGroup
 }
@@ -136,7 +137,7 @@ func (r *Rig) build(active, standby *replication.Core) error {
 	if r.o.Tune != nil {
 		r.o.Tune(svc)
 	}
-	g.relay = relay.New([]*relay.Service{svc}, g.journal)
+	g.svc, g.relay = svc, relay.New([]*relay.Service{svc}, g.journal)
 	var err error
 	g.engine, err = stack.New(stack.Options{
 		Device: g.dev, Handler: g.relay, Window: r.o.Window, SendBuffer: r.o.SendBuffer, MinRTO: r.o.MinRTO, Memory: r.o.Memory,
@@ -354,6 +355,7 @@ func (r *Rig) shutdown() error {
 	g.engine.SetActive(false)
 	g.journal.stop()
 	g.relay.Close()
+	r.checkPool(g)
 	err := g.engine.Close()
 	r.mu.Lock()
 	for g.read.Load() < g.dev.written.Load()-g.dev.Dropped() {
@@ -369,6 +371,19 @@ func (r *Rig) shutdown() error {
 }
 
 // tickLoop lets waiters look at what nobody announces.
+// checkPool: each connection is counted at one server at most, and none is that has ended.
+func (r *Rig) checkPool(g *generation) {
+	open, _, _ := g.relay.Counts()
+	sum, less := 0, false
+	for _, s := range g.svc.Pool.Status() {
+		sum += s.Conns
+		less = less || s.Conns < 0
+	}
+	if less || sum > open {
+		r.violate("the pool counts %+v, and there are %d connections", g.svc.Pool.Status(), open)
+	}
+}
+
 func (r *Rig) tickLoop() {
 	defer r.wg.Done()
 	for {

@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"lockstep/appliance/config"
+	"lockstep/internal/lab"
+)
+
+// named serves on a port of every server: it says which one it is, and then what it is told.
+func (p *pair) named(port int) {
+	p.t.Helper()
+	for i, h := range p.Servers {
+		ln, err := h.Listen("tcp4", fmt.Sprintf(":%d", port))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.t.Cleanup(func() { ln.Close() })
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					if _, err := c.Write([]byte{byte(i)}); err == nil {
+						_, _ = io.Copy(c, c)
+					}
+				}()
+			}
+		}()
+	}
+}
+
+// dialNamed opens a connection, and returns which server has it.
+func (p *pair) dialNamed(port int) (net.Conn, int) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	c, err := p.Client.DialContext(ctx, "tcp4", fmt.Sprintf("%s:%d", lab.VIP4, port))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	var name [1]byte
+	if _, err := io.ReadFull(c, name[:]); err != nil {
+		p.t.Fatal(err)
+	}
+	return c, int(name[0])
+}
+
+// has waits until an appliance counts so many connections at each server of a service.
+func (p *pair) has(node, service string, want [2]int) {
+	p.t.Helper()
+	p.await(fmt.Sprintf("%s counts %v at the servers of %s", node, want, service), func() bool {
+		for _, s := range p.status(node).Services {
+			if s.Name == service {
+				return s.Servers[0].Connections == want[0] && s.Servers[1].Connections == want[1]
+			}
+		}
+		return false
+	})
+}
+
+// Connections are shared out among the servers, passed on or ended here, and who takes over knows how many each of them has.
+func TestBalance(t *testing.T) {
+	const least, turn = 82, 83
+	balanced := func(name string, port int, balance config.Balance, path config.Path, shares ...config.Share) config.Service {
+		servers := []string{fmt.Sprintf("10.20.0.11:%d", port), fmt.Sprintf("10.20.0.12:%d", port)}
+		return service(name, []string{fmt.Sprintf("%s:%d", lab.VIP4, port)}, servers, func(s *config.Service) {
+			s.Balance, s.Path, s.Shares = balance, path, shares
+		})
+	}
+	p := start(t, options{
+		PairOptions: lab.PairOptions{Servers: 2},
+		extra: []config.Service{
+			balanced("least", least, config.BalanceLeast, config.PathAuto, config.PlainShare, config.Share{Weight: 2}),
+			balanced("turn", turn, config.BalanceTurn, config.PathNetstack),
+		},
+		serve: func(p *pair) { p.named(least); p.named(turn) },
+	})
+	var conns []net.Conn
+	var heavy []net.Conn // of the server with twice the weight
+	for range 6 {
+		c, i := p.dialNamed(least)
+		if conns = append(conns, c); i == 1 {
+			heavy = append(heavy, c)
+		}
+		c, _ = p.dialNamed(turn)
+		conns = append(conns, c)
+	}
+	p.has("a", "least", [2]int{2, 4})
+	p.has("a", "turn", [2]int{3, 3})
+	p.Kill(p.a)
+	for _, c := range conns {
+		var b [1]byte
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, b[:]); err != nil || b[0] != 'x' {
+			t.Fatalf("after the takeover: %q, %v", b, err)
+		}
+	}
+	p.has("b", "least", [2]int{2, 4})
+	p.has("b", "turn", [2]int{3, 3})
+	for _, c := range heavy {
+		c.Close()
+	}
+	p.has("b", "least", [2]int{2, 0})
+	for range 4 {
+		if _, i := p.dialNamed(least); i != 1 {
+			t.Errorf("a connection for server %d, which has more", i)
+		}
+	}
+	p.has("b", "least", [2]int{2, 4})
+}
