@@ -20,15 +20,19 @@ import (
 //	hash, 25 bits          SACK  scale    MSS
 //
 // Other than in Linux the options need no timestamps, which many clients do not send.
-// A guess is right once in 2^22 (two periods are good, and the key before; so is a
-// keepalive; in 2^21 for two minutes after a takeover, when the former active's clock is
-// good, too): it opens a connection for an address that does not answer, no more.
+// A guess is right once in 2^23 (two periods are good; so is a keepalive; in 2^22 for two
+// minutes after a takeover, when the former active's clock is good, too; up to four times as often
+// where several sessions of the pair have begun meanwhile, with a key each): it opens a
+// connection for an address that does not answer, no more.
 
 const (
 	cookieBits = 7 // of options
 	// cookiePeriod is how long cookies of one kind are sent; they are good for that and
 	// the next one: longer than a client takes to answer.
 	cookiePeriod = 1 << 16 * time.Millisecond
+	// cookieKeys is how many keys are good at a time at most. Where the sync link is bad a session
+	// follows another one within a second, and a client that nobody has answered lives longer.
+	cookieKeys = 4
 )
 
 // What a cookie can say of a client's options: the largest value that is not more.
@@ -41,11 +45,18 @@ var (
 // cookies is what one half of a pair must know to take a cookie of the other: the key,
 // and its clock.
 type cookies struct {
-	keys       atomic.Pointer[[2][32]byte] // the current one, the one before
+	keys       atomic.Pointer[[]*cookieKey] // the current one, those before
 	former     atomic.Pointer[formerActive]
 	onPressure func(netip.AddrPort)
 	onFlood    func([]netip.AddrPort)
 	early      map[flow]time.Duration // of the reader: since when, see overtaken
+}
+
+// cookieKey is a key, and whether cookies may have been made with it.
+type cookieKey struct {
+	key   [32]byte
+	used  atomic.Bool
+	until time.Duration // of SetCookieSecret: when the last of them is too old; 0: not known yet
 }
 
 // formerActive is the one that this engine continues.
@@ -55,15 +66,27 @@ type formerActive struct {
 }
 
 func (c *cookies) init(secret []byte, o *Options) {
-	first := sha256.Sum256(secret)
-	c.keys.Store(&[2][32]byte{first, first})
+	c.keys.Store(&[]*cookieKey{{key: sha256.Sum256(secret)}})
 	c.onPressure, c.onFlood = o.OnPressure, o.OnFlood
 }
 
 // SetCookieSecret gives the engine what it has in common with the other half of the
-// pair. Cookies made with the former secret stay good.
+// pair. Cookies made with former secrets stay good, by us or, while we were mute, by the other
+// half. Only the loop of roles calls it.
 func (e *Engine) SetCookieSecret(secret []byte) {
-	e.cookies.keys.Store(&[2][32]byte{sha256.Sum256(secret), e.cookies.keys.Load()[0]})
+	now := e.now()
+	k := &cookieKey{key: sha256.Sum256(secret)}
+	k.used.Store(!e.active.Load())
+	list := append(make([]*cookieKey, 0, cookieKeys), k)
+	for _, k := range *e.cookies.keys.Load() {
+		if k.until == 0 {
+			k.until = now + 2*cookiePeriod
+		}
+		if k.used.Load() && now < k.until && len(list) < cookieKeys {
+			list = append(list, k)
+		}
+	}
+	e.cookies.keys.Store(&list)
 }
 
 // ContinueCookies lets the engine take the cookies of an active that it continues, whose
@@ -132,7 +155,9 @@ func (e *Engine) sendCookie(s *segment, first bool) {
 	if first && e.cookies.onPressure != nil {
 		e.cookies.onPressure(addrPort(s.flow.local, s.flow.localPort))
 	}
-	key := &e.cookies.keys.Load()[0]
+	current := (*e.cookies.keys.Load())[0]
+	current.used.Store(true)
+	key := &current.key
 	p.OurMSS, p.OurWS = e.mss(s.v6), -1
 	if p.PeerWS >= 0 {
 		p.OurWS = int8(e.windowScale)
@@ -170,11 +195,10 @@ func (e *Engine) cookieKeyFor(s *segment, irs uint32) *[32]byte {
 		now = period(e.ClockMillis() + f.shift)
 		at = append(at, now, now-1)
 	}
-	keys := e.cookies.keys.Load()
-	for i := range keys {
+	for _, k := range *e.cookies.keys.Load() {
 		for _, n := range at {
-			if cookie(&keys[i], &s.flow, irs, n, isn&(1<<cookieBits-1)) == isn {
-				return &keys[i]
+			if cookie(&k.key, &s.flow, irs, n, isn&(1<<cookieBits-1)) == isn {
+				return &k.key
 			}
 		}
 	}
@@ -268,9 +292,8 @@ func (e *Engine) cookieEcho(f *flow, echo uint32) bool {
 	const life = uint32(2 * cookiePeriod / time.Millisecond)
 	now := e.ClockMillis()
 	former := e.cookies.former.Load()
-	keys := e.cookies.keys.Load()
-	for i := range keys {
-		age := now + cookieTSOffset(&keys[i], f) - echo
+	for _, k := range *e.cookies.keys.Load() {
+		age := now + cookieTSOffset(&k.key, f) - echo
 		if age <= life || former != nil && e.now() < former.until && age+former.shift <= life {
 			return true
 		}

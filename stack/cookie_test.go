@@ -234,9 +234,9 @@ func TestOldCookie(t *testing.T) {
 		c := newCookieClient(netip.AddrPortFrom(testClient, 40000), cookieOffer)
 		c.ask(t, q)
 		// As if it had been sent so long ago.
-		keys := q.cookies.keys.Load()
+		key := &(*q.cookies.keys.Load())[0].key
 		at := period(q.ClockMillis()) - uint16(periods)
-		c.iss = cookie(&keys[0], &c.f, c.isn, at, c.iss&(1<<cookieBits-1))
+		c.iss = cookie(key, &c.f, c.isn, at, c.iss&(1<<cookieBits-1))
 		c.answer(q, 0)
 		if got := len(q.legs) == 1; got != good {
 			t.Errorf("%d periods old: accepted %v", periods, got)
@@ -250,25 +250,43 @@ func TestCookieOfFormerActive(t *testing.T) {
 	secret := []byte("what both know")
 	a, b := newQuietEngine(t, 0), newQuietEngine(t, 0)
 	a.SetCookieSecret(secret)
+	b.SetActive(false)
 	b.SetCookieSecret(secret)
+	b.SetActive(true)
 	const shift = 200 << 16 // b's clock is far behind
 	b.ContinueCookies(shift)
 	c := newCookieClient(netip.AddrPortFrom(testClient, 40000), cookieOffer)
 	c.ask(t, a)
-	keys := a.cookies.keys.Load()
-	c.iss = cookie(&keys[0], &c.f, c.isn, period(b.ClockMillis()+shift), c.iss&(1<<cookieBits-1))
+	c.iss = cookie(&(*a.cookies.keys.Load())[0].key, &c.f, c.isn, period(b.ClockMillis()+shift), c.iss&(1<<cookieBits-1))
 	c.ts += shift
 	c.answer(b, 0)
 	l := b.accepted(t)
 	if d := l.tsNow() - c.ts; int32(d) < 0 || d > 5000 {
 		t.Errorf("TSval is %d ahead of what the client has seen", int32(d))
 	}
-	b.SetCookieSecret([]byte("of the next session")) // the one before stays good
+	// Sessions that come in quick succession; in none of them has b sent a cookie.
+	for range 2 * cookieKeys {
+		b.SetCookieSecret([]byte("of the next session"))
+	}
 	c2 := newCookieClient(netip.AddrPortFrom(testClient, 40001), cookieOffer)
 	c2.ask(t, a)
 	c2.answer(b, 0)
 	if len(b.legs) != 2 {
-		t.Error("the former secret is forgotten at once")
+		t.Fatal("the former active's secret is forgotten at once")
+	}
+	// In these it has, or the other half may have.
+	for i := range uint16(2 * cookieKeys) {
+		b.SetCookieSecret([]byte{byte(i)})
+		newCookieClient(netip.AddrPortFrom(testClient, 40002+i), cookieOffer).ask(t, b)
+		if n := len(*b.cookies.keys.Load()); n > cookieKeys {
+			t.Fatalf("%d keys", n)
+		}
+	}
+	c3 := newCookieClient(netip.AddrPortFrom(testClient, 41000), cookieOffer)
+	c3.ask(t, a)
+	c3.answer(b, 0)
+	if len(b.legs) != 2 {
+		t.Error("a secret is good for ever")
 	}
 }
 
