@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -37,6 +38,7 @@ func TestMain(m *testing.M) {
 		var err error
 		switch os.Args[1] {
 		case "switchover":
+			_ = os.WriteFile(released(os.Args[3]), nil, 0o600) // the transfer waits for it
 			err = fmt.Errorf("switchover of %s refused: it is a fake", os.Args[3])
 		case "run":
 			if os.Getenv(envReal) != "" {
@@ -147,14 +149,14 @@ func (f *fakeNode) takeAddresses(ctx context.Context) error {
 				if err != nil {
 					return
 				}
-				go proxy(c, svc.Servers[0].String())
+				go f.proxy(c, svc.Servers[0].String())
 			}
 		}()
 	}
 	return nil
 }
 
-func proxy(c net.Conn, to string) {
+func (f *fakeNode) proxy(c net.Conn, to string) {
 	defer c.Close()
 	s, err := net.Dial("tcp", to)
 	if err != nil {
@@ -163,7 +165,7 @@ func proxy(c net.Conn, to string) {
 	defer s.Close()
 	done := make(chan struct{}, 2)
 	pump := func(dst, src net.Conn) {
-		err := carry(dst, src)
+		err := f.carry(dst, src)
 		if err != nil { // an abort stays an abort
 			c.Close()
 			s.Close()
@@ -177,18 +179,30 @@ func proxy(c net.Conn, to string) {
 	<-done
 }
 
-// carry copies at no more than 64 MB/s: half of a transfer has to outlast the look at who is
-// active, however fast the kernel is and however slow the look.
-func carry(dst io.Writer, src io.Reader) error {
-	for {
-		_, err := io.CopyN(dst, src, 64<<10)
-		if err == io.EOF {
+// envHeld is how many bytes of a direction the fake appliance carries before the fault: a transfer cannot be over
+// by then, however slow the look at who is active. Empty: all.
+const envHeld = "FAKE_HELD"
+
+// released is the file that exists once the fault has been, for one that the appliance outlives.
+func released(socket string) string { return socket + ".released" }
+
+// carry copies.
+func (f *fakeNode) carry(dst io.Writer, src io.Reader) error {
+	if held, err := strconv.ParseInt(os.Getenv(envHeld), 10, 64); err == nil {
+		if _, err := io.CopyN(dst, src, held); err == io.EOF {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		time.Sleep(time.Millisecond)
+		for {
+			if _, err := os.Stat(released(f.cfg.Control)); err == nil {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
 	}
+	_, err := io.Copy(dst, src)
+	return err
 }
 
 // play runs the demo with the fake appliance and returns what it printed.
@@ -230,7 +244,8 @@ func TestWholeDemoWithoutFault(t *testing.T) {
 
 func TestDemoFindsLostConnections(t *testing.T) {
 	keep := filepath.Join(t.TempDir(), "logs")
-	v, log, err := play(t, context.Background(), options{fault: faultKill, rounds: 1, direction: dirBoth, size: 64 << 20, idle: 4, keepLogs: keep})
+	t.Setenv(envHeld, fmt.Sprint(12<<20))
+	v, log, err := play(t, context.Background(), options{fault: faultKill, rounds: 1, direction: dirBoth, size: 16 << 20, idle: 4, keepLogs: keep})
 	if !errors.Is(err, errNotSurvived) {
 		t.Errorf("error %v", err)
 	}
@@ -248,6 +263,7 @@ func TestDemoFindsLostConnections(t *testing.T) {
 }
 
 func TestDemoTellsWhyAFaultFailed(t *testing.T) {
+	t.Setenv(envHeld, fmt.Sprint(12<<20))
 	v, _, err := play(t, context.Background(), options{fault: faultSwitchover, rounds: 1, direction: dirDownload, size: 16 << 20})
 	if err == nil || v.OK || !v.Intact || !strings.Contains(v.headline(), "round 1: the fault failed: lockstep switchover") ||
 		!strings.Contains(v.headline(), "a.sock refused: it is a fake") {
