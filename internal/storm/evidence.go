@@ -122,6 +122,7 @@ func (s *storm) evidence(dir string, f *finding) error {
 	}
 	for _, h := range append([]*lab.Host{s.pair.Client}, s.pair.Servers...) {
 		put("sockets-"+h.Name()+".txt", tool(h, "ss", "-tinoem"))
+		put("kernel-"+h.Name()+".txt", tool(h, "nstat", "-az")+tool(h, "ip", "-s", "-s", "link")+tool(h, "cat", "/proc/net/softnet_stat"))
 	}
 	for name, r := range s.records {
 		var b strings.Builder

@@ -50,7 +50,7 @@ type report struct {
 	Faults   int               `json:"faults"`
 	Kinds    map[string]*tally `json:"kinds"` // by fault and target
 	Load     loadCount         `json:"load"`
-	Starved  starving          `json:"starved"` // how often a process waited for a CPU for half a second or more
+	Starved  starving          `json:"starved"` // how often a process waited for a CPU for half a second or more, and what the machine lost
 	Findings []*finding        `json:"findings"`
 	Found    int               `json:"found"` // findings, those that were not kept among them
 	Evidence string            `json:"evidence,omitempty"`
@@ -66,6 +66,9 @@ func (r *report) print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "%-42s %6s %9s %8s %17s %17s\n", "fault", "times", "takeovers", "findings", "in sync after, ms", "all moving, ms")
 	fmt.Fprintf(w, "%-42s %6s %9s %8s %17s %17s\n", "", "", "", "", "median   longest", "median   longest")
+	if r.Starved.Dropped > 0 {
+		fmt.Fprintf(w, "the kernel dropped %d packets because the backlog of a CPU was full (net.core.netdev_max_backlog); standstills count from the end of that\n\n", r.Starved.Dropped)
+	}
 	var names []string
 	for name := range r.Kinds {
 		names = append(names, name)

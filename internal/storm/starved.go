@@ -13,6 +13,10 @@ import (
 // A machine without a CPU to spare does to a pair what a fault does, and tells nobody. The storm asks the kernel for
 // how long it has let the processes wait, and says so: a standstill counts from the end of such a time on, as from a
 // fault's, but not for ever. What is wrong or lost is never excused by it.
+//
+// Nor does it tell anybody that it loses packets. A cable of the lab ends in the backlog of a CPU, which all processes of
+// the machine share; when that is full the sender's kernel tries again half a second later, as often as it is. So the storm
+// asks for that, too.
 
 const (
 	sampleEvery = 100 * time.Millisecond
@@ -26,6 +30,7 @@ const (
 type starving struct {
 	Times     int    `json:"times"`
 	LongestMS int64  `json:"longest_ms"`
+	Dropped   uint64 `json:"backlog_drops"` // packets that the kernel has dropped, of whomever
 	Last      string `json:"last,omitempty"`
 	ended     time.Time
 }
@@ -35,7 +40,10 @@ type hunger struct {
 	procs   func() map[string]int // process numbers by name
 	delays  func(pid int) map[string]time.Duration
 	starves func(name string, waited time.Duration, more bool) // more: it is the same wait as before
+	backlog func() uint64                                      // packets dropped so far
+	loses   func(packets uint64)
 
+	lost  uint64 // of backlog
 	at    time.Time
 	last  map[string]map[string]time.Duration // by name and thread
 	waits map[string]time.Duration            // by name, of the samples in a row in which it waited
@@ -51,7 +59,10 @@ func newHunger(s *storm) *hunger {
 		}
 		return all
 	}
-	return &hunger{procs: procs, delays: runDelays, starves: s.starves, last: make(map[string]map[string]time.Duration), waits: make(map[string]time.Duration)}
+	return &hunger{
+		procs: procs, delays: runDelays, starves: s.starves, backlog: backlogDrops, loses: s.loses, lost: backlogDrops(),
+		last: make(map[string]map[string]time.Duration), waits: make(map[string]time.Duration),
+	}
 }
 
 func (h *hunger) watch(ctx context.Context) {
@@ -64,6 +75,10 @@ func (h *hunger) watch(ctx context.Context) {
 func (h *hunger) look(now time.Time) {
 	interval := now.Sub(h.at)
 	h.at = now
+	if n := h.backlog(); n > h.lost {
+		h.loses(n - h.lost)
+		h.lost = n
+	}
 	for name, pid := range h.procs() {
 		threads := h.delays(pid)
 		var worst time.Duration
@@ -102,6 +117,29 @@ func runDelays(pid int) map[string]time.Duration {
 	return all
 }
 
+// backlogDrops is how many packets the kernel has dropped because the backlog of a CPU was full: the second
+// number of each line, hexadecimal.
+func backlogDrops() (n uint64) {
+	text, _ := os.ReadFile("/proc/net/softnet_stat") // who has none is told of none
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 1 {
+			dropped, _ := strconv.ParseUint(fields[1], 16, 64)
+			n += dropped
+		}
+	}
+	return n
+}
+
+// loses notes that the machine has lost packets: what stands still now has until some time after that.
+func (s *storm) loses(packets uint64) {
+	s.mu.Lock()
+	t := &s.starved
+	t.Dropped, t.ended = t.Dropped+packets, time.Now()
+	t.Last = fmt.Sprintf("the kernel dropped %d packets of whomever, its backlog was full, until %s", packets, t.ended.Format("15:04:05.000"))
+	s.mu.Unlock()
+	s.load.starves()
+}
+
 // starves notes that a process has waited for a CPU: what stands still now has until some time after that.
 func (s *storm) starves(name string, d time.Duration, more bool) {
 	s.mu.Lock()
@@ -126,7 +164,7 @@ func (l *load) starves() {
 
 // hungry says of a finding whether a process had to wait for a CPU shortly before; s.mu is held.
 func (s *storm) hungry() string {
-	if s.starved.Times == 0 || time.Since(s.starved.ended) > statedFor {
+	if s.starved.ended.IsZero() || time.Since(s.starved.ended) > statedFor {
 		return ""
 	}
 	return s.starved.Last

@@ -18,6 +18,8 @@ func TestHunger(t *testing.T) {
 	var told []string
 	delays := map[string]time.Duration{"main": 0, "other": 0}
 	h := &hunger{procs: func() map[string]int { return map[string]int{"a": 1} }, last: map[string]map[string]time.Duration{}, waits: map[string]time.Duration{}}
+	var dropped, lost uint64
+	h.backlog, h.loses = func() uint64 { return dropped }, func(n uint64) { lost += n }
 	h.delays = func(int) map[string]time.Duration {
 		now := map[string]time.Duration{}
 		for id, d := range delays {
@@ -49,6 +51,12 @@ func TestHunger(t *testing.T) {
 	if look("main", 0); len(told) != 3 || told[0] != "a 700ms" || told[1] != "a 800ms" || told[2] != "more" {
 		t.Errorf("told of %v", told)
 	}
+	for range 3 {
+		if look("main", 0); lost != dropped {
+			t.Errorf("%d packets are lost, the kernel says %d", lost, dropped)
+		}
+		dropped += 2
+	}
 }
 
 // A connection that stands still while the machine starves has until 5 s after that, but not for ever.
@@ -75,6 +83,13 @@ func TestStarvedLooks(t *testing.T) {
 	}
 	if f := looks(1); f == nil || s.starved.Times != 1 || s.starved.LongestMS != 1000 || s.hungry() == "" {
 		t.Errorf("found %+v; %+v", f, s.starved)
+	}
+	for f := range l.flights {
+		f.still = stillLooks - 2
+	}
+	s.loses(3)
+	if f := looks(2); f != nil || s.starved.Times != 1 || s.starved.Dropped != 3 {
+		t.Errorf("found %+v where the machine has lost packets; %+v", f, s.starved)
 	}
 	for f := range l.flights {
 		f.looks, f.still = 0, 0
