@@ -202,7 +202,7 @@ var facts = []fact{
 	{"SAFETY.md", "with `http` an end between two messages is judged only after 300 ms", []string{"appliance/kept/claim.go ~ endSettles = 300 * time.Millisecond"}},
 	{"SAFETY.md", "nothing that stands still for 5 s after a fault's end", []string{"internal/storm/load.go ~ int(5 * time.Second / lookEvery)"}},
 	{"SAFETY.md", "An ACK that waits for an answer** (at most 40 ms,", []string{"stack: delayMax == 40*time.Millisecond"}},
-	{"SAFETY.md", "with one segment in 2^22", []string{"stack/cookie.go ~ right once in 2^22"}},
+	{"SAFETY.md", "with one segment in 2^23", []string{"stack/cookie.go ~ right once in 2^23"}},
 	{"ARCHITECTURE.md", "waits for up to 40 ms for the answer", []string{"stack: delayMax == 40*time.Millisecond"}},
 	{"ARCHITECTURE.md", "pending for 100 ms", []string{"replication/limits.go ~ def(&l.ShipAfter, 100*millisecond)"}},
 	{"ARCHITECTURE.md", "Rules at priority 7400", []string{"appliance: rulePriority == 7400 && routeTable == 7400"}},
