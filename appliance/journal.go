@@ -238,11 +238,7 @@ func (e effects) Need(n replication.Range) {
 	}
 }
 
-func (e effects) Adopt(id replication.ConnID) {
-	if c := e.j.relay.Lookup(id); c != nil {
-		c.Adopt()
-	}
-}
+func (e effects) Adopt(id replication.ConnID) { e.j.relay.Adopt(id) }
 
 // Open implements relay.Journal.
 func (j *journal) Open(c *relay.Conn, r replication.Record) {

@@ -29,6 +29,53 @@ type resting struct {
 	next  int    // before it all are taken
 	left  int
 	lost  LostError
+
+	making making
+}
+
+// making is the connection that is being made, which the journal knows from when it is told, and the table a
+// moment later.
+type making struct {
+	mu     sync.Mutex // a leaf
+	id     replication.ConnID
+	wanted bool // the journal has asked for it meanwhile
+}
+
+// begin and end enclose the moment.
+func (m *making) begin(id replication.ConnID) {
+	m.mu.Lock()
+	m.id, m.wanted = id, false
+	m.mu.Unlock()
+}
+
+func (m *making) end() (wanted bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.id = 0
+	return m.wanted
+}
+
+// want reports whether it is that one.
+func (m *making) want(id replication.ConnID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wanted = m.wanted || m.id == id
+	return m.id == id
+}
+
+// Adopt is called by the journal: it wants this connection. One that is just being made answers when it is: a request
+// that nobody heard would keep the standby out of sync for the life of the connection.
+func (r *Relay) Adopt(id replication.ConnID) {
+	c := r.Lookup(id)
+	if c == nil {
+		if t := r.resting.Load(); t != nil && t.making.want(id) {
+			return
+		}
+		c = r.Lookup(id) // it may have been made in between
+	}
+	if c != nil {
+		c.Adopt()
+	}
 }
 
 // restFlow is a leg's local and remote address.
@@ -136,8 +183,12 @@ func (t *resting) take(i int) {
 		svc.conns.Add(-1)
 		svc.passed.Add(-1)
 	}
+	t.making.begin(k.Record.ID)
 	r.journal.Continued(k.Record.ID)
 	c, err := r.restoreOne(&k, 0)
+	if wanted := t.making.end(); wanted && c != nil {
+		c.Adopt()
+	}
 	if c == nil {
 		r.engine.UnclaimPort(k.Record.Server.Local, k.Record.Server.Remote)
 	}

@@ -88,6 +88,37 @@ func TestWoken(t *testing.T) {
 	w.hears(fmt.Sprintf("%v > %v seq 500", manyClient(0), passServer))
 }
 
+// A standby that is waiting is told of each as soon as the journal knows of it, which is before it is in the table.
+func TestWantedWhileItIsMade(t *testing.T) {
+	const n = 10
+	core := manyPassed(t, n)
+	var r *relay.Relay
+	adopted := make(chan replication.ConnID, n)
+	r, e, _ := newBareOf(t, nobody{continued: func(id replication.ConnID) { r.Adopt(id) }, adopted: func(id replication.ConnID) { adopted <- id }})
+	_, rest, err := core.TakeoverFirst(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Rest(rest)
+	e.Run()
+	e.SetActive(true)
+	if left, err := r.RestoreSome(n); left != 0 || err != nil {
+		t.Fatal(left, err)
+	}
+	told := make(map[replication.ConnID]bool)
+	for range n {
+		select {
+		case id := <-adopted:
+			told[id] = true
+		case <-time.After(limit):
+			t.Fatalf("%d of %d connections are told", len(told), n)
+		}
+	}
+	if len(told) != n {
+		t.Errorf("%d of %d connections are told", len(told), n)
+	}
+}
+
 // Who steps down forgets what was not made, too: a packet of it is nobody's.
 func TestRestIsForgotten(t *testing.T) {
 	r, _ := resting(t, 10)

@@ -14,9 +14,22 @@ import (
 )
 
 // nobody is a journal without a standby.
-type nobody struct{ relay.Journal }
+type nobody struct {
+	relay.Journal
+	continued, adopted func(replication.ConnID) // nil: nothing
+}
 
-func (nobody) Continued(replication.ConnID)                    {}
+func (n nobody) Continued(id replication.ConnID) {
+	if n.continued != nil {
+		n.continued(id)
+	}
+}
+
+func (n nobody) Adopt(c *relay.Conn, _ replication.Record, _ [2]replication.StreamPos, _ *replication.Log) error {
+	n.adopted(c.ID)
+	return nil
+}
+
 func (nobody) Congested() bool                                 { return false }
 func (nobody) MaySplice() bool                                 { return true }
 func (nobody) Close(replication.ConnID, replication.CloseKind) {}
@@ -88,10 +101,13 @@ func manyClient(i int) netip.AddrPort {
 }
 
 // newBare is a relay with an engine, and the other end of its wire.
-func newBare(b testing.TB) (*relay.Relay, *stack.Engine, *tuntest.End) {
+func newBare(b testing.TB) (*relay.Relay, *stack.Engine, *tuntest.End) { return newBareOf(b, nobody{}) }
+
+// newBareOf is newBare with such a journal.
+func newBareOf(b testing.TB, j nobody) (*relay.Relay, *stack.Engine, *tuntest.End) {
 	svc := &relay.Service{Name: "web", Listen: []netip.AddrPort{passVIP}, MaxConns: 1 << 30, MaxHalfOpen: 1 << 16, Pass: true}
 	svc.Pool = pool.New(pool.Config{Servers: []netip.AddrPort{passServer}})
-	r := relay.New([]*relay.Service{svc}, nobody{})
+	r := relay.New([]*relay.Service{svc}, j)
 	near, far := tuntest.PipeSize(tuntest.MTU, 1<<14)
 	e, err := stack.New(stack.Options{Device: near, Handler: r, Addresses: []netip.Addr{passVIP.Addr(), restGateway}})
 	if err != nil {
