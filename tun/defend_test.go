@@ -45,11 +45,14 @@ func TestOtherVLANsClaimNothing(t *testing.T) {
 	l := newLAN(t)
 	a, stranger := l.announcer(t, 0), l.announcer(t, 1)
 	a.Activate()
-	claim := gratuitousARP(arpReply, stranger.link.mac, stranger.addr4[0])
+	stranger.mu.Lock() // it follows its interface
+	link := stranger.link
+	stranger.mu.Unlock()
+	claim := gratuitousARP(arpReply, link.mac, stranger.addr4[0])
 	plain := claim.append(nil)
 	tagged := slices.Concat(plain[:12], []byte{0x81, 0, 0, 5}, plain[12:])
 	for _, frame := range [][]byte{tagged, tagged, plain} {
-		if err := stranger.socks.arp.send(stranger.link.index, frame); err != nil {
+		if err := stranger.socks.arp.send(link.index, frame); err != nil {
 			t.Fatal(err)
 		}
 	}
