@@ -129,6 +129,7 @@ type load struct {
 	mu      sync.Mutex
 	flights map[*flight]struct{}
 	fault   bool // one is in progress
+	anew    int  // how often the present connections were written off
 	count   loadCount
 }
 

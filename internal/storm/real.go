@@ -76,12 +76,12 @@ func (w *web) one(ctx context.Context, f realservers.File, slow bool) {
 	if slow {
 		args = append(args, "--limit-rate", "2M")
 	}
-	began := time.Now()
+	l := w.storm.load
+	began, before := time.Now(), l.starts()
 	err := w.fetch(ctx, args)
 	if ctx.Err() != nil {
 		return
 	}
-	l := w.storm.load
 	l.mu.Lock()
 	l.count.Real++
 	l.mu.Unlock()
@@ -95,6 +95,8 @@ func (w *web) one(ctx context.Context, f realservers.File, slow bool) {
 		l.note(&l.count.Wrong)
 		w.storm.find(finding{Kind: findWrong, Detail: name + ": " + clip(wrong.Error())})
 	case err == nil:
+	case l.starts() != before:
+		l.note(&l.count.WrittenOff)
 	case w.storm.stated(webPort) != "":
 		l.note(&l.count.Stated)
 	default:

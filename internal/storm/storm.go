@@ -268,6 +268,7 @@ func (s *storm) startOver(ctx context.Context) error {
 			return err
 		}
 	}
+	s.load.writeOff() // and those that have begun meanwhile
 	if why := s.ready(ctx); why != "" && ctx.Err() == nil {
 		return fmt.Errorf("the pair is not in sync even after a new start: %s", why)
 	}

@@ -154,9 +154,17 @@ func (l *load) waiting() (n int) {
 func (l *load) writeOff() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.anew++
 	for f := range l.flights {
 		f.writtenOff = true
 	}
+}
+
+// starts is how often the pair was started anew while there were connections.
+func (l *load) starts() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.anew
 }
 
 // table lists the connections for a human.
