@@ -10,34 +10,76 @@ import (
 	"lockstep/appliance/control"
 )
 
-// manyServices is from how many on those that are well are summed up.
+// manyServices is how many are shown of more than that; the others are summed up.
 const manyServices = 10
 
 // rows writes one fact per line.
 type rows func(name, format string, args ...any)
 
-// renderServices writes a line per service, and beneath it what is wrong.
+// renderServices writes a line per service, and beneath it what is wrong. Of many it writes few, those
+// first with which something is wrong.
 func renderServices(s *control.Status, c palette, row rows, all bool) {
-	shown, rest, conns := 0, 0, 0
+	type entry struct {
+		svc     *control.Service
+		trouble []string
+	}
+	var entries []entry
 	for i := range s.Services {
-		svc := &s.Services[i]
-		trouble := troubles(s, svc, c)
-		if !all && len(s.Services) > manyServices && len(trouble) == 0 && shown >= manyServices {
-			rest, conns = rest+1, conns+svc.Connections
-			continue
+		entries = append(entries, entry{&s.Services[i], troubles(s, &s.Services[i], c)})
+	}
+	left := 0
+	if !all && len(entries) > manyServices {
+		slices.SortStableFunc(entries, func(a, b entry) int { return order(len(a.trouble) == 0, len(b.trouble) == 0) })
+		var of sum
+		for _, e := range entries {
+			of.add(e.svc, len(e.trouble) > 0)
 		}
-		shown++
-		row("service", "%s", renderService(s, svc, c))
-		for _, t := range trouble {
+		row("services", "%s", of.text(c))
+		entries, left = entries[:manyServices], len(entries)-manyServices
+	}
+	for _, e := range entries {
+		row("service", "%s", renderService(s, e.svc, c))
+		for _, t := range e.trouble {
 			row("", "  %s", t)
 		}
-		if svc.Kept != nil {
-			renderKept(svc.Kept, row, all)
+		if e.svc.Kept != nil {
+			renderKept(e.svc.Kept, row, all)
 		}
 	}
-	if rest > 0 {
-		row("", "and %d more, all well, %d connections (--all shows them)", rest, conns)
+	if left > 0 {
+		row("", "and %d more (--all shows them)", left)
 	}
+}
+
+// order puts false before true.
+func order(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+// sum is of many services.
+type sum struct{ well, troubled, conns int }
+
+func (n *sum) add(svc *control.Service, trouble bool) {
+	n.conns += svc.Connections
+	if trouble {
+		n.troubled++
+	} else {
+		n.well++
+	}
+}
+
+func (n *sum) text(c palette) string {
+	troubled := c.good("nothing is wrong with any")
+	if n.troubled > 0 {
+		troubled = c.bad(fmt.Sprintf("something is wrong with %d", n.troubled))
+	}
+	return fmt.Sprintf("%d, %s, %s", n.well+n.troubled, plural(n.conns, "connection"), troubled)
 }
 
 // renderService sums a service up in a line.

@@ -42,7 +42,7 @@ func TestServiceLine(t *testing.T) {
 	}
 }
 
-// Many services that are well are summed up; one that is not is shown.
+// Many services are summed up; those that are not well come first, and of those, too, few are written.
 func TestManyServices(t *testing.T) {
 	s := sample()
 	s.Services = nil
@@ -56,7 +56,13 @@ func TestManyServices(t *testing.T) {
 	if n := strings.Count(out, "\n"); n > 30 {
 		t.Errorf("%d lines:\n%s", n, out)
 	}
-	expect(t, out, "s400", "10.20.0.11:80 down", "and 489 more, all well, 978 connections")
+	expect(t, out, "services     500, 1000 connections, something is wrong with 1\nservice      s400 ", "10.20.0.11:80 down", "and 490 more (--all shows them)")
+	for i := range s.Services {
+		s.Services[i].Servers[0].Healthy = false
+	}
+	if out := show(&s, false); strings.Count(out, "\n") > 40 || !strings.Contains(out, "something is wrong with 500") {
+		t.Errorf("all are down:\n%s", out)
+	}
 	if n := strings.Count(show(&s, true), " -> "); n != 500 {
 		t.Errorf("--all shows %d services", n)
 	}
