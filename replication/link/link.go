@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"lockstep/replication/identity"
@@ -332,17 +333,26 @@ func (l *Link) dial() *Session {
 	conn, err := dialer.DialContext(l.ctx, "tcp", l.cfg.PeerAddr.String())
 	if err != nil {
 		if l.ctx.Err() == nil && l.firstTime(&transport.Error{Err: err}, plain(err)) {
-			l.cfg.Log.Info("peer is not reachable yet", "peer", l.cfg.Peer, "error", err.Error())
+			l.cfg.Log.Info("peer is not reachable yet", "peer", l.cfg.Peer, "addr", l.cfg.PeerAddr.String(), "error", plain(err))
 		}
 		return nil
 	}
 	return l.dialled(conn.(*net.TCPConn))
 }
 
-// plain is an error of dialling without the addresses, which its reader knows.
+// plain is an error of dialling without the addresses, which its reader knows, and with
+// where to look.
 func plain(err error) string {
+	text := err.Error()
 	if op, ok := errors.AsType[*net.OpError](err); ok {
-		return op.Err.Error()
+		text = op.Err.Error()
 	}
-	return err.Error()
+	switch timeout, ok := errors.AsType[net.Error](err); {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return text + ": the machine is there, but lockstep does not run on it, or ends as soon as it starts " +
+			"(its configuration, the modes of its key files): look at its log, and run `lockstep check` there"
+	case errors.Is(err, syscall.EHOSTUNREACH), ok && timeout.Timeout():
+		return text + ": is the machine on, is the sync network connected, does a firewall let TCP to that port pass?"
+	}
+	return text
 }

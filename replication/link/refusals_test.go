@@ -246,3 +246,14 @@ func TestHandshakeTimeout(t *testing.T) {
 		t.Errorf("the connection stays open: %v", err)
 	}
 }
+
+// An appliance that does not start tells its peer nothing but that nobody listens: the peer says
+// where to look.
+func TestPeerThatDoesNotRun(t *testing.T) {
+	a, _ := pairOf(t, keyring(t, "edge"))
+	l := start(t, a)
+	waitFor(t, "status and log to say where to look", func() bool {
+		const words = "look at its log"
+		return strings.Contains(l.Stats().LastRefusal, words) && strings.Contains(a.log.String(), words)
+	})
+}
