@@ -7,7 +7,7 @@ STORM   ?= --duration 1h
 # Of one package's tests. What waits in a test has a limit of its own; beside other work all of them together take several times as long.
 TIMEOUT ?= 3h
 
-.PHONY: help build test test-quick test-race sim churn fuzz bench storm suites demo image image-lock vm-demo check clean
+.PHONY: help build test test-quick test-race sim churn fuzz bench storm suites demo image image-lock packages vm-demo check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ image: ## build the bootable appliance: bin/image/lockstep.qcow2, .raw, .efi, vm
 
 image-lock: ## pin the Debian packages of the image to what Debian has now
 	go run ./images/mkimage -relock
+
+packages: ## build packages (Debian, RPM) and container images: bin/packages
+	CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false -ldflags "-s -w $(LDFLAGS)" -o bin/packages/lockstep ./cmd/lockstep
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} go run ./images/packages -version "$$(bin/packages/lockstep --version | cut -d " " -f 2)" -maintainer "$$(git log -1 --format='%an <%ae>')"
 
 vm-demo: build image ## watch a connection outlive a virtual machine (root, QEMU)
 	bin/lockstep demo --vm bin/image

@@ -45,11 +45,11 @@ var borders = map[string]string{
 	"appliance/statefile": "",
 	"appliance/voter": "appliance/statefile internal/clock replication replication/arbiter replication/courier replication/identity " +
 		"replication/transport",
-	"appliance/witness": "appliance/config appliance/metrics appliance/voter internal/clock internal/loglimit replication/identity " +
+	"appliance/witness": "appliance/config appliance/metrics appliance/voter internal/clock internal/loglimit internal/notify replication/identity " +
 		"replication/transport",
 	// The assembly sees everything that runs, and no tool.
 	"appliance": "appliance/adapter appliance/carry appliance/config appliance/control appliance/decide appliance/health appliance/kept appliance/metrics appliance/pool " +
-		"appliance/relay appliance/voter internal/clock internal/confine internal/loglimit replication replication/arbiter " +
+		"appliance/relay appliance/voter internal/clock internal/confine internal/loglimit internal/notify replication replication/arbiter " +
 		"replication/identity replication/link replication/roles replication/shell replication/transport replication/wire splice stack tun tun/steer wrap/agree",
 
 	"wrap":             "wrap/determinant wrap/jail wrap/trace",
@@ -68,6 +68,8 @@ var borders = map[string]string{
 	"images/machine": "appliance/config appliance/control images/kmod images/settings images/volume " +
 		"replication/identity",
 	"images/mkimage":   "images/debian images/disk images/initrd images/kmod images/uki",
+	"images/oci":       "",
+	"images/packages":  "images/oci",
 	"images/provision": "appliance/config images/settings images/volume replication/identity",
 	"images/settings":  "images/volume",
 	"images/uki":       "",
@@ -76,6 +78,7 @@ var borders = map[string]string{
 	"internal/clock":       "",
 	"internal/confine":     "",
 	"internal/loglimit":    "",
+	"internal/notify":      "",
 	"internal/lab":         "",
 	"internal/lab/labtest": "internal/lab",
 	"internal/lab/traffic": "internal/lab",
@@ -114,11 +117,14 @@ var pure = map[string]string{
 var libraries = map[string]string{
 	"github.com/HdrHistogram/hdrhistogram-go": "internal/bench",
 	"github.com/cilium/ebpf":                  "tun/steer",
+	"github.com/coreos/go-systemd/v22":        "internal/notify",
 	"github.com/diskfs/go-diskfs":             "images/disk images/volume",
 	"github.com/google/nftables":              "tun",
 	"github.com/klauspost/compress":           "images/initrd",
 	"github.com/mdlayher/netlink":             "tun",
 	"github.com/mdlayher/packet":              "tun",
+	"github.com/opencontainers/go-digest":     "images/oci",
+	"github.com/opencontainers/image-spec":    "images/oci images/packages",
 	"github.com/prometheus/client_golang":     "appliance/metrics appliance/witness",
 	"github.com/safchain/ethtool":             "internal/lab tun",
 	"github.com/spf13/cobra":                  "cmd/lockstep internal/bench internal/demo internal/storm",

@@ -24,6 +24,7 @@ import (
 	"lockstep/internal/clock"
 	"lockstep/internal/confine"
 	"lockstep/internal/loglimit"
+	"lockstep/internal/notify"
 	"lockstep/replication"
 	"lockstep/replication/identity"
 	"lockstep/replication/link"
@@ -110,6 +111,8 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 		return err
 	}
 	n.log.Info("appliance started", "version", control.Version(), "tun", tunName, "mtu", n.dev.MTU())
+	manager := notify.Ready(n.log, n.inShort)
+	defer manager.Close()
 	n.keepRole(ctx)
 	if err := context.Cause(ctx); errors.Is(err, errDeviceGone) {
 		return err

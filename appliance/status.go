@@ -77,6 +77,17 @@ func (n *Node) Status() control.Status {
 	return s
 }
 
+// inShort is what a service manager shows. It takes the way of the whole status, so that who
+// waits for it in vain knows that this appliance hangs.
+func (n *Node) inShort() string {
+	s := n.Status()
+	sync := "in sync"
+	if !s.InSync {
+		sync = "not in sync: " + s.WhyNotInSync
+	}
+	return fmt.Sprintf("%s, epoch %d, %s", s.Role, s.Epoch, sync)
+}
+
 func roleName(r replication.Role) string {
 	switch r {
 	case replication.RoleActive:

@@ -224,6 +224,18 @@ func (v *Voter) Yield(to string) error {
 	}
 }
 
+// Answer returns when the voter's goroutine has come by: it lives.
+func (v *Voter) Answer() error {
+	answered := make(chan struct{})
+	v.call(func(replication.Nanos) { close(answered) })
+	select {
+	case <-answered:
+		return nil
+	case <-v.done:
+		return errClosed
+	}
+}
+
 // errClosed says that the voter was closed.
 var errClosed = errors.New("voter: closed")
 

@@ -19,6 +19,7 @@ import (
 	"lockstep/appliance/voter"
 	"lockstep/internal/clock"
 	"lockstep/internal/loglimit"
+	"lockstep/internal/notify"
 	"lockstep/replication/identity"
 	"lockstep/replication/transport"
 )
@@ -54,9 +55,22 @@ func RunWithClock(ctx context.Context, cfg *config.Witness, clk clock.Clock, log
 	if err != nil {
 		return err
 	}
+	manager := notify.Ready(log, w.inShort)
 	<-ctx.Done()
+	manager.Close()
 	w.close()
 	return nil
+}
+
+// inShort is what a service manager shows. It asks every voter, so that who waits for it in
+// vain knows that one hangs.
+func (w *server) inShort() string {
+	for _, p := range w.pairs {
+		if err := p.voter.Answer(); err != nil {
+			return fmt.Sprintf("pair %s: %v", p.name, err)
+		}
+	}
+	return fmt.Sprintf("a vote for %d pairs", len(w.pairs))
 }
 
 // begin serves all pairs. Faults of the identities are config.Errors, all

@@ -188,6 +188,9 @@ func TestWitnessServesManyPairs(t *testing.T) {
 	a2, b2 := join(t, cfg, core)
 	roles(t, a2, b2)
 	active, other := roles(t, a1, b1)
+	if line := w.inShort(); line != "a vote for 2 pairs" {
+		t.Errorf("to a service manager it is %q", line)
+	}
 	dead := active.Self()
 	active.stop()
 	other.PeerGone(dead)

@@ -90,7 +90,7 @@ Volumes for the bootable image:          lockstep image config -c pair.yaml --ou
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w (`%s --help` lists the flags)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), witnessCommand(), checkCommand(), statusCommand(), switchoverCommand(), keysCommand(), imageCommand(), versionCommand(),
+	root.AddCommand(runCommand(), witnessCommand(), checkCommand(), statusCommand(), switchoverCommand(), keysCommand(), imageCommand(), versionCommand(), manualCommand(),
 		demo.Command(), bench.Command(), storm.Command())
 	root.AddCommand(wrapCommands()...)
 	return root
