@@ -63,6 +63,8 @@ type Verdict struct {
 	// Answer: the connection was killed. The packet, which was not changed, goes no further and
 	// is answered by Conn.Answer.
 	Answer bool
+	// Unanswered: it has passed before, and its receiver, which has not acknowledged it, has been silent for Silence.
+	Unanswered bool
 }
 
 const (
@@ -112,6 +114,7 @@ func (c *Conn) Forward(from Side, vnet, ip []byte, ipLen, total int, now time.Du
 		s.end++
 	}
 	partial := vnet[0]&vnetNeedsCsum != 0
+	unanswered := c.unanswered(&s)
 	switch {
 	case c.state == Killed:
 		v = c.refuse(&s)
@@ -125,6 +128,7 @@ func (c *Conn) Forward(from Side, vnet, ip []byte, ipLen, total int, now time.Du
 	if v.Drop != DropNone || v.Answer || v.Event == EventReused {
 		return v
 	}
+	v.Unanswered = unanswered
 	e := &c.ends[from]
 	e.heard = now
 	e.segments++

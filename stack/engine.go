@@ -104,6 +104,7 @@ type Engine struct {
 	cookies  cookies
 	ports    ports
 	probes   prober
+	mute     mute
 	delays   delayer
 	lost     lostFlows
 	tick     atomic.Int64 // the janitor's now: good enough for how long a peer is silent
@@ -208,7 +209,7 @@ func New(o Options) (*Engine, error) {
 	e.cookies.init(e.secret[:], &o)
 	e.SetLease(Forever)
 	e.ports.of = make(map[portKey]*portPool)
-	e.probes.kick, e.delays.kick = make(chan struct{}, 1), make(chan struct{}, 1)
+	e.probes.kick, e.delays.kick, e.mute.kick = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	// netstack announces half of the receive buffer (the rest is for its own
 	// overhead), and takes the scale from the whole.
 	rcvBuf := 2 * (o.Window + windowSlack)
@@ -288,12 +289,13 @@ func (e *Engine) setOptions(o Options, rcvBuf int) error {
 func (e *Engine) Run() {
 	e.gro.Init(true)
 	e.gro.Dispatcher = e.link.current()
-	e.wg.Add(3 + len(e.queues))
+	e.wg.Add(4 + len(e.queues))
 	for _, q := range e.queues {
 		go e.readLoop(q)
 	}
 	go e.delayLoop()
 	go e.probeLoop()
+	go e.muteLoop()
 	go e.janitor()
 }
 

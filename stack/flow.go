@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"lockstep/splice"
 )
 
 // flow names one leg by its addresses as seen from this appliance. IPv4
@@ -214,4 +216,32 @@ func (t *table) all() []*Leg {
 		s.RUnlock()
 	}
 	return legs
+}
+
+// eachSpliced calls f with every connection that is passed on. No lock of the table's is held meanwhile.
+func (t *table) eachSpliced(f func(*Spliced)) {
+	var some []*Spliced
+	for i := range t.shards {
+		s := &t.shards[i]
+		some = some[:0]
+		s.RLock()
+		for _, side := range s.passed.v4 {
+			some = side.ofClient(some)
+		}
+		for _, side := range s.passed.v6 {
+			some = side.ofClient(some)
+		}
+		s.RUnlock()
+		for _, p := range some {
+			f(p)
+		}
+	}
+}
+
+// ofClient appends the connection, if that is its client's flow.
+func (p splicedSide) ofClient(to []*Spliced) []*Spliced {
+	if p.from == splice.Client {
+		to = append(to, p.Spliced)
+	}
+	return to
 }

@@ -4,8 +4,9 @@ import (
 	"encoding/binary"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"lockstep/splice"
 )
 
 // What was in flight when the former active died is lost, and its sender may have
@@ -133,30 +134,5 @@ func (l *Leg) unreachable() []byte {
 	quoted := l.flow.build(make([]byte, maxMade), l.v6, true, made{
 		flags: header.TCPFlagAck, seq: l.rxSeq(l.rxAcked), ack: l.txSeq(max(l.txUna, l.peerAck)), window: l.peerWindow(max(l.txUna, l.peerAck)),
 	})
-	if l.v6 {
-		const icmp = header.IPv6MinimumSize
-		b := make([]byte, icmp+header.ICMPv6MinimumSize+len(quoted))
-		b[0], b[6], b[7] = 6<<4, uint8(header.ICMPv6ProtocolNumber), 64
-		binary.BigEndian.PutUint16(b[4:], uint16(len(b)-icmp))
-		copy(b[8:24], l.flow.local[:])
-		copy(b[24:40], l.flow.remote[:])
-		b[icmp], b[icmp+1] = uint8(header.ICMPv6DstUnreachable), uint8(header.ICMPv6NetworkUnreachable)
-		copy(b[icmp+header.ICMPv6MinimumSize:], quoted)
-		x := checksum.Checksum(b[8:40], uint16(header.ICMPv6ProtocolNumber))
-		x = checksum.Combine(x, uint16(len(b)-icmp))
-		binary.BigEndian.PutUint16(b[icmp+2:], ^checksum.Checksum(b[icmp:], x))
-		return b
-	}
-	const icmp = header.IPv4MinimumSize
-	b := make([]byte, icmp+header.ICMPv4MinimumSize+len(quoted))
-	b[0], b[8], b[9] = 4<<4|5, 64, uint8(header.ICMPv4ProtocolNumber)
-	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
-	copy(b[12:16], l.flow.local[12:])
-	copy(b[16:20], l.flow.remote[12:])
-	ip := header.IPv4(b)
-	ip.SetChecksum(^ip.CalculateChecksum())
-	b[icmp], b[icmp+1] = uint8(header.ICMPv4DstUnreachable), uint8(header.ICMPv4HostUnreachable)
-	copy(b[icmp+header.ICMPv4MinimumSize:], quoted)
-	binary.BigEndian.PutUint16(b[icmp+2:], ^checksum.Checksum(b[icmp:], 0))
-	return b
+	return splice.BuildUnreachable(make([]byte, splice.MaxError), l.v6, &l.flow.local, &l.flow.remote, quoted)
 }

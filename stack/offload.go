@@ -71,7 +71,8 @@ type splicedHands struct {
 // splicedNotes are small things, in one word with others.
 type splicedNotes struct {
 	owes   [2]bool
-	rested uint8 // see offloadAfter
+	muted  [2]bool // of each side: it is asked whether it is there, or has been in vain, see mute
+	rested uint8   // see offloadAfter
 }
 
 // offered is what a connection has of it that was given away, or would have been; Spliced.mu.
@@ -128,7 +129,7 @@ func (p *Spliced) takeBack() {
 // rests reports whether nothing of it is under way but the segment s, whose sender had no more to say (PSH). What is said
 // without waiting for an answer may yet be in the device's queue, and be overtaken. mu is held.
 func (p splicedSide) rests(s *segment) bool {
-	return s.tcp.Flags()&header.TCPFlagPsh != 0 && !p.isAway() && p.accepted && !p.gone && p.taken == nil && !p.floors &&
+	return s.tcp.Flags()&header.TCPFlagPsh != 0 && !p.isAway() && p.accepted && !p.gone && p.taken == nil && !p.floors && p.muted == [2]bool{} &&
 		p.Ended() == NotEnded && p.conn.Alone(p.from, uint32(s.payload))
 }
 

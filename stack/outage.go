@@ -64,13 +64,20 @@ func (l *Leg) back() {
 	if l.probesSent < outageProbes {
 		return
 	}
-	p := &e.probes
+	e.probes.comeBack(l.silentFrom)
+}
+
+// comeBack notes that somebody who was silent since then has come back.
+func (p *prober) comeBack(since time.Duration) {
 	p.mu.Lock()
-	since := l.silentFrom
 	if !p.back || since < p.backSince {
 		p.back, p.backSince = true, since
 	}
 	p.mu.Unlock()
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
 }
 
 // cameBack tells, once, since when whoever has come back was silent; or when it is to be called again, if it is too early.
@@ -95,6 +102,7 @@ func (e *Engine) askSilent(since time.Duration) {
 			l.resume(since)
 		}
 	}
+	e.askPassed(since)
 }
 
 // onlyAnswered reports whether what was heard at that time was the answer to a question.

@@ -37,7 +37,7 @@ type Spliced struct {
 	accepted bool // the SYN-ACK may pass
 	gone     bool // out of the table
 	splicedNotes
-	held   []byte        // the server's last answer to the SYN, as the client is to get it, with its virtio-net header
+	held   []byte        // until it is opened: the server's last answer to the SYN, as the client is to get it, with its virtio-net header
 	owedAt time.Duration // when those that owe an answer were asked
 	splicedHands
 }
@@ -149,6 +149,9 @@ func (p *Spliced) Tend(opened bool) (t Tended) {
 	var b []byte
 	p.lockSeen()
 	now := p.engine.now()
+	if opened && !p.gone {
+		p.paused(now)
+	}
 	t.Gone = p.gone
 	t.Idle = now - p.conn.Moved()
 	if p.isAway() && t.Idle >= offloadIdle {
@@ -325,7 +328,7 @@ func (p *Spliced) givePort(a splice.Addrs) {
 func (p *Spliced) Accept() {
 	p.mu.Lock()
 	b := p.held
-	p.held, p.accepted = nil, true
+	p.accepted = true // it is kept: it may be lost
 	p.mu.Unlock()
 	p.engine.emitHeld(p.queue, b)
 }

@@ -123,6 +123,15 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte, lone bool) bool {
 		p.replaced()
 		return false
 	}
+	if p.muted != [2]bool{} {
+		p.dropEcho(hdr, s.tcp)
+	}
+	if p.muted[p.from] {
+		e.mute.spoke(p.Spliced, p.from, e.now())
+	}
+	if v.Unanswered {
+		p.suspect(p.from.Other(), e.now())
+	}
 	lastHop(first)
 	p.raiseStamp(hdr, s.tcp)
 	write := p.mayWrite(flags, v.Event, hdr, first)
@@ -151,6 +160,9 @@ func (p splicedSide) takeAlone(s *segment, hdr, first, rest []byte) bool {
 // mayWrite decides whether a segment leaves. mu is held.
 func (p splicedSide) mayWrite(flags header.TCPFlags, ev splice.Event, hdr, first []byte) bool {
 	const handshake = header.TCPFlagSyn | header.TCPFlagRst
+	if p.accepted && p.from == splice.Server && flags&handshake == header.TCPFlagSyn && !p.opened.Load() {
+		p.held = append(append([]byte(nil), hdr...), first...) // whoever writes the one before may still be at it
+	}
 	if p.accepted || p.from == splice.Client || flags&handshake == 0 {
 		return p.accepted || p.dialled
 	}
@@ -237,6 +249,7 @@ func (p *Spliced) note(ev splice.Event) (legs []*Leg) {
 		p.refused.Store(true)
 	case splice.EventOpened:
 		p.opened.Store(true)
+		p.held = nil
 	case splice.EventEnded:
 		how := EndedInOrder
 		if p.conn.State() == splice.Reset {

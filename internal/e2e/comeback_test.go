@@ -1,9 +1,14 @@
 package e2e
 
 import (
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
@@ -63,4 +68,95 @@ func TestNetworkComesBack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A switch in between is mute for two seconds, and every link has its carrier: nothing tells of it. Of connections that
+// are passed on the ends themselves have what is in flight. When the silent end has been heard again the other
+// one has its doubled time-out taken back.
+func TestNetworkIsMute(t *testing.T) {
+	sw := lab.NetOptions{Kind: lab.Switch}
+	p := start(t, options{PairOptions: lab.PairOptions{Front: sw, Back: sw}, alone: true, path: config.PathAuto})
+	finish := make(chan struct{})
+	var clients []*traffic.Client
+	for _, addr := range []string{port4, port6} {
+		for _, size := range []int{1000, 256 << 10} {
+			c := p.client(addr)
+			c.Finish = finish
+			wait := p.run(c, traffic.Request{Mode: traffic.Rounds, RequestSize: size, ResponseSize: size, Interval: time.Millisecond})
+			defer wait()
+			clients = append(clients, c)
+		}
+	}
+	defer close(finish)
+	ends := func() int { return unreachables(t, p.Client) + unreachables(t, p.Servers[0]) }
+	for _, network := range []*lab.Network{p.Front, p.Back} {
+		rounds := func() (n []int64) {
+			for _, c := range clients {
+				n = append(n, c.Progress.Rounds.Load())
+			}
+			return n
+		}
+		moved := func(than []int64) func() bool {
+			return func() bool {
+				for i, n := range rounds() {
+					if n <= than[i] {
+						return false
+					}
+				}
+				return true
+			}
+		}
+		p.await("all move", moved(rounds()))
+		told := ends()
+		port := network.PortOf(p.A)
+		for _, f := range []func([]byte) bool{func([]byte) bool { return false }, nil} {
+			if f == nil {
+				time.Sleep(2 * time.Second) // the outage
+			}
+			for _, d := range []lab.Direction{lab.ToHost, lab.FromHost} {
+				p.must(port.SetFilter(d, f))
+			}
+		}
+		were, began := rounds(), time.Now()
+		p.await("all move again", moved(were))
+		t.Logf("%v after the outage", time.Since(began))
+		p.await("ICMP errors at an end that has sent again", func() bool { return ends() > told })
+	}
+}
+
+// unreachables is how many ICMP errors "destination unreachable" a host has got.
+func unreachables(t *testing.T, h *lab.Host) (n int) {
+	t.Helper()
+	err := h.Do(func() error {
+		for _, file := range []string{"snmp", "snmp6"} {
+			b, err := os.ReadFile("/proc/thread-self/net/" + file)
+			if err != nil {
+				return err
+			}
+			n += destUnreachs(string(b))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// destUnreachs reads one of the two files: names in a line and values in the next, or a name and a value in each.
+func destUnreachs(text string) (n int) {
+	var names []string
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) == 2 && f[0] == "Icmp6InDestUnreachs" {
+			n, _ = strconv.Atoi(f[1])
+			return n
+		}
+		if i := slices.Index(names, "InDestUnreachs"); i > 0 && len(f) == len(names) && f[0] == names[0] {
+			n, _ = strconv.Atoi(f[i])
+			return n
+		}
+		names = f
+	}
+	return 0
 }
