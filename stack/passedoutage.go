@@ -79,6 +79,9 @@ var muteDelays = [...]time.Duration{muteNow: 0, muteSoon: otherEnd, muteQuickly:
 
 // ask begins to ask an end: muteNow, or muteSoon. p.mu is held.
 func (m *mute) ask(p *Spliced, side splice.Side, end muteEnd, now time.Duration, queue int) {
+	if p.isAway() {
+		p.takeBack() // what passes until it has spoken has no echo
+	}
 	k := muteKey{p, side}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -91,9 +94,6 @@ func (m *mute) ask(p *Spliced, side splice.Side, end muteEnd, now time.Duration,
 	}
 	if m.ends == nil {
 		m.ends = make(map[muteKey]*muteEnd)
-	}
-	if p.isAway() {
-		p.takeBack() // what passes until it has spoken has no echo
 	}
 	end.begun = now
 	x := &end

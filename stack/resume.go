@@ -121,7 +121,7 @@ func (e *Engine) resumeLegs(since time.Duration) {
 	for _, l := range e.table.all() {
 		l.resume(since)
 	}
-	e.askPassed(since)
+	e.askPassed(min(since, e.now()))
 }
 
 // missed notes whose packet was not taken in: it may be a request that ends a long rest.
