@@ -306,3 +306,23 @@ func TestSplicedHandshakesAreNotPressed(t *testing.T) {
 	}
 	o.none(t)
 }
+
+// A connection of which an end is asked is passed on here, where echoes are taken out, until that end has spoken.
+func TestSplicedOutageOfOffloaded(t *testing.T) {
+	p, path, s, at := awayFlow(t)
+	s.mu.Lock()
+	s.suspect(splice.Server, p.now())
+	s.offered.again = 0
+	s.mu.Unlock()
+	if len(path.flows) != 0 {
+		t.Error("it is away")
+	}
+	n := path.entered
+	for range 2 * offloadAfter {
+		p.says(splice.Client, 40000, 10, made{flags: push, seq: 1001 + at, ack: 5001 + at, window: 65535})
+		p.passes(t, "request", splice.Server, 10, 1001+at, 5001+at)
+	}
+	if path.entered != n {
+		t.Error("it is given away while it is asked")
+	}
+}
