@@ -30,7 +30,7 @@ func TestReclaimIsForward(t *testing.T) {
 			s := tcp{flags: flagACK, seq: e.Next - uint32(draw.IntN(2)), ack: k.Next, window: uint16(500 + draw.IntN(500)), n: 1 + draw.IntN(100), opts: ts[:]}
 			b := packet(own6, from, s)
 			now := time.Hour + time.Duration(step)*time.Second
-			if v := away.Forward(from, make([]byte, 10), b, 40, len(b), now); v != (Verdict{}) || !away.Believed(from) {
+			if v := away.Forward(from, make([]byte, 10), b, 40, len(b), now); v.Drop != DropNone || v.Event != EventNone || v.Answer || !away.Believed(from) {
 				t.Fatalf("seed %d, step %d: %+v of %+v", seed, step, v, s)
 			}
 			var seen Offloaded
