@@ -273,6 +273,19 @@ func (p *Spliced) hasten() (made [][]byte) {
 	return made
 }
 
+// listen notes that an end has spoken, and that what it says has been said before without an answer. mu is held.
+func (p splicedSide) listen(unanswered bool, hdr []byte, tcp header.TCP) {
+	if p.muted != [2]bool{} {
+		p.dropEcho(hdr, tcp)
+	}
+	if p.muted[p.from] {
+		p.engine.mute.spoke(p.Spliced, p.from, p.engine.now())
+	}
+	if unanswered {
+		p.suspect(p.from.Other(), p.engine.now())
+	}
+}
+
 // suspect begins to ask an end that has not answered what passes again. mu is held.
 func (p *Spliced) suspect(side splice.Side, now time.Duration) {
 	if p.muted[side] || p.taken != nil || p.Ended() != NotEnded || !p.engine.Active() {

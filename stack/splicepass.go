@@ -123,17 +123,9 @@ func (p splicedSide) take(s *segment, hdr, first, rest []byte, lone bool) bool {
 		p.replaced()
 		return false
 	}
-	if p.muted != [2]bool{} {
-		p.dropEcho(hdr, s.tcp)
-	}
-	if p.muted[p.from] {
-		e.mute.spoke(p.Spliced, p.from, e.now())
-	}
-	if v.Unanswered {
-		p.suspect(p.from.Other(), e.now())
-	}
 	lastHop(first)
 	p.raiseStamp(hdr, s.tcp)
+	p.listen(v.Unanswered, hdr, s.tcp)
 	write := p.mayWrite(flags, v.Event, hdr, first)
 	rests := e.offload.to != nil && p.rests(s)
 	p.mu.Unlock()
