@@ -64,7 +64,7 @@ var facts = []fact{
 	{"docs/limits.md", "lets in, and 60 000; 4 194 304 at most", []string{"tun: tracksEach == 2 && tracksSpare == 60000 && tracksMost == 4194304"}},
 	{"docs/limits.md", "| 256, and 2 for each server; a connection has none", []string{"appliance: descriptorsSpare == 256 && descriptorsEach == 2"}},
 	{"docs/limits.md", "until it is the active | 2048, 4 MiB, 200 ms |", []string{"stack: heldPackets == 2048 && heldBytes == 4<<20 && heldLife == 200*time.Millisecond"}},
-	{"docs/limits.md", "handed on, for | 500 ms; 1 s, and 50 ms when the peer is active |", []string{"tun: keeperLife == 500*time.Millisecond", "appliance: handOnTime == time.Second", "stack: onwardLast == 50*time.Millisecond"}},
+	{"docs/limits.md", "handed on, for | 500 ms (up to 2 s more while something is left); 1 s, and 50 ms when the peer is active |", []string{"tun: keeperLife == 500*time.Millisecond && keeperLate == 2*time.Second", "appliance: handOnTime == time.Second", "stack: onwardLast == 50*time.Millisecond"}},
 	{"docs/limits.md", "| clients asked whether their connection is lost | 4096 for 10 s |", []string{"stack: lostMax == 4096 && lostKeep == 10*time.Second"}},
 	{"docs/limits.md", "65 536 for 10 s / 65 536 for 60 s", []string{"stack: tombstoneMax == 65536 && tombstoneLife == 10*time.Second", "replication/limits.go ~ def(&l.MaxTombstones, 1<<16)", "replication/limits.go ~ def(&l.Linger, 60*second)"}},
 	{"docs/limits.md", "| bytes per stream and turn of a worker | 1 MiB |", []string{"appliance/carry: MoveMax == 1<<20"}},

@@ -30,6 +30,8 @@ const (
 	// keeperLife is how long it goes on after the appliance has died: until the neighbours know the
 	// other one. Then the device ends, and the kernel's own route into the tunnel is next.
 	keeperLife = 500 * time.Millisecond
+	// keeperLate bounds by how much later that is on a machine without a CPU for it; see keptFor.
+	keeperLate = 2 * time.Second
 	// successorType is the EtherType of what a successor says (IEEE 802, local experimental), and the text.
 	successorType = 0x88b5
 	successorSays = "lockstep: taken over"
@@ -242,7 +244,7 @@ func keep(n int) {
 			return
 		}
 		if fds[1].Revents&unix.POLLIN != 0 && s.succeeded(buf) {
-			s.drain(queues, buf)
+			s.drain(queues, buf, keeperLife)
 		}
 	}
 }
@@ -253,7 +255,7 @@ func (s *tunnelSender) obey(queues []unix.PollFd, buf []byte) (end bool) {
 	switch {
 	case errors.Is(err, unix.EINTR):
 	case err != nil || n != keeperMessage: // the appliance is dead
-		s.drain(queues, buf)
+		s.drain(queues, buf, keeperLife)
 		return true
 	case binary.BigEndian.Uint32(buf) == keeperQuit:
 		return true
@@ -270,28 +272,29 @@ func (s *tunnelSender) succeeded(buf []byte) bool {
 	return err == nil && n >= at+len(successorSays) && string(buf[at:at+len(successorSays)]) == successorSays
 }
 
-// drain hands on what is in the device's queues, and what comes.
-func (s *tunnelSender) drain(queues []unix.PollFd, buf []byte) {
+// drain hands on what is in the device's queues, and what comes for so long. Without a CPU for that time it has not seen
+// what is there: it ends when nothing is left, or is at most keeperLate late.
+func (s *tunnelSender) drain(queues []unix.PollFd, buf []byte, life time.Duration) {
 	if s.dest.Load() == nil {
 		return
 	}
-	for end := time.Now().Add(keeperLife); ; {
+	for end := time.Now().Add(life); ; {
 		idle := true
 		for _, q := range queues { // in turn: each is as long as the other ones
 			n, err := unix.Read(int(q.Fd), buf)
 			switch {
 			case err == nil && n > VnetHeaderLen:
 				idle = false
-				s.handOn(buf[:n], end)
+				s.handOn(buf[:n], end.Add(keeperLate))
 			case err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR):
 				return // the device was deleted
 			}
 		}
 		left := time.Until(end).Milliseconds()
-		if left <= 0 {
+		switch {
+		case left <= 0 && (idle || time.Since(end) > keeperLate):
 			return
-		}
-		if idle {
+		case idle:
 			_, _ = unix.Poll(queues, int(left))
 		}
 	}
