@@ -1,47 +1,58 @@
 package appliance
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	"lockstep/tun"
 )
 
 // A path that worked and does not any more is a fault; one that never did, a stall, or
 // a loss here and there is none.
 func TestLoopJudge(t *testing.T) {
 	j := loopJudge{family: "IPv4"}
-	step := func(back, busy bool) bool {
+	step := func(back bool, brought queueing) bool {
 		j.sent++
 		seen := j.seen
 		if back {
 			seen = j.sent
 		}
-		j.judge(seen, busy, false)
+		j.judge(seen, brought, false)
 		return j.fault() != nil
 	}
 	for range 10 {
-		if step(false, false) {
+		if step(false, allRead) {
 			t.Fatal("a fault before it has ever worked")
 		}
 	}
-	step(true, false)
+	step(true, allRead)
 	for i := range 10 {
-		if step(i%3 == 2, false) {
+		if step(i%3 == 2, allRead) {
 			t.Fatal("a fault though packets come back")
 		}
 	}
-	step(true, false)
+	step(true, allRead)
 	for range 10 {
-		if step(false, true) {
-			t.Fatal("a fault though packets come in plenty")
+		if step(false, notAll) {
+			t.Fatal("a fault though it may wait to be read")
 		}
 	}
 	for i := range loopMissing {
-		if got := step(false, false); got != (i == loopMissing-1) {
+		if got := step(false, allRead); got != (i == loopMissing-1) {
 			t.Fatalf("%d missing: fault %v", i+1, got)
 		}
 	}
-	if step(true, false) {
+	if step(true, allRead) {
 		t.Fatal("still a fault")
+	}
+	for i := range loopMissing {
+		if got := step(false, noneAtAll); got != (i == loopMissing-1) {
+			t.Fatalf("%d missing and nobody reads: fault %v", i+1, got)
+		}
+	}
+	if why := j.fault()[0]; !strings.Contains(why, "this process") {
+		t.Errorf("blames somebody else: %s", why)
 	}
 }
 
@@ -60,7 +71,7 @@ func TestLoopAfterPausesOfOurOwn(t *testing.T) {
 		if back {
 			seen = j.sent
 		}
-		j.judge(seen, false, clock.late(now))
+		j.judge(seen, allRead, clock.late(now))
 		return j.fault() != nil
 	}
 	send()
@@ -86,5 +97,39 @@ func TestLoopAfterPausesOfOurOwn(t *testing.T) {
 	send()
 	if look(5*time.Second, true) {
 		t.Fatal("what has come back counts late, too")
+	}
+}
+
+// What the kernel has brought and a slow reader has not read, or what found no room, is not missing. A queue that was empty
+// since, or out of which more was read than it holds, has nothing of what was sent before; and one that nobody reads is told
+// though it overflows.
+func TestLoopView(t *testing.T) {
+	const length = 1000
+	is := func(readers ...tun.Look) *loopView { return &loopView{dropped: 7, length: length, readers: readers} }
+	waits, reads := tun.Look{Turns: 4, Done: 50}, tun.Look{Turns: 5, Done: 50, Waiting: true}
+	for _, c := range []struct {
+		what      string
+		sent, now *loopView
+		want      queueing
+	}{
+		{"nothing ever came", is(tun.Look{}), is(tun.Look{}), allRead},
+		{"all is quiet", is(waits, waits), is(waits, waits), allRead},
+		{"it came and was dealt with", is(waits), is(tun.Look{Turns: 6, Done: 51}), allRead},
+		{"in the reader's hands", is(waits), is(tun.Look{Turns: 5, Done: 50}), noneAtAll},
+		{"a slow reader", is(reads), is(tun.Look{Turns: 5, Done: 51, Waiting: true}), notAll},
+		{"a slow reader with the last of them", is(reads), is(tun.Look{Turns: 5, Done: 99}), notAll},
+		{"the reader of one of two queues", is(waits, reads), is(waits, tun.Look{Turns: 5, Done: 80, Waiting: true}), notAll},
+		{"empty for a moment, perhaps before", is(reads), is(tun.Look{Turns: 7, Done: 80, Waiting: true}), notAll},
+		{"empty for a moment", is(reads), is(tun.Look{Turns: 9, Done: 80, Waiting: true}), allRead},
+		{"empty for a moment, from rest", is(waits), is(tun.Look{Turns: 7, Done: 80, Waiting: true}), allRead},
+		{"a queue full read", is(reads), is(tun.Look{Turns: 5, Done: 50 + length + 1, Waiting: true}), allRead},
+		{"almost", is(reads), is(tun.Look{Turns: 5, Done: 50 + length, Waiting: true}), notAll},
+		{"no room", is(waits), &loopView{dropped: 8, length: length, readers: []tun.Look{waits}}, notAll},
+		{"nobody reads, no room", is(reads), &loopView{dropped: 8, length: length, readers: []tun.Look{reads}}, noneAtAll},
+		{"nobody reads one of two", is(waits, reads), &loopView{dropped: 8, length: length, readers: []tun.Look{waits, reads}}, noneAtAll},
+	} {
+		if got := c.now.since(c.sent); got != c.want {
+			t.Errorf("%s: %v, want %v", c.what, got, c.want)
+		}
 	}
 }

@@ -16,6 +16,7 @@ type nowhere struct{ done chan struct{} }
 func (d nowhere) ReadV([][]byte) (int, error) { <-d.done; return 0, os.ErrClosed }
 func (d nowhere) OnIdle(func())               {}
 func (d nowhere) WriteV([][]byte) error       { return nil }
+func (d nowhere) Look() tun.Look              { return tun.Look{} }
 func (d nowhere) Name() string                { return "nowhere" }
 func (d nowhere) MTU() int                    { return 1500 }
 func (d nowhere) Close() error                { close(d.done); return nil }

@@ -65,6 +65,15 @@ func (e *Engine) SendLoop(src, dst netip.Addr, n uint64) error {
 // LoopSeen is the highest number of a family's loop packets that has come back.
 func (e *Engine) LoopSeen(v6 bool) uint64 { return e.loopsOf(v6).Load() }
 
+// Looks tells how far the reader of each of the device's queues is.
+func (e *Engine) Looks() []tun.Look {
+	all := make([]tun.Look, 0, len(e.queues))
+	for _, q := range e.queues {
+		all = append(all, q.Look())
+	}
+	return all
+}
+
 func (e *Engine) loopsOf(v6 bool) *atomic.Uint64 {
 	if v6 {
 		return &e.looped[1]

@@ -35,6 +35,8 @@ type Device interface {
 	// memory pressure, EINVAL for a header that lies), unless it is
 	// os.ErrClosed.
 	WriteV(bufs [][]byte) error
+	// Look tells how far the reader is. Safe for concurrent use.
+	Look() Look
 	Name() string
 	MTU() int
 	// Close unblocks the reader and, where the device is the kernel's,
@@ -62,6 +64,7 @@ type nativeDevice struct {
 	mtu  int
 
 	rd      vecOp     // used by the one reader only
+	reader  progress  // told by it
 	writers sync.Pool // of *vecOp; idle ones are the garbage collector's
 
 	queues []*nativeDevice // the other queues of the same device; they have none
@@ -82,6 +85,7 @@ type vecOp struct {
 	err  error
 
 	idle func()                // called before wait parks; may be nil
+	told *progress             // of a reader; nil: it is a writer's
 	wait func(fd uintptr) bool // for RawConn.Read/Write: false means park until ready
 	once func(fd uintptr)      // for RawConn.Control: one try
 }
@@ -96,12 +100,18 @@ func (op *vecOp) init(trap uintptr) {
 	op.trap = trap
 	op.iovs = make([]unix.Iovec, 0, 64)
 	op.wait = func(fd uintptr) bool {
+		if op.told != nil {
+			op.told.begin()
+		}
 		op.try(fd)
 		if op.err != unix.EAGAIN {
 			return true
 		}
 		if op.idle != nil {
 			op.idle()
+		}
+		if op.told != nil {
+			op.told.end()
 		}
 		return false
 	}
@@ -225,6 +235,7 @@ func (d *nativeDevice) access() (err error) {
 		return fmt.Errorf("virtio-net header is %d bytes, want %d", size, VnetHeaderLen)
 	}
 	d.rd.init(unix.SYS_READV)
+	d.rd.told = &d.reader
 	d.writers.New = func() any { return newVecOp(unix.SYS_WRITEV) }
 	return nil
 }
@@ -249,6 +260,7 @@ func openHint(err error) string {
 // ReadV implements Device.
 func (d *nativeDevice) ReadV(bufs [][]byte) (int, error) {
 	op := &d.rd
+	d.reader.again()
 	if err := op.load(bufs); err != nil {
 		return 0, err
 	}
@@ -269,6 +281,7 @@ func (d *nativeDevice) ReadV(bufs [][]byte) (int, error) {
 	case op.err != nil:
 		return 0, d.opErr("read", op.err)
 	}
+	d.reader.has = true
 	if op.n < VnetHeaderLen {
 		return 0, errShortPacket
 	}

@@ -128,6 +128,9 @@ func (p *End) WriteV(bufs [][]byte) error {
 // Dropped counts packets written here that the other end could not take.
 func (p *End) Dropped() uint64 { return p.dropped.Load() }
 
+// Look implements tun.Device. Of its reader an End knows nothing.
+func (p *End) Look() tun.Look { return tun.Look{Waiting: len(p.in) > 0} }
+
 func (p *End) Name() string { return p.name }
 
 func (p *End) MTU() int { return p.mtu }
