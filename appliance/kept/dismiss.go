@@ -25,7 +25,7 @@ func (k *Kept) lose(r *replica, why string) {
 	} else {
 		r.end()
 	}
-	k.since = 0
+	k.quiet.since = 0
 }
 
 // end resets the leg's server, if it has not ended yet.
@@ -68,7 +68,7 @@ func (k *Kept) dismiss() {
 			}
 		case err == nil && k.unhealthy(r):
 			k.lose(r, "its health check fails")
-		case err == nil && !r.leg.Established() && now-r.born > dialAnswer && r != k.source:
+		case err == nil && !r.leg.Established() && r != k.source && r.dial.over(now):
 			k.pool.Refused(r.server)
 			k.lose(r, "does not answer")
 		case err == nil:

@@ -55,18 +55,16 @@ func (k *Kept) elect() {
 	}
 	switch {
 	case ahead == nil:
-		k.since = 0
+		k.quiet.since = 0
 	case k.svc.ReleaseFirst && speaks:
 		k.switchTo(ahead)
-	case k.since == 0 || k.sinceAcked != k.source.acked.Load():
-		k.since, k.sinceAcked = k.host.Now(), k.source.acked.Load()
-		k.wakeAt(k.since + k.silentFor)
-	case k.host.Now()-k.since < k.silentFor:
-		k.wakeAt(k.since + k.silentFor)
 	default:
-		// It may only be slow: its leg stays, and its health check decides. The more
-		// often that happens, the longer it is waited for.
-		k.silentFor = min(2*k.silentFor, silentMax)
+		over, next := k.quiet.over(k.host.Now(), k.source.acked.Load())
+		if !over {
+			k.wakeAt(next)
+			break
+		}
+		// It may only be slow: its leg stays, and its health check decides.
 		k.svc.note(Loss{Server: k.source.server, Why: "silent while another one goes on", Conn: k.id, Source: true})
 		k.switchTo(ahead)
 	}
@@ -89,7 +87,7 @@ func (k *Kept) switchTo(r *replica) {
 	if !raw(k.ad) {
 		old.ad = k.adapterAt(k.ad.State(nil), old.written)
 	}
-	k.source, k.since, k.claim = r, 0, claim{}
+	k.source, k.quiet.since, k.claim = r, 0, claim{}
 	k.lead(r)
 	k.last = r.server
 	k.host.Serves(r.server)
@@ -169,7 +167,7 @@ func (k *Kept) promote(r *replica) {
 		k.svc.counts.failovers.Add(1)
 		k.svc.note(Loss{Server: r.server, Why: k.lostWhy, Conn: k.id, Took: k.host.Now() - k.lostAt, Source: true, Replaced: true})
 	}
-	k.source, k.lostAt, k.since = r, 0, 0
+	k.source, k.lostAt, k.quiet.since = r, 0, 0
 	k.lead(r)
 	k.claim = claim{}
 	k.last = r.server

@@ -17,10 +17,6 @@ const (
 	redialMax = 500 * time.Millisecond
 	// refusedMax bounds the pause when servers answer, but refuse the replay.
 	refusedMax = 5 * time.Second
-	// silentMin is how long a server may be silent, at first, while another one that has
-	// the same request goes on; silentMax bounds it.
-	silentMin = 100 * time.Millisecond
-	silentMax = 5 * time.Second
 	// maxReplicas of one connection; more servers are spares.
 	maxReplicas = 3
 )
@@ -57,7 +53,7 @@ func (k *Kept) recruit() {
 	}
 	for _, r := range k.replicas() {
 		if !r.leg.Established() {
-			k.wakeAt(r.born + dialAnswer)
+			k.wakeAt(r.dial.since + dialAnswer)
 		}
 	}
 	if have >= want || k.plain {
@@ -94,7 +90,7 @@ func (k *Kept) hopeless(now time.Duration, have int) bool {
 	for _, r := range k.replicas() {
 		got = max(got, r.at+min(r.acked.Load(), k.gain.end))
 	}
-	over := k.gain.since(now, got) + k.svc.Patience
+	over := k.gain.ends(now, got, k.svc.Patience)
 	k.wakeAt(over)
 	switch {
 	case have > 0 && now < over:
@@ -104,32 +100,6 @@ func (k *Kept) hopeless(now time.Duration, have int) bool {
 	}
 	all := uint64(1)<<uint(k.pool.Len()) - 1
 	return now >= over || have == 0 && k.bad&all == all
-}
-
-// gain is how far servers that are told a request again have got, since one was lost, and when. Who gets on is waited
-// for: a response that took longer than patience takes as long again. It ends where the client is.
-type gain struct {
-	lost, at time.Duration
-	got      uint64
-	end      uint64 // of the request when the source was lost: a kernel takes what is said later, whatever its process does
-}
-
-// begin is told of the loss that is waited with, as often as one likes, and of the request's end.
-func (g *gain) begin(lost time.Duration, end uint64) {
-	if g.lost != lost {
-		*g = gain{lost: lost, end: end}
-	}
-}
-
-// since is when the last of them got further than any before it; or when the source was lost.
-func (g *gain) since(now time.Duration, got uint64) time.Duration {
-	switch {
-	case g.at == 0: // where they were
-		g.at, g.got = g.lost, got
-	case got > g.got:
-		g.at, g.got = now, got
-	}
-	return g.at
 }
 
 // candidate chooses a server for another leg: one that is not in use, has not
@@ -152,6 +122,7 @@ func (k *Kept) candidate() (int, bool) {
 // enlist dials a server, to tell it the request from the checkpoint on.
 func (k *Kept) enlist(i int) {
 	r := &replica{k: k, server: i, start: k.ckpt, born: k.host.Now()}
+	r.dial.since = r.born
 	r.written = k.ckpt[replication.Request]
 	response := k.ckpt[replication.Response]
 	r.replicaOutput = replicaOutput{base: response, at: response, agreed: response, sum: newDigest(response), ad: adapter.Raw{}}

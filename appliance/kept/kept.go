@@ -90,17 +90,15 @@ type lossState struct {
 // serverState is who serves, and who may.
 type serverState struct {
 	lossState
-	source     *replica        // whose bytes the client gets; nil: none can
-	claim      claim           // of the source that it has ended
-	last       int             // the server that was chosen last; the next search begins behind it
-	refusedBy  map[int]refusal // by server: replays that it has ended too early; nil: none
-	bad        uint64          // servers that have diverged on this connection, by bit
-	proof      *replica        // of a source that was lost, see letGo; nil: nobody needs it
-	retryAt    time.Duration   // earliest next dial
-	suspect    uint64          // one behind the offset at which a living server has ended too early
-	since      time.Duration   // since when a replica is ahead of the source; 0: none is
-	sinceAcked uint64          // what the source's server had acknowledged of the request then
-	silentFor  time.Duration   // after which another one is made the source
+	source    *replica        // whose bytes the client gets; nil: none can
+	claim     claim           // of the source that it has ended
+	last      int             // the server that was chosen last; the next search begins behind it
+	refusedBy map[int]refusal // by server: replays that it has ended too early; nil: none
+	bad       uint64          // servers that have diverged on this connection, by bit
+	proof     *replica        // of a source that was lost, see letGo; nil: nobody needs it
+	retryAt   time.Duration   // earliest next dial
+	suspect   uint64          // one behind the offset at which a living server has ended too early
+	quiet     quiet           // of the source while a replica is ahead of it
 
 	// recording makes one step of a change of the recorded leg, and of telling what the
 	// recorded leg's server has acknowledged. Beneath it only the journal's own locks.
@@ -120,7 +118,6 @@ func New(c Conn) *Kept {
 		id: c.ID, client: c.Client, host: c.Host, journal: c.Journal, pool: c.Pool, svc: c.Options, flags: c.Flags,
 		drainFor: c.Drain,
 	}
-	k.silentFor = silentMin
 	k.seen.open = newDigest(0)
 	k.ad = k.svc.newAdapter()
 	k.all.Store(new([]*replica))

@@ -66,6 +66,7 @@ func (k *Kept) Answered() (yes bool, err error) {
 func (k *Kept) Begin() (leg replication.LegRecord, logged bool) {
 	r := k.source
 	r.born = k.host.Now()
+	r.dial.since = r.born
 	_, r.checks = k.pool.Failing(r.server)
 	r.recorded.Store(true)
 	k.server = carry.LegRecord(r.leg.Params())

@@ -21,7 +21,8 @@ type replica struct {
 	// 0 for the first leg, the checkpoint for one that was replayed.
 	start [2]uint64
 	born  time.Duration
-	quiet bool // continued, and not asked at that whether it knows of the connection
+	quiet bool     // continued, and not asked at that whether it knows of the connection
+	dial  dialling // ends with its server's answer
 	// failing is since when it would be given up for its health check; 0: it would not.
 	failing time.Duration
 

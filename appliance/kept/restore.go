@@ -51,6 +51,7 @@ func (k *Kept) Restore(rec *replication.Continue, server stack.Params, halfWay b
 	k.seen.open.startAt(k.seen.end)
 	k.told.Store(k.seen.end)
 	r := &replica{k: k, server: k.last, start: rec.Record.Start, born: k.restoredAt}
+	r.dial.since = r.born
 	r.ad, r.written = adapter.Raw{}, sent
 	_, r.checks = k.pool.Failing(r.server)
 	r.at, r.base = k.seen.end, carry.DataEnd(resp)
