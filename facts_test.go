@@ -80,6 +80,8 @@ var facts = []fact{
 	{"docs/limits.md", "looked at for time-outs | every 4 s, while in doubt every second", []string{"appliance/relay: calmFor == 4*time.Second && janitorPeriod == time.Second"}},
 	{"docs/limits.md", "| bytes held per stream / in all | 16 MiB / 1 GiB |", []string{"replication/limits.go ~ def(&l.MaxHeldPerStream, 16<<20)", "replication/limits.go ~ def(&l.MaxHeldTotal, 1<<30)"}},
 	{"docs/limits.md", "| segments of a log; adapter's state | 64; 64 bytes |", []string{"replication: maxSegments == 64", "replication/wire: MaxState == 64", "appliance/adapter: MaxState == 64"}},
+	{"docs/limits.md", "| 2 s without a byte; 512 |", []string{"appliance/kept/pace.go ~ var paceWait = 2 * time.Second", "replication: maxTurns == 512 && keepTurns == 64"}},
+	{"docs/limits.md", "counts the files that it asks for | 65 536 |", []string{"wrap: maxNames == 1<<16"}},
 	{"docs/limits.md", "key and value of one | 65 536; 16 MiB, 256 MiB; 1 KiB each |", []string{"replication/limits.go ~ def(&l.MaxLives, 1<<16)", "replication/limits.go ~ def(&l.MaxDecidedPerLife, 16<<20)", "replication/limits.go ~ def(&l.MaxDecidedTotal, 256<<20)", "replication/wire: MaxKey == 1<<10 && MaxValue == 1<<10"}},
 	{"docs/limits.md", "that waits for the standby | 64; 8; 10 s |", []string{"wrap/agree: maxServers == 64", "appliance/decide: maxStarts == 8 && maxWait == 10*time.Second"}},
 	{"docs/limits.md", "| bytes of batches waiting | 64 MiB |", []string{"replication/limits.go ~ def(&l.MaxPending, 64<<20)"}},

@@ -199,6 +199,11 @@ func (c *Core) Data(now Nanos, id ConnID, s Stream, off uint64, b []byte, fin bo
 		// its end moves along with it (see reportHere).
 		c.act.report(e, c.now)
 	}
+	if s == Request && e.log != nil && e.log.news {
+		// The standby must learn first what the client had when it sent this (see Turn).
+		c.act.room(maxReport, c.now)
+		c.act.reportHere(e)
+	}
 	c.act.ship(e, s&1, b, fin, c.now)
 	return nil
 }

@@ -44,6 +44,8 @@ type Log struct {
 	Segments []Segment
 	// State is the newest Released.State.
 	State []byte
+	// Turns, in Continue.Log: at which pace the request came, as far as that is known. Of what a snapshot has told it is not.
+	Turns Turns
 }
 
 // maxSegments bounds a log's segments, the open one included. A cut beyond it ends the

@@ -98,6 +98,7 @@ func TestLogIsTakenOver(t *testing.T) {
 	}
 	k := take(t, s)
 	wantLog(t, k, "second third", Log{
+		Turns:      Turns{{6, 1000}, {13, 1500}},
 		Checkpoint: at, Segments: []Segment{{1500, sumOf(1500)}, {1700, sumOf(1700)}}, State: []byte("body"),
 	})
 	req, resp := &k.Streams[Request], &k.Streams[Response]

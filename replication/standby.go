@@ -243,6 +243,9 @@ func (s *standby) data(k *kept, e *wire.Entry) error {
 		s.drop(k)
 		return s.refuse(e.ID)
 	}
+	if e.Stream == Request && k.logged() && t.due == 0 {
+		k.log.turns.Note(t.end, k.log.open.End)
+	}
 	t.append(&s.pool, e.Data)
 	s.held += n
 	if e.Fin {

@@ -10,6 +10,7 @@ type keptLog struct {
 	checkpoint [2]uint64
 	closed     []Segment // from the checkpoint on
 	open       Segment
+	turns      Turns
 	stateLen   uint8
 	state      [wire.MaxState]byte
 	// owed, of an adopted connection: segments up to what is delivered have not come
@@ -152,6 +153,7 @@ func (s *standby) checkpoint(k *kept, l *keptLog, off [2]uint64) error {
 	}
 	l.closed = l.closed[:copy(l.closed, l.closed[gone:])]
 	l.checkpoint = off
+	l.turns.Forget(off[Request])
 	s.letGo(req, k.low(Request, req.delivered))
 	return nil
 }
@@ -183,6 +185,7 @@ func (k *kept) handLog(request [][]byte, base uint64) *Log {
 		Bytes:      cutFront(request, l.checkpoint[Request]-base),
 		Segments:   append(l.closed, l.open),
 		State:      l.state[:l.stateLen],
+		Turns:      l.turns,
 	}
 }
 
@@ -220,5 +223,5 @@ func (k *kept) checkLog(inSync bool) error {
 	if l.open.End < at {
 		return broken("open segment from %d to %d", at, l.open.End)
 	}
-	return nil
+	return l.turns.check(max(req.end, req.due), l.open.End)
 }

@@ -3,7 +3,12 @@
 package wrap
 
 import (
+	"bytes"
 	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -76,8 +81,9 @@ func (s *supervisor) stat(t *trace.Task) {
 		f, at = ofStatx, t.Arg(4)
 	}
 	b := make([]byte, f.size)
+	p, file := of(t.Proc), s.called(t)
 	if t.Result() != 0 {
-		of(t.Proc).places[determinant.File]++
+		p.next(file)
 		return
 	}
 	if t.Read(at, b) != nil {
@@ -88,12 +94,12 @@ func (s *supervisor) stat(t *trace.Task) {
 	default:
 		return
 	}
-	s.agree(of(t.Proc), f, b)
+	s.agree(p, file, f, b)
 	_ = t.Write(at, b) // the kernel has just written there
 }
 
 // agree replaces in b, a result of this machine, what was agreed on for it.
-func (s *supervisor) agree(p *process, f facts, b []byte) {
+func (s *supervisor) agree(p *process, file uint64, f facts, b []byte) {
 	own := identity{binary.LittleEndian.Uint64(b[f.dev:]), binary.LittleEndian.Uint64(b[f.inode:])}
 	// The kind and the size go along, to see that it is the same file of which both servers speak.
 	proposal := append([]byte{b[f.mode+1] & 0xf0}, b[f.bytes:f.bytes+8]...)
@@ -107,7 +113,7 @@ func (s *supervisor) agree(p *process, f facts, b []byte) {
 	for _, d := range f.differs {
 		proposal = append(proposal, b[d[0]:d[0]+d[1]]...)
 	}
-	got := s.ask(p, determinant.File, proposal)
+	got := s.decide(p.serves, determinant.Name{Instance: p.serves.Number, Path: p.path, Kind: determinant.File, Position: file, Place: p.next(file)}, proposal)
 	if len(got) != len(proposal) || string(got[:head]) != string(proposal[:head]) {
 		s.say("%s: the servers do not speak of the same file, or it is not the same on both", p.serves.of)
 		return
@@ -118,6 +124,55 @@ func (s *supervisor) agree(p *process, f facts, b []byte) {
 		got = got[d[1]:]
 	}
 	s.inodes.set(own, identity{binary.LittleEndian.Uint64(b[f.dev:]), binary.LittleEndian.Uint64(b[f.inode:])})
+}
+
+// maxNames bounds the names of files that a process counts by; those of further ones count as one.
+const maxNames = 1 << 16
+
+// next is how often a process has asked for a file of that name.
+func (p *process) next(file uint64) uint64 {
+	if _, ok := p.files[file]; !ok && len(p.files) >= maxNames {
+		file = 0
+	}
+	n := p.files[file]
+	p.files[file] = n + 1
+	return n
+}
+
+// called is what a call that asks for a file names it by: its name without that of its directory, which may be another one on each server. How
+// often a process asks for one file may be up to others (a database that another process has made longer); what it is told of the rest does not depend on that.
+func (s *supervisor) called(t *trace.Task) uint64 {
+	name, fd := "", int32(t.Arg(0))
+	switch t.Call() {
+	case unix.SYS_STAT, unix.SYS_LSTAT:
+		name = text(t, t.Arg(0))
+	case unix.SYS_NEWFSTATAT, unix.SYS_STATX:
+		name = text(t, t.Arg(1))
+	}
+	if name == "" {
+		name, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", t.Proc.PID, fd)) // of one that has been closed there is none
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(filepath.Base(name)))
+	return h.Sum64()
+}
+
+// text is what lies in the program's memory up to a zero, as far as it can be read.
+func text(t *trace.Task, at uint64) string {
+	const page = 4096
+	b := make([]byte, 0, unix.PathMax)
+	for len(b) < unix.PathMax {
+		n := min(page-int(at%page), unix.PathMax-len(b)) // another page may not be there
+		piece := b[len(b) : len(b)+n]
+		if t.Read(at, piece) != nil {
+			return string(b)
+		}
+		if i := bytes.IndexByte(piece, 0); i >= 0 {
+			return string(b[:len(b)+i])
+		}
+		b, at = b[:len(b)+n], at+uint64(n)
+	}
+	return string(b)
 }
 
 func (i identity) put(f facts, b []byte) {

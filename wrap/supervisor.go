@@ -50,6 +50,7 @@ type process struct {
 	path     string
 	children uint64
 	places   [determinant.Kinds]uint64
+	files    map[uint64]uint64 // how often was asked for one of that name, see called
 	random   *determinant.Random
 	socket   int    // number of the connection's descriptor
 	position uint64 // how many bytes of the request it had read, when last looked at
@@ -139,7 +140,7 @@ func (s *supervisor) serve(p *process, in *instance, path string) {
 	}
 	in.processes++
 	p.serves, p.path, p.random = in, path, random
-	p.children, p.places, p.position = 0, [determinant.Kinds]uint64{}, 0
+	p.children, p.places, p.files, p.position = 0, [determinant.Kinds]uint64{}, map[uint64]uint64{}, 0
 	s.starting(p)
 }
 

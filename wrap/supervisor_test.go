@@ -64,7 +64,7 @@ func TestFilesStayDifferent(t *testing.T) {
 		b := make([]byte, ofStat.size)
 		binary.LittleEndian.PutUint16(b[ofStat.mode:], unix.S_IFREG)
 		binary.LittleEndian.PutUint64(b[ofStat.inode:], own)
-		s.agree(p, ofStat, b)
+		s.agree(p, 0, ofStat, b)
 		return binary.LittleEndian.Uint64(b[ofStat.inode:])
 	}
 	for _, agreed := range [][2]uint64{{200, 100}, {300, 200}, {100, 300}, {300, 100}, {400, 400}} {

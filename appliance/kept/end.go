@@ -20,6 +20,7 @@ func (k *Kept) stepClientGone() {
 		if r.leg.Err() != nil {
 			continue
 		}
+		r.pace.free = true // nobody looks at its answers any more
 		r.feed(k)
 		alive = true
 		acked := r.acked.Load()

@@ -8,3 +8,10 @@ func SetEndSettles(d time.Duration) (back func()) {
 	endSettles = d
 	return func() { endSettles = was }
 }
+
+// SetPaceWait sets how long a replica is kept waiting, until the function that it returns is called.
+func SetPaceWait(d time.Duration) (undo func()) {
+	was := paceWait
+	paceWait = d
+	return func() { paceWait = was }
+}

@@ -60,7 +60,8 @@ type requestState struct {
 	cuts [][2]uint64 // checkpoints whose response the client has not acknowledged
 	// plain: the log has reached its limit; nothing is kept but what some leg lacks.
 	plain bool
-	taken uint64 // of the request, by a server that was retired
+	turns replication.Turns // at which pace the client has sent what is in the log
+	taken uint64            // of the request, by a server that was retired
 }
 
 // responseState is what is known of the response that the client has got.
@@ -158,8 +159,8 @@ func (k *Kept) Step() (again bool) {
 	if k.over {
 		return false
 	}
-	if k.source != before {
-		again = true // what waited for the former one need not any more
+	if k.source != before || k.answered() {
+		again = true // what waited for the former one need not any more, and who waited for its turn gets on
 	}
 	if k.releaseResponse() {
 		again = true

@@ -190,6 +190,9 @@ func (k *Kept) linger() {
 	for _, r := range k.replicas() {
 		r.feed(k)
 		f := r.verify(k)
+		if k.answered() {
+			k.wakeAt(0)
+		}
 		switch {
 		case f == diverged:
 			k.diverged(r, max(r.doubtAt, k.seen.next(r.at)))

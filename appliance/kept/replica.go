@@ -30,6 +30,7 @@ type replica struct {
 	replicaRequest
 	replicaOutput
 	replicaDoubt
+	pace pace
 
 	asked carry.Asked
 
@@ -108,9 +109,10 @@ func (r *replica) feed(k *Kept) bool {
 	if !r.leg.Established() {
 		return false
 	}
-	for r.written < k.log.end {
+	to, fin := r.paced(k)
+	for r.written < to {
 		bufs := carry.Buffers()
-		bufs, n := k.log.from(bufs, r.written, carry.MoveMax)
+		bufs, n := k.log.from(bufs, r.written, int(min(carry.MoveMax, to-r.written)))
 		w, err := r.leg.Write(bufs, n)
 		feed(r.ad, bufs, w)
 		carry.Release(bufs)
@@ -119,7 +121,7 @@ func (r *replica) feed(k *Kept) bool {
 			return false
 		}
 	}
-	if s := &r.k.streams[replication.Request]; s.FinPassed && !r.finSent {
+	if s := &r.k.streams[replication.Request]; s.FinPassed && fin && !r.finSent {
 		r.finSent = true
 		r.leg.CloseWrite()
 		r.ad.RequestEnd()

@@ -54,6 +54,7 @@ func (k *Kept) takeSome(limit int) (n int) {
 	if k.flags.Protected.Load() {
 		s.Tell(k.journal, k.id, replication.Request, bufs, n, eof)
 	}
+	k.turn()
 	k.log.append(bufs)
 	feed(k.ad, bufs, n)
 	s.Next += uint64(n)
@@ -119,6 +120,7 @@ func (k *Kept) trim() {
 		from = min(from, r.at)
 	}
 	k.log.drop(keep)
+	k.turns.Forget(k.log.base)
 	if k.plain && len(k.replicas()) < 2 && (k.source == nil || k.source.at >= k.seen.end) {
 		from = k.seen.end
 	}

@@ -36,6 +36,7 @@ func (k *Kept) Restore(rec *replication.Continue, server stack.Params, halfWay b
 			}
 		}
 		k.seen.end = max(k.seen.end, k.ckpt[replication.Response])
+		k.turns = l.Turns
 		// Without a state: raw from here on, no checkpoint any more, and every end is judged.
 		k.ad = k.adapterAt(l.State, k.log.end)
 	} else {

@@ -25,6 +25,7 @@ type subject struct {
 	name      string
 	places    int                             // that each process asks for
 	told      map[string]replication.Decision // looked up only
+	tellers   map[*node]bool                  // looked up only; since the last takeover
 	forgotten map[string]bool                 // looked up only
 	processes []*wrapped
 	lost      bool // nobody continues it
@@ -68,7 +69,7 @@ func (w *world) startAgreeing() {
 		return
 	}
 	for i := range 4 {
-		s := &subject{name: fmt.Sprint("subject ", i), places: 3 + a.rng.IntN(30), told: map[string]replication.Decision{}, forgotten: map[string]bool{}}
+		s := &subject{name: fmt.Sprint("subject ", i), places: 3 + a.rng.IntN(30), told: map[string]replication.Decision{}, tellers: map[*node]bool{}, forgotten: map[string]bool{}}
 		for j := range 4 {
 			v := &wrapped{of: s, n: j / 2, path: j % 2}
 			s.processes = append(s.processes, v)
@@ -215,7 +216,7 @@ func (w *world) observeTold(n *node, q waiting) {
 	if again {
 		w.seen.ResultAgain++
 	}
-	s.told[key] = q.d
+	s.told[key], s.tellers[n] = q.d, true
 	w.logf("%s: %s, %s is told to server %d: %q", n.name, s.name, key, q.v.n, q.d.Value)
 	o := w.other(n)
 	follows := o.alive && o.core.Role() == replication.RoleStandby && o.core.Epoch() == n.core.Epoch() && w.inSession() && o.core.Stats().CanTakeOver
@@ -289,6 +290,7 @@ func (w *world) observeLives(old *table, n *node) {
 				w.failf("%s: %s was told to be %q, the successor has %q, %v (invariant 9)", s.name, key, d.Value, held, ok)
 			}
 		}
+		clear(s.tellers)
 	}
 }
 
@@ -299,6 +301,20 @@ func (w *world) loseLives() {
 	}
 	for _, s := range w.agreeing.subjects {
 		if !s.over() && len(s.told) > 0 {
+			s.lost = true
+			w.seen.LifeLost++
+		}
+	}
+}
+
+// loseLivesOf: two were active, and this one, which steps down, has told what the other one does not know.
+func (w *world) loseLivesOf(n *node) {
+	o := w.other(n)
+	if w.agreeing == nil || !o.alive || o.core.Role() != replication.RoleActive {
+		return
+	}
+	for _, s := range w.agreeing.subjects {
+		if !s.over() && s.tellers[n] {
 			s.lost = true
 			w.seen.LifeLost++
 		}

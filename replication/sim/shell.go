@@ -250,6 +250,7 @@ func (s *shell) Say(roles.Event, string) {}
 
 func (s *shell) StepDown(why string) {
 	s.w.logf("%s steps down: %s", s.name, why)
+	s.w.loseLivesOf(s.node)
 	s.speaking = false
 	for _, g := range s.ordered {
 		g.dropped = g.dropped || !s.core.Protected(g.id)
