@@ -62,6 +62,7 @@ image-lock: ## pin the Debian packages of the image to what Debian has now
 	go run ./images/mkimage -relock
 
 packages: ## build packages (Debian, RPM) and container images: bin/packages
+	rm -rf bin/packages
 	CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false -ldflags "-s -w $(LDFLAGS)" -o bin/packages/lockstep ./cmd/lockstep
 	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} go run ./images/packages -version "$$(bin/packages/lockstep --version | cut -d " " -f 2)" -maintainer "$$(git log -1 --format='%an <%ae>')"
 

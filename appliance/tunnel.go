@@ -40,7 +40,7 @@ func (n *Node) startKeeper(undo *closers) {
 	}
 	lost := func(err error) {
 		if err == nil {
-			n.log.Info("another process keeps the TUN device now")
+			n.log.Info("another process keeps the TUN device now", loglimit.Per("keeper again"))
 			return
 		}
 		n.log.Warn("what is in the TUN device's queue when this process dies will be lost, and sent again by its senders", "err", err, loglimit.Per("keeper"))

@@ -383,3 +383,24 @@ func BenchmarkCookie(b *testing.B) {
 		cookie(&key, &f, uint32(i), 7, 33)
 	}
 }
+
+// A session that has begun while we were active: after a switchover the other half makes cookies with its key, until the
+// next session begins. We must not forget it then.
+func TestCookieKeyOfSwitchover(t *testing.T) {
+	secret := []byte("what both know")
+	a, b := newQuietEngine(t, 0), newQuietEngine(t, 0)
+	a.SetActive(false)
+	a.SetCookieSecret(secret)
+	b.SetCookieSecret(secret) // b is active: a has joined
+	b.SetActive(false)        // switchover: a is active
+	a.SetActive(true)
+	c := newCookieClient(netip.AddrPortFrom(testClient, 40001), cookieOffer)
+	c.ask(t, a)
+	b.SetCookieSecret([]byte("of the next session")) // b joins a as its standby
+	b.SetActive(true)                                // a is dead
+	b.ContinueCookies(0)
+	c.answer(b, 0)
+	if len(b.legs) != 1 {
+		t.Error("the secret with which the former active has answered is forgotten at once")
+	}
+}

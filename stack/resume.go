@@ -46,7 +46,8 @@ func (e *Engine) setActive(on bool) {
 		e.offload.mu.Unlock()
 		e.allowOffload()
 	} else {
-		e.allowOffload() // to nobody
+		e.allowOffload()                             // to nobody
+		(*e.cookies.keys.Load())[0].used.Store(true) // by the other half, perhaps
 		e.mutedAt.Store(max(min(now, e.lease.Load()), e.activeAt.Load()))
 	}
 }

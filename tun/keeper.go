@@ -112,7 +112,11 @@ func (k *Keeper) watch(gone func(error)) {
 			case <-k.quit:
 				return
 			case <-time.After(keeperPause):
-				again = k.restart() == nil
+				if err := k.restart(); err != nil {
+					gone(err)
+				} else {
+					again = true
+				}
 			}
 		}
 		gone(nil)

@@ -99,11 +99,12 @@ func (d *draft) servers(s *section, svc *Service) {
 
 // balance checks what the choice of a server goes by.
 func (v *validator) balance(path string, s *Service) {
+	first := s.Balance == BalanceFirst && !v.faulty(path+".balance")
 	if p := path + ".slow_start"; !v.faulty(p) {
 		switch {
 		case s.SlowStart < 0 || s.SlowStart > maxSlowStart:
 			v.add(p, "0 to 1h", "%v is out of range", s.SlowStart)
-		case s.SlowStart > 0 && s.Balance == BalanceFirst:
+		case s.SlowStart > 0 && first:
 			v.add(p, "leave it out, or write balance: round_robin", "has no effect with balance: first")
 		}
 	}
@@ -117,7 +118,7 @@ func (v *validator) balance(path string, s *Service) {
 		case v.faulty(p + ".weight"):
 		case share.Weight < 1 || share.Weight > maxWeight:
 			v.add(p+".weight", "1 to 256; a server that is to have nothing is a backup, or is left out", "%d is out of range", share.Weight)
-		case share.Weight != 1 && s.Balance == BalanceFirst:
+		case share.Weight != 1 && first:
 			v.add(p+".weight", "leave it out, or write balance: round_robin", "has no effect with balance: first")
 		}
 	}

@@ -38,7 +38,7 @@ type First struct{}
 // Choose implements Policy.
 func (First) Choose(netip.AddrPort, []Candidate) int { return 0 }
 
-// RoundRobin gives each server its turn, as often as its weight says, and not in a row.
+// RoundRobin gives each server its turn, as often as its weight says.
 type RoundRobin struct{}
 
 // Choose implements Policy.

@@ -57,7 +57,7 @@ func TestRoundRobin(t *testing.T) {
 	for range 4 {
 		takes(t, weighted, 8, 5, 1, 2)
 	}
-	// Not in a row.
+	// Spread over the round, not all in a row at its beginning.
 	half := take(t, weighted, 4)
 	if half[0] > 3 {
 		t.Errorf("half of a round is %v", half)

@@ -34,7 +34,7 @@ func renderServices(s *control.Status, c palette, row rows, all bool) {
 		for _, e := range entries {
 			of.add(e.svc, len(e.trouble) > 0)
 		}
-		row("services", "%s", of.text(c))
+		row("services", "%s", of.text(s.Role, c))
 		entries, left = entries[:manyServices], len(entries)-manyServices
 	}
 	for _, e := range entries {
@@ -74,9 +74,12 @@ func (n *sum) add(svc *control.Service, trouble bool) {
 	}
 }
 
-func (n *sum) text(c palette) string {
+func (n *sum) text(role string, c palette) string {
 	troubled := c.good("nothing is wrong with any")
-	if n.troubled > 0 {
+	switch {
+	case role != control.RoleActive:
+		troubled = c.faint("their servers are asked by the active")
+	case n.troubled > 0:
 		troubled = c.bad(fmt.Sprintf("something is wrong with %d", n.troubled))
 	}
 	return fmt.Sprintf("%d, %s, %s", n.well+n.troubled, plural(n.conns, "connection"), troubled)
@@ -98,11 +101,11 @@ func renderService(s *control.Status, svc *control.Service, c palette) string {
 	if svc.Spliced > 0 {
 		text += fmt.Sprintf(" (%d passed on)", svc.Spliced)
 	}
-	if svc.Balance != "" && svc.Balance != "first" && len(svc.Servers) > 1 {
-		text += ", " + svc.Balance + " " + strings.Join(shares, ":")
-	}
 	if svc.Parked > 0 {
 		text += fmt.Sprintf(" (%d parked)", svc.Parked)
+	}
+	if svc.Balance != "" && svc.Balance != "first" && len(svc.Servers) > 1 {
+		text += ", " + svc.Balance + " " + strings.Join(shares, ":")
 	}
 	if s.Role != control.RoleActive {
 		return text // only the active asks the servers

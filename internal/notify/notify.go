@@ -7,6 +7,7 @@ package notify
 
 import (
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -20,7 +21,7 @@ const rate = 5 * time.Second
 type Notifier struct {
 	quit, joined chan struct{}
 	log          *slog.Logger
-	failed       bool // told once
+	failed       atomic.Bool // told once
 }
 
 // Ready says that the process is ready, and from then on, three times in each period of the
@@ -57,18 +58,24 @@ func (n *Notifier) run(every time.Duration, alive func() string) {
 	}
 }
 
+// closeLimit is how long Close waits for an answer that does not come: what hangs must not keep the process from its end.
+const closeLimit = 2 * time.Second
+
 // Close says that the process ends.
 func (n *Notifier) Close() {
 	n.tell(daemon.SdNotifyStopping)
 	close(n.quit)
-	<-n.joined
+	select {
+	case <-n.joined:
+	case <-time.After(closeLimit):
+		n.log.Warn("whoever asked how this process is has had no answer, and is left", "after", closeLimit)
+	}
 }
 
 // tell reports whether there is somebody who listens.
 func (n *Notifier) tell(state string) bool {
 	sent, err := daemon.SdNotify(false, state)
-	if err != nil && !n.failed {
-		n.failed = true
+	if err != nil && !n.failed.Swap(true) {
 		n.log.Warn("the service manager cannot be told how this process is; it may end it", "err", err)
 	}
 	return sent || err != nil

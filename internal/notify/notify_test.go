@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -99,5 +100,26 @@ func TestWhoHangsIsNotSaidToLive(t *testing.T) {
 func TestNobodyListens(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	n := Ready(quiet(), func() string { return "" })
+	n.Close()
+}
+
+// The manager's socket may go away just when the process ends: both who asks and who closes find that out.
+func TestSocketGone(t *testing.T) {
+	hear := manager(t)
+	t.Setenv("WATCHDOG_USEC", "3000")
+	asked := make(chan struct{}, 1)
+	n := Ready(quiet(), func() string {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		return "well"
+	})
+	hear()
+	<-asked
+	if err := os.Remove(os.Getenv("NOTIFY_SOCKET")); err != nil {
+		t.Fatal(err)
+	}
+	<-asked // once more
 	n.Close()
 }

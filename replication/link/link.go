@@ -349,9 +349,9 @@ func plain(err error) string {
 	}
 	switch timeout, ok := errors.AsType[net.Error](err); {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return text + ": the machine is there, but lockstep does not run on it, or ends as soon as it starts " +
+		return text + ": the machine is there, but lockstep does not run on it, or ends as soon as it starts (or a firewall refuses it) " +
 			"(its configuration, the modes of its key files): look at its log, and run `lockstep check` there"
-	case errors.Is(err, syscall.EHOSTUNREACH), ok && timeout.Timeout():
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), ok && timeout.Timeout():
 		return text + ": is the machine on, is the sync network connected, does a firewall let TCP to that port pass?"
 	}
 	return text
