@@ -246,7 +246,7 @@ func (m *machine) confined() {
 	if owner := m.run("stat -c %U /etc/lockstep/keys/node.key /run/lockstep /proc/" + strings.TrimSpace(m.pid())); owner != strings.Repeat("lockstep\n", 3) {
 		m.t.Errorf("%s: owners %q", m.name, owner)
 	}
-	if text := m.run("systemctl show -p StatusText -p WatchdogUSec lockstep"); !strings.Contains(text, "epoch") || !strings.Contains(text, "WatchdogUSec=15s") {
+	if text := m.run("systemctl show -p StatusText -p WatchdogUSec lockstep"); !strings.Contains(text, "epoch") || !strings.Contains(text, "WatchdogUSec=1min") {
 		m.t.Errorf("%s: %s", m.name, text)
 	}
 }
