@@ -73,6 +73,10 @@ func (v *validator) authority() {
 			v.add(key, "an address of the appliance's own on the back network, and a port", "%v %s", at, unusable(at))
 		case at == own:
 			v.add(key, "another port", "%v is also pair.members.%s", at, name)
+		case at == v.cfg.Metrics:
+			v.add(key, "another port", "%v is also metrics", at)
+		case name != v.cfg.Node && at == a.Members[v.cfg.Node]:
+			v.add(key, "an address of that appliance's own", "%v is also %s.%s", at, path, v.cfg.Node)
 		case v.virtual(at.Addr()):
 			v.add(key, "an address of the appliance's own on the back network", "%v floats, or is a service's", at.Addr())
 		}

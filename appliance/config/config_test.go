@@ -132,6 +132,8 @@ func TestFaults(t *testing.T) {
 		{"decider floats", "node: a", "node: a\nauthority: {members: {a: \"10.20.0.1:7480\", b: \"10.20.0.3:7480\"}}", "authority.members.a", "floats"},
 		{"decider is member", "node: a", "node: a\nauthority: {members: {a: \"10.30.0.1:7400\", b: \"10.20.0.3:7480\"}}", "authority.members.a", "another port"},
 		{"decider port 0", "node: a", "node: a\nauthority: {members: {a: \"10.20.0.2:0\", b: \"10.20.0.3:7480\"}}", "authority.members.a", "has port 0"},
+		{"one decider twice", "node: a", "node: a\nauthority: {members: {a: \"10.20.0.2:7480\", b: \"10.20.0.2:7480\"}}", "authority.members.b", "also authority.members.a"},
+		{"decider is metrics", "node: a", "node: a\nauthority: {members: {a: \"127.0.0.1:9464\", b: \"10.20.0.3:7480\"}}", "authority.members.a", "also metrics"},
 		{"nobody to ask", "node: a", "node: a\nauthority: {members: {a: \"10.20.0.2:7480\", b: \"10.20.0.3:7480\"}}", "authority.members", "no service has servers"},
 		{"three members", "b: ", `c: "10.30.0.3:1", b: `, "pair.members", "names 3"},
 		{"reserved member", "b: ", `witness: `, "pair.members.witness", "not a node's name"},

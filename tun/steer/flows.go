@@ -69,7 +69,7 @@ type Entry struct{ place, gen uint32 }
 // Is reports whether it is one.
 func (e Entry) Is() bool { return e.gen != 0 }
 
-// lockType is the kernel's struct bpf_spin_lock, by which the verifier knows where in a value it lies.
+// flowType is, in each value, the kernel's struct bpf_spin_lock, by which the verifier knows where in a value it lies.
 func flowType() btf.Type {
 	word := &btf.Int{Name: "unsigned int", Size: 4}
 	lock := &btf.Struct{Name: "bpf_spin_lock", Size: 4, Members: []btf.Member{{Name: "val", Type: word}}}

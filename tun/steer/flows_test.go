@@ -328,8 +328,7 @@ func (c *flowRig) plain(s *said, ts bool) bool {
 		return false
 	}
 	try := c.conn
-	e, o := try.Position(s.from), try.Position(s.from.Other())
-	_ = e
+	o := try.Position(s.from.Other())
 	if int32(s.seq+uint32(s.payload)-o.Edge) > 1 {
 		return false
 	}

@@ -195,7 +195,7 @@ func TestFlowsLeaveNoGap(t *testing.T) {
 	})
 }
 
-// Stop waits for programs that run.
+// Wait waits for programs that run.
 func TestFlowsWait(t *testing.T) {
 	isolated(t, func(t *testing.T) {
 		c := newFlowRig(t, 4)

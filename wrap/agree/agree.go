@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 )
 
 // maxServers bounds those that are connected at a time, maxStrangers those that have not said yet who they are: the oldest has
@@ -45,19 +46,33 @@ func Serve(ctx context.Context, at Place, by Decider, messages io.Writer, ready 
 	var joined sync.WaitGroup
 	defer joined.Wait()
 	defer s.closeAll()
+	return s.accept(ctx, l, &joined)
+}
+
+// acceptPause is between two tries to accept a connection. One that fails, for want of descriptors or memory, does not mean that
+// the next one will.
+const acceptPause = 100 * time.Millisecond
+
+// accept serves who comes until ctx ends.
+func (s *server) accept(ctx context.Context, l net.Listener, joined *sync.WaitGroup) error {
 	for {
 		c, err := l.Accept()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("accepting at %s: %w", at, err)
-		}
-		if !s.add(c) {
+		switch {
+		case err == nil && s.add(c):
+			joined.Go(func() { s.serve(c) })
+		case err == nil:
 			c.Close()
-			continue
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accepting at %s: %w", s.at, err)
+		default:
+			s.say("no connection can be accepted at %s: %v", s.at, err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
 		}
-		joined.Go(func() { s.serve(c) })
 	}
 }
 
