@@ -96,7 +96,7 @@ func (a asked) Service(host netip.Addr) (string, int, bool) {
 	if s == nil {
 		return "", 0, false
 	}
-	return s.Name, len(s.Servers), true
+	return s.Name, len(s.Hosts(host.Is4())), true
 }
 
 func (a asked) Random(b []byte) { _, _ = rand.Read(b) } // it never fails (crypto/rand)

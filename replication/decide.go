@@ -79,7 +79,7 @@ func (c *Core) Decide(now Nanos, id LifeID, key string, proposal []byte) (Decisi
 		return Decision{value, d.Number, true, c.epoch}, nil
 	}
 	if l.untold.in {
-		a.tellLife(l, c.now) // with this one
+		a.tellLives(c.now) // this one with them, if its turn comes: the standby knows lives in their order, too
 	} else {
 		a.tellDecided(&d, c.now)
 	}
@@ -89,10 +89,6 @@ func (c *Core) Decide(now Nanos, id LifeID, key string, proposal []byte) (Decisi
 // mayDecide says why nothing more is decided, and counts it.
 func (c *Core) mayDecide(l *life, d *wire.Decided) error {
 	a, size := &c.act, sizeOf(len(d.Key), len(d.Value))
-	wait := size
-	if l.untold.in {
-		wait += l.size
-	}
 	switch {
 	case c.joined && a.version < wire.DecideVersion:
 		c.drops[PeerVersion]++
@@ -101,7 +97,7 @@ func (c *Core) mayDecide(l *life, d *wire.Decided) error {
 		l.full = true // what is forgotten makes room, but somebody has had a result of his own
 		c.drops[LimitDecided]++
 		return ErrLimitLife
-	case c.joined && a.pending()+wait > c.lim.MaxPending:
+	case c.joined && a.pending()+size > c.lim.MaxPending:
 		l.full = true
 		c.drops[LimitPending]++
 		return ErrLimitLife
@@ -159,7 +155,7 @@ func (c *Core) Lives(f func(id LifeID, name string)) {
 	}
 }
 
-// DecidedHere returns what is decided for a key as far as this core knows, be it the active's or the standby's. For tests and diagnosis.
+// DecidedHere returns what is decided for a key as far as this core knows, be it the active's or the standby's.
 func (c *Core) DecidedHere(id LifeID, key string) (value []byte, ok bool) {
 	t := &c.act.lives
 	if c.role == RoleStandby {

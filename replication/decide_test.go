@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"lockstep/replication/wire"
 )
 
 // A standby that joins is in sync only when it holds every life, however many there are; a decision in one that it has not been told yet
-// takes that one along, and is held by then.
+// waits for that one's turn, so that both know them in the same order.
 func TestLivesBeforeSynced(t *testing.T) {
 	const lives, each = 40, 60
 	p := newPair(Limits{})
@@ -61,6 +62,13 @@ func TestLivesBeforeSynced(t *testing.T) {
 	}
 	if st := s.Stats(); frames < 5 || !told || !st.CanTakeOver || st.Lives != lives || st.DecidedBytes != a.Stats().DecidedBytes {
 		t.Errorf("%d frames, told %v, %+v", frames, told, st)
+	}
+	order := func(c *Core) (ids []LifeID) {
+		c.Lives(func(id LifeID, _ string) { ids = append(ids, id) })
+		return ids
+	}
+	if here, there := order(a), order(s); !slices.Equal(here, there) {
+		t.Errorf("the active knows lives in the order %v, the standby %v", here, there)
 	}
 }
 

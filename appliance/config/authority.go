@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -33,6 +34,17 @@ func (c *Config) WrappedService(host netip.Addr) *Service {
 		}
 	}
 	return nil
+}
+
+// Hosts are those of the service's servers that have an address of that family.
+func (s *Service) Hosts(v4 bool) (all []netip.Addr) {
+	for _, a := range s.Servers {
+		if h := a.Addr(); h.Is4() == v4 && !slices.Contains(all, h) {
+			all = append(all, h)
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return all
 }
 
 func (s *Service) mayAsk() bool {
@@ -89,12 +101,34 @@ func (v *validator) authority() {
 	if a.Identity == "" {
 		v.add("authority.identity", "the directory that `lockstep keys --servers` wrote for this node", "is empty")
 	}
-	for i := range v.cfg.Services {
-		if v.cfg.Services[i].mayAsk() {
-			return
-		}
+	if v.sharedHosts() {
+		return
 	}
 	v.add(path, "a service with protection log or hot, protocol raw and source client, or no authority", "no service has servers that could agree")
+}
+
+// sharedHosts checks services whose servers may ask, and reports whether there are any. What a program does from its start on
+// is agreed on by all hosts that it serves from: two services may have a host in common only if they have all.
+func (v *validator) sharedHosts() (any bool) {
+	for i := range v.cfg.Services {
+		s := &v.cfg.Services[i]
+		if !s.mayAsk() {
+			continue
+		}
+		any = true
+		for j := range v.cfg.Services[:i] {
+			o := &v.cfg.Services[j]
+			for _, v4 := range []bool{true, false} {
+				a, b := s.Hosts(v4), o.Hosts(v4)
+				common := slices.ContainsFunc(a, func(h netip.Addr) bool { return slices.Contains(b, h) })
+				if o.mayAsk() && common && !slices.Equal(a, b) {
+					v.add(fmt.Sprintf("services[%d].servers", i), "the same hosts in both, or in none, as long as servers may ask (authority)",
+						"some hosts are also services[%d]'s, and some are not", j)
+				}
+			}
+		}
+	}
+	return any
 }
 
 // virtual reports whether both appliances have an address in turns.

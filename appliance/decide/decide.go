@@ -38,8 +38,9 @@ type Host interface {
 	MaySpeak() bool
 	// Connection is the one of a client that is served by a server.
 	Connection(client, server netip.AddrPort) (id replication.ConnID, ok bool)
-	// Service is the service whose server's host that is, and how many servers it has.
-	Service(host netip.Addr) (name string, servers int, ok bool)
+	// Service is the service whose server's host that is, and how many hosts of that address family it has. Hosts that
+	// have one of its services in common have the same answer.
+	Service(host netip.Addr) (name string, hosts int, ok bool)
 	// Random fills b.
 	Random(b []byte)
 }
@@ -66,10 +67,11 @@ type life struct {
 	got     map[uint64]map[string]bool // of a start: decisions that not all servers have, and who has
 }
 
-// waiter waits until a decision may be told.
+// waiter waits until a decision may be told, or its life is over.
 type waiter struct {
 	d    replication.Decision
 	done chan struct{}
+	over bool // written before done is closed
 }
 
 // New makes one.
@@ -128,11 +130,11 @@ func (a *Authority) Arrive(s agree.Server) (agree.Part, error) {
 	if !a.host.MaySpeak() {
 		return nil, agree.ErrElsewhere
 	}
-	service, servers, ok := a.host.Service(s.Address)
+	service, hosts, ok := a.host.Service(s.Address)
 	if !ok {
 		return nil, fmt.Errorf("no service has a server at %s, from where %q asks", s.Address, s.Name)
 	}
-	p := &part{a: a, server: s, service: service, servers: servers, gone: make(chan struct{}), member: map[replication.LifeID]bool{}}
+	p := &part{a: a, server: s, service: service, hosts: hosts, gone: make(chan struct{}), member: map[replication.LifeID]bool{}}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if old := a.parts[s.Name]; old != nil {
@@ -154,7 +156,7 @@ type part struct {
 	a       *Authority
 	server  agree.Server
 	service string
-	servers int
+	hosts   int // that may take part in its starts
 	gone    chan struct{}
 	over    bool // gone is closed; guarded by Authority.mu
 	member  map[replication.LifeID]bool
@@ -192,8 +194,10 @@ func (p *part) decide(id replication.LifeID, key string, proposal []byte) (repli
 		return d, agree.ErrElsewhere
 	case err != nil:
 		return d, err
-	case !d.Held && !p.wait(id, d):
-		return d, agree.ErrElsewhere
+	case !d.Held:
+		if err := p.wait(id, key, d); err != nil {
+			return d, err
+		}
 	}
 	// An active that is deposed is mute before it lets go of what its standby has not confirmed.
 	if !p.a.host.MaySpeak() || p.isOver() {
@@ -211,27 +215,34 @@ func (p *part) isOver() bool {
 	}
 }
 
-// wait reports whether the decision may be told.
-func (p *part) wait(id replication.LifeID, d replication.Decision) bool {
-	w := &waiter{d, make(chan struct{})}
+// wait waits until the decision may be told. The error says why it is not.
+func (p *part) wait(id replication.LifeID, key string, d replication.Decision) error {
+	w := &waiter{d: d, done: make(chan struct{})}
 	p.a.mu.Lock()
 	l := p.a.life(id)
 	if covers(l.held, d) {
 		p.a.mu.Unlock()
-		return true
+		return nil
 	}
 	l.waiting = append(l.waiting, w)
 	p.a.mu.Unlock()
+	if _, is := p.a.journal.Find(id, key); !is { // ended before it was known that we wait
+		p.a.forgetWaiter(id, w)
+		return errNoMember
+	}
 	limit := time.NewTimer(maxWait)
 	defer limit.Stop()
 	select {
 	case <-w.done:
-		return true
+		if w.over {
+			return errNoMember
+		}
+		return nil
 	case <-p.gone:
 	case <-limit.C:
 	}
 	p.a.forgetWaiter(id, w)
-	return false
+	return agree.ErrElsewhere
 }
 
 func (a *Authority) forgetWaiter(id replication.LifeID, w *waiter) {
@@ -241,11 +252,11 @@ func (a *Authority) forgetWaiter(id replication.LifeID, w *waiter) {
 	if l == nil {
 		return
 	}
-	for i, is := range l.waiting {
-		if is == w {
-			l.waiting = append(l.waiting[:i], l.waiting[i+1:]...)
-			return
-		}
+	if i := slices.Index(l.waiting, w); i >= 0 {
+		l.waiting = slices.Delete(l.waiting, i, i+1)
+	}
+	if len(l.waiting) == 0 && l.held == (replication.Held{}) && l.got == nil {
+		delete(a.lives, id)
 	}
 }
 
@@ -268,7 +279,7 @@ func (p *part) Decide(n determinant.Name, proposal []byte) ([]byte, error) {
 	}
 	d, err := p.decide(id, keyPlace+n.Within(), proposal)
 	if err == nil && isStart(id) {
-		p.told = func() { p.a.got(id, d.Number, p.server.Name, p.servers) }
+		p.told = func() { p.a.got(id, d.Number, p.server.Name, p.hosts) }
 	}
 	return d.Value, err
 }

@@ -473,3 +473,30 @@ func TestUnknown(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// Who waits in a life that ends is told so, and does not wait for a standby that will never hold it.
+func TestWaitsInALifeThatEnds(t *testing.T) {
+	p := newPair(t)
+	s := p.server(1, 1)
+	in, err := p.joinLife(s, client(5), 1)
+	p.must(err)
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Decide(determinant.Name{Instance: in.Number}, []byte("x"))
+		done <- err
+	}()
+	for waiting := 0; waiting == 0; runtime.Gosched() {
+		p.active.Authority.mu.Lock()
+		waiting = len(p.active.life(replication.LifeID(in.Number)).waiting)
+		p.active.Authority.mu.Unlock()
+	}
+	p.active.Sweep(func(replication.ConnID) bool { return false })
+	if err := <-done; !errors.Is(err, errNoMember) {
+		t.Error(err)
+	}
+	p.active.Authority.mu.Lock()
+	defer p.active.Authority.mu.Unlock()
+	if n := len(p.active.Authority.lives); n > 0 {
+		t.Errorf("%d lives are remembered", n)
+	}
+}

@@ -102,7 +102,7 @@ func (p *part) takePart(id replication.LifeID, serial uint64) (in determinant.In
 }
 
 // got notes that a server has got a decision of a start. When all have, nobody will ask for it again.
-func (a *Authority) got(id replication.LifeID, number uint64, server string, servers int) {
+func (a *Authority) got(id replication.LifeID, number uint64, server string, hosts int) {
 	a.mu.Lock()
 	l := a.life(id)
 	if l.got == nil {
@@ -112,7 +112,7 @@ func (a *Authority) got(id replication.LifeID, number uint64, server string, ser
 		l.got[number] = map[string]bool{}
 	}
 	l.got[number][server] = true
-	all := len(l.got[number]) >= servers
+	all := len(l.got[number]) >= hosts
 	if all {
 		delete(l.got, number)
 	}
@@ -126,18 +126,28 @@ func (a *Authority) endLife(id replication.LifeID) {
 	_ = a.journal.EndLife(id) // another one may be the active by now
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	l := a.lives[id]
+	if l == nil {
+		return
+	}
 	delete(a.lives, id)
+	for _, w := range l.waiting {
+		w.over = true
+		close(w.done)
+	}
 }
 
 // Sweep ends the lives of connections that have ended.
 func (a *Authority) Sweep(lasts func(id replication.ConnID) bool) {
-	var over []replication.LifeID
+	var lives []replication.LifeID
 	a.journal.Lives(func(id replication.LifeID, _ string) {
-		if !isStart(id) && !lasts(replication.ConnID(id)) {
-			over = append(over, id)
+		if !isStart(id) {
+			lives = append(lives, id)
 		}
 	})
-	for _, id := range over {
-		a.endLife(id)
+	for _, id := range lives {
+		if !lasts(replication.ConnID(id)) {
+			a.endLife(id)
+		}
 	}
 }

@@ -58,7 +58,7 @@ func (s *Service) sameFamily(i int, client netip.AddrPort) bool {
 func (r *Relay) Passing(p *stack.Spliced) {
 	c := &Conn{r: r, passage: passage{passed: p}, born: r.now(), choosing: choosing{serverIdx: -1}}
 	p.SetEvents(c)
-	switch ok, over := r.admit(c, p.Addrs().VIP); {
+	switch ok, over := r.admit(c); {
 	case ok:
 		c.svc.passed.Add(1)
 		r.sched.add(c, false)
@@ -79,7 +79,7 @@ func (c *Conn) Revived() {
 		return // the worker has not come to it: nothing has ended yet
 	}
 	again := &Conn{r: c.r, passage: passage{passed: c.passed}, born: c.r.now(), choosing: choosing{serverIdx: c.serverIdx}}
-	if ok, _ := c.r.admit(again, c.passed.Addrs().VIP); !ok {
+	if ok, _ := c.r.admit(again); !ok {
 		return // it is passed on as long as its tombstone lasts
 	}
 	again.servedBy(c.passed.Addrs().Server)

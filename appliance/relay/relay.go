@@ -39,6 +39,13 @@ type Journal interface {
 	Adopt(c *Conn, r replication.Record, pos [2]replication.StreamPos, l *replication.Log) error
 }
 
+// tables are of the connections.
+type tables struct {
+	conns  map[replication.ConnID]*Conn
+	list   []watched                  // the same, for the janitor
+	asking map[netip.AddrPort][]*Conn // by client: those of which a wrapped server may ask, see Served; the newest last
+}
+
 // Relay holds all connections of the active appliance.
 type Relay struct {
 	engine  *stack.Engine
@@ -49,11 +56,10 @@ type Relay struct {
 	mu       sync.Mutex
 	services map[netip.AddrPort]*Service
 	byName   map[string]*Service
-	conns    map[replication.ConnID]*Conn
-	list     []watched // the same, for the janitor
-	epoch    uint64
-	seq      uint64
-	over     chan struct{} // closed when no connection is left, see End; nil: clients may come
+	tables
+	epoch uint64
+	seq   uint64
+	over  chan struct{} // closed when no connection is left, see End; nil: clients may come
 
 	resting atomic.Pointer[resting] // nil but for the time after a takeover, see Rest
 
@@ -70,7 +76,7 @@ type Relay struct {
 func New(services []*Service, j Journal) *Relay {
 	r := &Relay{
 		journal: j, start: time.Now(), services: make(map[netip.AddrPort]*Service),
-		byName: make(map[string]*Service), conns: make(map[replication.ConnID]*Conn),
+		byName: make(map[string]*Service), tables: tables{conns: make(map[replication.ConnID]*Conn), asking: make(map[netip.AddrPort][]*Conn)},
 		done: make(chan struct{}), sched: newScheduler(runtime.GOMAXPROCS(0)),
 	}
 	for _, s := range services {
@@ -113,7 +119,7 @@ func (r *Relay) SetEpoch(epoch uint64) {
 func (r *Relay) Incoming(l *stack.Leg) {
 	c := &Conn{r: r, client: l, born: r.now(), standing: standing{unproven: !l.Confirmed()}}
 	l.SetEvents(c)
-	switch ok, over := r.admit(c, l.Params().Local); {
+	switch ok, over := r.admit(c); {
 	case ok:
 		r.sched.add(c, false)
 	case over:
@@ -123,8 +129,9 @@ func (r *Relay) Incoming(l *stack.Leg) {
 	}
 }
 
-// admit makes c a connection of the service at vip. over: nobody is let in any more.
-func (r *Relay) admit(c *Conn, vip netip.AddrPort) (ok, over bool) {
+// admit makes c a connection of the service that its client has called. over: nobody is let in any more.
+func (r *Relay) admit(c *Conn) (ok, over bool) {
+	vip, client := c.ends()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.over != nil {
@@ -137,8 +144,7 @@ func (r *Relay) admit(c *Conn, vip netip.AddrPort) (ok, over bool) {
 	}
 	r.seq++
 	c.ID = replication.ConnID(r.epoch<<32 | r.seq&0xffffffff)
-	r.conns[c.ID] = c
-	r.watch(c)
+	r.enter(c, client)
 	c.svc.conns.Add(1)
 	return true, false
 }
@@ -155,10 +161,12 @@ func (r *Relay) ended(c *Conn, aborted bool) {
 	c.rebuilt()
 	c.noteParked(false)
 	c.left()
+	_, client := c.ends()
 	r.mu.Lock()
 	if _, was := r.conns[c.ID]; was {
 		delete(r.conns, c.ID)
 		r.unwatch(c)
+		r.noMore(c, client)
 		if r.over != nil && len(r.conns) == 0 {
 			close(r.over)
 		}

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -12,13 +13,31 @@ import (
 func (r *Relay) Served(client, server netip.AddrPort) (id replication.ConnID, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, c := range r.conns {
-		if !c.svc.Kept || c.svc.SourceGateway || c.ID <= id {
-			continue
-		}
-		if _, its := c.ends(); its == client && slices.Contains(c.svc.Pool.Servers(), server) {
-			id, ok = c.ID, true // the newest: the client may have begun anew from the same port
+	for _, c := range slices.Backward(r.asking[client]) { // the newest: the client may have begun anew from the same port
+		if slices.Contains(c.svc.Pool.Servers(), server) {
+			return c.ID, true
 		}
 	}
-	return id, ok
+	return 0, false
+}
+
+// enter puts a connection into the tables. mu is held.
+func (r *Relay) enter(c *Conn, client netip.AddrPort) {
+	r.conns[c.ID] = c
+	r.watch(c)
+	if c.svc.Kept && !c.svc.SourceGateway {
+		same := append(r.asking[client], c)
+		slices.SortFunc(same, func(a, b *Conn) int { return cmp.Compare(a.ID, b.ID) })
+		r.asking[client] = same
+	}
+}
+
+// noMore: nobody asks of a connection that has ended. mu is held.
+func (r *Relay) noMore(c *Conn, client netip.AddrPort) {
+	switch same := slices.DeleteFunc(r.asking[client], func(x *Conn) bool { return x == c }); {
+	case len(same) > 0:
+		r.asking[client] = same
+	default:
+		delete(r.asking, client)
+	}
 }

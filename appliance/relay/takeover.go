@@ -135,9 +135,9 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 
 // keep puts a connection that is continued into the table.
 func (r *Relay) keep(c *Conn) {
+	_, client := c.ends()
 	r.mu.Lock()
-	r.conns[c.ID] = c
-	r.watch(c)
+	r.enter(c, client)
 	r.mu.Unlock()
 	c.svc.conns.Add(1)
 }
