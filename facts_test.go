@@ -32,7 +32,7 @@ var facts = []fact{
 	{"docs/limits.md", "| `wrap`: an answer of the authority | 200 ms (`--timeout`) |", []string{"cmd/lockstep/wrap_amd64.go ~ \"timeout\", 200*time.Millisecond"}},
 	{"docs/limits.md", "| 1024, with 64 MiB of entries in sum |", []string{"wrap: maxListings == 1024 && maxListing == 64<<20"}},
 	{"docs/limits.md", "results are the server's own from then on, which is said; 5 s later", []string{"wrap/agree: retryAfter == 5e9"}},
-	{"docs/limits.md", "refusals that are told | 64; 16; 3 s; 5 s; 100 |", []string{"wrap/agree: maxServers == 64 && maxStrangers == 16 && handshakeTimeout == 3e9 && goneAfter == 5e9 && maxRefusals == 100"}},
+	{"docs/limits.md", "refusals that are told in an hour | 64; 16; 3 s; 5 s; 100 |", []string{"wrap/agree: maxServers == 64 && maxStrangers == 16 && handshakeTimeout == 3e9 && goneAfter == 5e9 && maxRefusals == 100"}},
 	{"docs/limits.md", "each of which is agreed on | 1000 |", []string{"wrap: maxReads == 1000"}},
 	{"docs/limits.md", "descriptors that the program inherits | below 1024 |", []string{"wrap/jail: maxInherited == 1024"}},
 	{"docs/limits.md", "| 64 MiB of entries; 1 048 576 |", []string{"wrap: maxListing == 64<<20 && maxInodes == 1<<20"}},

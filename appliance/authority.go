@@ -78,7 +78,7 @@ func (n *Node) sweepLives(ctx context.Context) {
 type sayTo struct{ log *slog.Logger }
 
 func (s sayTo) Write(b []byte) (int, error) {
-	s.log.Warn("a wrapped server", "says", strings.TrimSpace(string(b)), loglimit.Per("authority"))
+	s.log.Warn("at the address where wrapped servers ask", "what", strings.TrimSpace(string(b)), loglimit.Per("authority"))
 	return len(b), nil
 }
 

@@ -22,6 +22,7 @@ type nodePath struct {
 	filter      *tun.Guard      // nil where the kernel has no packet filter
 	steering    *steer.Steering // nil: packets come by the routes alone, noSteering says why
 	noSteering  string
+	noFlows     string      // why connections do not go from NIC to NIC, though they should
 	others      *tun.Others // who must see packets; the same goroutine's as steering.Look
 	front, back *tun.Announcer
 	engine      *stack.Engine

@@ -27,7 +27,11 @@ func (n *Node) startSteering(undo *closers, mtu int) {
 		n.noSteering = "steering: rules"
 		return
 	}
-	s, err := steer.New(n.steerConfig(mtu))
+	s, without, err := steerAtLeast(n.steerConfig(mtu), steer.New)
+	if without != nil && err == nil {
+		n.noFlows = steeringHint(without)
+		n.log.Warn("connections that are passed on stay with this process (networks.steering is flows)", "why", n.noFlows)
+	}
 	if err != nil {
 		n.noSteering = steeringHint(err)
 		n.log.Info("packets take the way of routing and packet filter", "why", n.noSteering)
@@ -36,6 +40,16 @@ func (n *Node) startSteering(undo *closers, mtu int) {
 	n.steering, n.others = s, tun.NewOthers(n.cfg.Networks.Front.Interface, n.cfg.Networks.Back.Interface, tunName)
 	undo.add("steering", s.Close)
 	n.lookSteering()
+}
+
+// steerAtLeast steers without flows, as `auto` does, where those cannot be had; without says why.
+func steerAtLeast(c steer.Config, open func(steer.Config) (*steer.Steering, error)) (s *steer.Steering, without, err error) {
+	if s, err = open(c); err == nil || c.Flows == 0 {
+		return s, nil, err
+	}
+	without, c.Flows = err, 0
+	s, err = open(c)
+	return s, without, err
 }
 
 func steeringHint(err error) string {
@@ -149,7 +163,7 @@ func (n *Node) statusSteering(s *control.Status) {
 		s.Steering.Why = n.noSteering
 		return
 	}
-	s.Steering = control.Steering{Why: n.steering.Why(), Packets: n.steering.Packets()}
+	s.Steering = control.Steering{Why: n.steering.Why(), NoFlows: n.noFlows, Packets: n.steering.Packets()}
 	s.Steering.On = s.Steering.Why == ""
 	if f := n.steering.Flows(); f != nil {
 		s.Steering.Flows, s.Steering.Entered, s.Steering.Left = f.Len(), n.engine.C.Offloaded.Load(), n.engine.C.TakenBack.Load()

@@ -87,12 +87,13 @@ type Fitness struct {
 
 // Steering is how services' packets come to the process and go from it.
 type Steering struct {
-	On      bool              `json:"on"`                // past routing and packet filter
-	Why     string            `json:"why,omitempty"`     // why not; empty when it is on
-	Packets map[string]uint64 `json:"packets,omitempty"` // that took the short cut: from the front, from the back, out of the process; flows: from NIC to NIC
-	Flows   int               `json:"flows"`             // connections that are passed on from NIC to NIC at present
-	Entered uint64            `json:"flows_entered"`     // so far
-	Left    uint64            `json:"flows_left"`        // and that came back to the process, some of them more than once
+	On      bool              `json:"on"`                 // past routing and packet filter
+	Why     string            `json:"why,omitempty"`      // why not; empty when it is on
+	Packets map[string]uint64 `json:"packets,omitempty"`  // that took the short cut: from the front, from the back, out of the process; flows: from NIC to NIC
+	NoFlows string            `json:"no_flows,omitempty"` // why none go from NIC to NIC, though they should
+	Flows   int               `json:"flows"`              // connections that are passed on from NIC to NIC at present
+	Entered uint64            `json:"flows_entered"`      // so far
+	Left    uint64            `json:"flows_left"`         // and that came back to the process, some of them more than once
 }
 
 // Quorum is what the voters, two appliances and the witness, have agreed on, as far

@@ -194,7 +194,27 @@ func warn(out io.Writer, c *config.Config) {
 			}
 		}
 	}
+	warnings = append(warnings, authorityKeys(c, warnings)...)
 	printWarnings(out, slices.Concat(warnings, appliance.CheckFilter(c), appliance.CheckSteering(c), appliance.CheckRoom(c)))
+}
+
+// authorityKeys says whether the keys by which wrapped servers are known are this node's, and know any. warned are what is said already.
+func authorityKeys(c *config.Config, warned []config.Warning) []config.Warning {
+	const path = "authority.identity"
+	if _, decides := c.Decides(); !decides || slices.ContainsFunc(warned, func(w config.Warning) bool { return w.Path == path }) {
+		return nil
+	}
+	const hint = "copy the directory that `lockstep keys --servers` made for this node"
+	id, err := identity.Load(c.Authority.Identity)
+	switch {
+	case err != nil:
+		return []config.Warning{{Path: path, Msg: err.Error()}}
+	case id.Node != c.Node:
+		return []config.Warning{{Path: path, Msg: fmt.Sprintf("holds the keys of node %q, and this is node %q", id.Node, c.Node), Hint: hint}}
+	case len(id.Servers()) == 0:
+		return []config.Warning{{Path: path, Msg: "knows no server's key: none can ask", Hint: hint}}
+	}
+	return nil
 }
 
 func printWarnings(out io.Writer, warnings []config.Warning) {

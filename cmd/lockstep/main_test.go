@@ -119,6 +119,34 @@ func TestKeysAndCheckFitTogether(t *testing.T) {
 	expect(t, out, `holds the keys of node "b"`)
 }
 
+func TestCheckOfAuthority(t *testing.T) {
+	dir := t.TempDir()
+	for _, args := range [][]string{{"--servers", "s1,s2", "--out", dir + "/servers"}, {"--out", dir + "/pair"}} {
+		if status, _, errs := lockstep(append([]string{"keys", "--pair", "edge", "--members", "a,b"}, args...)...); status != 0 {
+			t.Fatal(errs)
+		}
+	}
+	text, err := os.ReadFile("../../lockstep.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for keys, want := range map[string]string{
+		"/servers/a": "", "/servers/b": `holds the keys of node "b", and this is node "a"`, "/pair/a": "knows no server's key", "/nothing": "no key",
+	} {
+		file := filepath.Join(dir, "lockstep.yaml")
+		conf := strings.Replace(string(text), "protection: gateway ", "protection: log ", 1)
+		conf = strings.Replace(conf, "  members: {} ", "  members: {a: 10.20.0.2:7480, b: 10.20.0.3:7480} ", 1)
+		conf = strings.Replace(conf, "  identity: /etc/lockstep/servers", "  identity: "+dir+keys, 1)
+		if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, out, _ := lockstep("check", "-c", file)
+		if got := strings.Contains(out, "authority.identity"); got != (want != "") || !strings.Contains(out, want) {
+			t.Errorf("%s: want %q in\n%s", keys, want, out)
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	status, out, _ := lockstep("version")
 	if status != 0 {

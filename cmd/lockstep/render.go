@@ -56,6 +56,9 @@ func render(s *control.Status, c palette, now time.Time, all bool) string {
 	} else if t.On && all {
 		row("steering", "past routing and packet filter: %d packets in, %d out%s", t.Packets["front"]+t.Packets["back"], t.Packets["out"], renderFlows(t))
 	}
+	if why := s.Steering.NoFlows; why != "" {
+		row("steering", "not from NIC to NIC: %s", why)
+	}
 	row("memory", "%s buffered of %s", bytesText(s.Memory.BufferedBytes), bytesText(s.Memory.Limit))
 	if w := s.Wrapped; w != nil {
 		row("wrapped", "%s; %s decided for %d connections and starts", cmp.Or(strings.Join(w.Servers, ", "), "no server")+" asking", bytesText(w.DecidedBytes), w.Lives)

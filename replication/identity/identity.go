@@ -122,6 +122,14 @@ func (id *Identity) Peers() []string {
 	return names
 }
 
+// Servers returns the names of the servers whose certificates are pinned, sorted.
+func (id *Identity) Servers() []string {
+	return slices.DeleteFunc(id.Peers(), func(name string) bool {
+		cert, err := x509.ParseCertificate(id.pins[name])
+		return err != nil || !IsServer(cert)
+	})
+}
+
 // Witness returns the third node of the pair whose appliances are named: the one
 // whose certificate is pinned beside theirs.
 func (id *Identity) Witness(appliances [2]string) (string, error) {

@@ -87,9 +87,10 @@ type server struct {
 
 	messages io.Writer
 	said     int
+	since    time.Time // of said
 }
 
-// maxRefusals is how many refused connections are told of: a stranger shall not fill a log.
+// maxRefusals is how many refused connections are told of in an hour: a stranger shall not fill a log, nor keep it silent for good.
 const maxRefusals = 100
 
 func (s *server) say(format string, args ...any) {
@@ -99,8 +100,11 @@ func (s *server) say(format string, args ...any) {
 }
 
 func (s *server) sayLocked(format string, args ...any) {
+	if time.Since(s.since) > time.Hour {
+		s.said, s.since = 0, time.Now()
+	}
 	if s.said++; s.said <= maxRefusals {
-		fmt.Fprintf(s.messages, "lockstep wrap: "+format+"\n", args...)
+		fmt.Fprintf(s.messages, format+"\n", args...)
 	}
 }
 

@@ -187,3 +187,11 @@ func TestAsksTheOther(t *testing.T) {
 		t.Errorf("one program, and %d runs", len(shared.runs))
 	}
 }
+
+// That a server leaves a connection is told to who is connected, and nobody is looked for: it would be waited for.
+func TestLeaveLooksForNobody(t *testing.T) {
+	c := &Client{at: Place{Addresses: []string{"127.0.0.1:1", "127.0.0.1:1"}}, timeout: 100 * time.Millisecond}
+	if err := c.Leave(1); err != nil || c.broken != nil {
+		t.Errorf("%v, and from then on %v", err, c.broken)
+	}
+}

@@ -147,10 +147,17 @@ func (c *Client) Decide(n determinant.Name, proposal []byte) ([]byte, error) {
 	return a.value, err
 }
 
-// Leave implements determinant.Authority. Nothing depends on an answer, and none is waited for.
+// Leave implements determinant.Authority. Nothing depends on an answer, and none is waited for; nor is anybody looked for who could be
+// told: with the connection the server's part has ended.
 func (c *Client) Leave(instance uint64) error {
-	_, err := c.ask(question{op: askLeave, name: determinant.Name{Instance: instance}})
-	return err
+	if c.conn == nil {
+		return c.broken
+	}
+	_, err := c.once(question{op: askLeave, name: determinant.Name{Instance: instance}}, time.Now().Add(c.timeout/turns))
+	if err != nil {
+		c.hangUp()
+	}
+	return nil
 }
 
 // Close ends the server's part.
