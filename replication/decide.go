@@ -53,19 +53,27 @@ func (c *Core) BeginLife(now Nanos, id LifeID, name string) error {
 	return nil
 }
 
+// live is a life that the active has.
+func (c *Core) live(now Nanos, id LifeID) (*life, error) {
+	c.advance(now)
+	if c.role != RoleActive {
+		return nil, ErrRole
+	}
+	if l := c.act.lives.byID[id]; l != nil {
+		return l, nil
+	}
+	return nil, ErrUnknownLife
+}
+
 // Decide returns what was decided for a key, which is the proposal if nobody asked before. An error says that nothing is: the server has
 // a result of its own then, and whoever asks later gets another, if any. That is so at a limit, for good, and with a
 // standby that does not know of determinants: one that took over could tell another result.
 func (c *Core) Decide(now Nanos, id LifeID, key string, proposal []byte) (Decision, error) {
-	c.advance(now)
+	l, err := c.live(now, id)
+	if err != nil {
+		return Decision{}, err
+	}
 	a := &c.act
-	if c.role != RoleActive {
-		return Decision{}, ErrRole
-	}
-	l := a.lives.byID[id]
-	if l == nil {
-		return Decision{}, ErrUnknownLife
-	}
 	if d := l.find(key); d != nil {
 		return Decision{d.value, d.number, d.number < l.held, c.epoch}, nil
 	}
@@ -107,13 +115,12 @@ func (c *Core) mayDecide(l *life, d *wire.Decided) error {
 
 // Forget forgets a decision that nobody will ask for again: whoever had been told it has said, or shown, that he was.
 func (c *Core) Forget(now Nanos, id LifeID, number uint64) error {
-	c.advance(now)
+	l, err := c.live(now, id)
+	if err != nil {
+		return err
+	}
 	a := &c.act
-	l := a.lives.byID[id]
-	switch {
-	case c.role != RoleActive:
-		return ErrRole
-	case l == nil, !a.lives.forget(l, number):
+	if !a.lives.forget(l, number) {
 		return ErrUnknownLife
 	}
 	if a.told(l) {
@@ -125,15 +132,11 @@ func (c *Core) Forget(now Nanos, id LifeID, number uint64) error {
 
 // EndLife forgets a life. Nobody will ask for any of it again.
 func (c *Core) EndLife(now Nanos, id LifeID) error {
-	c.advance(now)
-	a := &c.act
-	l := a.lives.byID[id]
-	switch {
-	case c.role != RoleActive:
-		return ErrRole
-	case l == nil:
-		return ErrUnknownLife
+	l, err := c.live(now, id)
+	if err != nil {
+		return err
 	}
+	a := &c.act
 	told := a.told(l)
 	a.lives.end(l)
 	if told {

@@ -16,25 +16,12 @@ import (
 func (p *pair) named(port int) {
 	p.t.Helper()
 	for i, h := range p.Servers {
-		ln, err := h.Listen("tcp4", fmt.Sprintf(":%d", port))
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		p.t.Cleanup(func() { ln.Close() })
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer c.Close()
-					if _, err := c.Write([]byte{byte(i)}); err == nil {
-						_, _ = io.Copy(c, c)
-					}
-				}()
+		p.accepts(h, "tcp4", fmt.Sprintf(":%d", port), func(c net.Conn) {
+			defer c.Close()
+			if _, err := c.Write([]byte{byte(i)}); err == nil {
+				_, _ = io.Copy(c, c)
 			}
-		}()
+		})
 	}
 }
 

@@ -14,6 +14,51 @@ import (
 	"lockstep/internal/lab/traffic"
 )
 
+// talks are clients that go to and fro with a server.
+type talks []*traffic.Client
+
+// talk begins to talk, in both families, in small segments and in flights, until the test is over.
+func (p *pair) talk() (all talks) {
+	p.t.Helper()
+	finish := make(chan struct{})
+	var waits []func() traffic.Summary
+	for _, addr := range []string{port4, port6} {
+		for _, size := range []int{1000, 256 << 10} {
+			c := p.client(addr)
+			c.Finish = finish
+			waits = append(waits, p.run(c, traffic.Request{Mode: traffic.Rounds, RequestSize: size, ResponseSize: size, Interval: time.Millisecond}))
+			all = append(all, c)
+		}
+	}
+	p.t.Cleanup(func() {
+		close(finish)
+		for _, wait := range waits {
+			wait()
+		}
+	})
+	return all
+}
+
+// now is how many rounds each has made.
+func (t talks) now() (n []int64) {
+	for _, c := range t {
+		n = append(n, c.Progress.Rounds.Load())
+	}
+	return n
+}
+
+// beyond tells whether each has made more than it had.
+func (t talks) beyond(than []int64) func() bool {
+	return func() bool {
+		for i, n := range t.now() {
+			if n <= than[i] {
+				return false
+			}
+		}
+		return true
+	}
+}
+
 // A network is away for a second or two, and nobody takes over. When it is back the kernel
 // does not wait for its next turn to ask for those whom it has asked for in vain: here that
 // would be in ten minutes, usually it is in a second.
@@ -27,40 +72,16 @@ func TestNetworkComesBack(t *testing.T) {
 			for _, family := range []string{"ipv4", "ipv6"} {
 				p.must(p.A.Sysctl("net."+family+".neigh."+name+".retrans_time_ms", "600000"))
 			}
-			finish := make(chan struct{})
-			var clients []*traffic.Client
-			for _, addr := range []string{port4, port6} {
-				for _, size := range []int{1000, 256 << 10} {
-					c := p.client(addr)
-					c.Finish = finish
-					wait := p.run(c, traffic.Request{Mode: traffic.Rounds, RequestSize: size, ResponseSize: size, Interval: time.Millisecond})
-					defer wait()
-					clients = append(clients, c)
-				}
-			}
-			defer close(finish)
-			moved := func(than []int64) func() bool {
-				return func() bool {
-					for i, c := range clients {
-						if c.Progress.Rounds.Load() <= than[i] {
-							return false
-						}
-					}
-					return true
-				}
-			}
-			p.await("all move", moved(make([]int64, len(clients))))
+			rounds := p.talk()
+			p.await("all move", rounds.beyond(rounds.now()))
 			for _, d := range []time.Duration{time.Second, 2 * time.Second} {
 				port := network(p).PortOf(p.A)
 				p.must(port.SetLink(false))
 				time.Sleep(d) // the outage
-				were := make([]int64, len(clients))
-				for i, c := range clients {
-					were[i] = c.Progress.Rounds.Load()
-				}
+				were := rounds.now()
 				p.must(port.SetLink(true))
 				began := time.Now()
-				p.await("all move again", moved(were))
+				p.await("all move again", rounds.beyond(were))
 				t.Logf("%v after an outage of %v", time.Since(began), d)
 			}
 			if st := p.status("a"); st.Role != control.RoleActive {
@@ -76,37 +97,10 @@ func TestNetworkComesBack(t *testing.T) {
 func TestNetworkIsMute(t *testing.T) {
 	sw := lab.NetOptions{Kind: lab.Switch}
 	p := start(t, options{PairOptions: lab.PairOptions{Front: sw, Back: sw}, alone: true, path: config.PathAuto})
-	finish := make(chan struct{})
-	var clients []*traffic.Client
-	for _, addr := range []string{port4, port6} {
-		for _, size := range []int{1000, 256 << 10} {
-			c := p.client(addr)
-			c.Finish = finish
-			wait := p.run(c, traffic.Request{Mode: traffic.Rounds, RequestSize: size, ResponseSize: size, Interval: time.Millisecond})
-			defer wait()
-			clients = append(clients, c)
-		}
-	}
-	defer close(finish)
+	rounds := p.talk()
 	ends := func() int { return unreachables(t, p.Client) + unreachables(t, p.Servers[0]) }
 	for _, network := range []*lab.Network{p.Front, p.Back} {
-		rounds := func() (n []int64) {
-			for _, c := range clients {
-				n = append(n, c.Progress.Rounds.Load())
-			}
-			return n
-		}
-		moved := func(than []int64) func() bool {
-			return func() bool {
-				for i, n := range rounds() {
-					if n <= than[i] {
-						return false
-					}
-				}
-				return true
-			}
-		}
-		p.await("all move", moved(rounds()))
+		p.await("all move", rounds.beyond(rounds.now()))
 		told := ends()
 		port := network.PortOf(p.A)
 		for _, f := range []func([]byte) bool{func([]byte) bool { return false }, nil} {
@@ -117,8 +111,8 @@ func TestNetworkIsMute(t *testing.T) {
 				p.must(port.SetFilter(d, f))
 			}
 		}
-		were, began := rounds(), time.Now()
-		p.await("all move again", moved(were))
+		were, began := rounds.now(), time.Now()
+		p.await("all move again", rounds.beyond(were))
 		t.Logf("%v after the outage", time.Since(began))
 		p.await("ICMP errors at an end that has sent again", func() bool { return ends() > told })
 	}

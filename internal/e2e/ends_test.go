@@ -23,10 +23,10 @@ func (p *pair) dial(addr string) (net.Conn, error) {
 	return p.Client.DialContext(ctx, "tcp", addr)
 }
 
-// listenRaw accepts on s1 port 81 and gives each connection to handle.
-func (p *pair) listenRaw(handle func(net.Conn)) {
+// accepts listens on a server and gives each connection to handle.
+func (p *pair) accepts(h *lab.Host, network, addr string, handle func(net.Conn)) {
 	p.t.Helper()
-	ln, err := p.Servers[0].Listen("tcp4", "10.20.0.11:81")
+	ln, err := h.Listen(network, addr)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -40,6 +40,12 @@ func (p *pair) listenRaw(handle func(net.Conn)) {
 			go handle(c)
 		}
 	}()
+}
+
+// listenRaw accepts on s1 port 81 and gives each connection to handle.
+func (p *pair) listenRaw(handle func(net.Conn)) {
+	p.t.Helper()
+	p.accepts(p.Servers[0], "tcp4", "10.20.0.11:81", handle)
 }
 
 // rawService is a second service, port 81, beside the traffic server's.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -159,24 +160,11 @@ func echoService() config.Service {
 
 func (e *echo) serve(p *pair) {
 	for _, network := range []string{"tcp4", "tcp6"} {
-		ln, err := p.Servers[0].Listen(network, ":7")
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		p.t.Cleanup(func() { ln.Close() })
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				e.accepted.Add(1)
-				go func() {
-					_, _ = io.Copy(c, c) // until the client ends it
-					c.Close()
-				}()
-			}
-		}()
+		p.accepts(p.Servers[0], network, ":7", func(c net.Conn) {
+			defer c.Close()
+			e.accepted.Add(1)
+			_, _ = io.Copy(c, c) // until the client ends it
+		})
 	}
 }
 
