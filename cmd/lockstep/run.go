@@ -22,9 +22,12 @@ func runCommand() *cobra.Command {
 		Long: `Runs an appliance in the foreground until it is told to stop. The first appliance of a pair to
 come up becomes the active one, the other joins it as its standby.
 
-It needs root (or CAP_NET_ADMIN and CAP_NET_RAW) and /dev/net/tun. It adds its TUN device, routes
-and rules and removes them when it ends. SIGTERM or Ctrl-C ends it in order: the standby takes
-over; a second signal ends it at once.
+It needs root (or CAP_NET_ADMIN and CAP_NET_RAW; with CAP_BPF, too, passed-on packets go the
+short way) and /dev/net/tun. It adds its TUN device, routes and rules and removes them when it
+ends. SIGTERM or Ctrl-C ends it in order: the standby takes over; a second signal ends it at once.
+
+Where a package has installed it, systemd runs it: systemctl enable --now lockstep; its log is
+in journalctl -u lockstep.
 
 Exit status: 0 told to stop, 1 could not run, 2 wrong configuration.`,
 		Example: `  lockstep run -c /etc/lockstep/lockstep.yaml

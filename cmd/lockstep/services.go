@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,30 +17,33 @@ const manyServices = 10
 // rows writes one fact per line.
 type rows func(name, format string, args ...any)
 
-// renderServices writes a line per service, and beneath it what is wrong. Of many it writes few, those
-// first with which something is wrong.
+// renderServices writes a line per service, and beneath it what is wrong. Of many it writes few: first
+// those with which something is wrong, then those with which something was.
 func renderServices(s *control.Status, c palette, row rows, all bool) {
 	type entry struct {
-		svc     *control.Service
-		trouble []string
+		svc       *control.Service
+		now, past []string
 	}
 	var entries []entry
 	for i := range s.Services {
-		entries = append(entries, entry{&s.Services[i], troubles(s, &s.Services[i], c)})
+		svc := &s.Services[i]
+		entries = append(entries, entry{svc, troubles(s, svc, c), past(svc, c)})
 	}
 	left := 0
 	if !all && len(entries) > manyServices {
-		slices.SortStableFunc(entries, func(a, b entry) int { return order(len(a.trouble) == 0, len(b.trouble) == 0) })
+		slices.SortStableFunc(entries, func(a, b entry) int {
+			return cmp.Or(order(len(a.now) == 0, len(b.now) == 0), order(len(a.past) == 0, len(b.past) == 0))
+		})
 		var of sum
 		for _, e := range entries {
-			of.add(e.svc, len(e.trouble) > 0)
+			of.add(e.svc, len(e.now) > 0)
 		}
 		row("services", "%s", of.text(s.Role, c))
 		entries, left = entries[:manyServices], len(entries)-manyServices
 	}
 	for _, e := range entries {
 		row("service", "%s", renderService(s, e.svc, c))
-		for _, t := range e.trouble {
+		for _, t := range append(e.now, e.past...) {
 			row("", "  %s", t)
 		}
 		if e.svc.Kept != nil {
@@ -128,7 +132,7 @@ func renderService(s *control.Status, svc *control.Service, c palette) string {
 	return text + ", " + health
 }
 
-// troubles says what is wrong with a service now, or went wrong and cost a connection.
+// troubles says what is wrong with a service now.
 func troubles(s *control.Status, svc *control.Service, c palette) (all []string) {
 	for _, server := range svc.Servers {
 		if !server.Healthy && s.Role == control.RoleActive {
@@ -144,6 +148,15 @@ func troubles(s *control.Status, svc *control.Service, c palette) (all []string)
 	}
 	if k.Orphans > 0 {
 		all = append(all, c.bad(plural(k.Orphans, "connection")+" without a server"))
+	}
+	return all
+}
+
+// past says what went wrong with a service since the start, and cost a connection or its protection.
+func past(svc *control.Service, c palette) (all []string) {
+	k := svc.Kept
+	if k == nil {
+		return nil
 	}
 	if k.Divergences+k.Unverified+k.GivenUp > 0 {
 		all = append(all, c.bad(fmt.Sprintf("divergences %d, unverified %d, given up %d", k.Divergences, k.Unverified, k.GivenUp)))

@@ -57,6 +57,13 @@ func TestManyServices(t *testing.T) {
 		t.Errorf("%d lines:\n%s", n, out)
 	}
 	expect(t, out, "services     500, 1000 connections, something is wrong with 1\nservice      s400 ", "10.20.0.11:80 down", "and 490 more (--all shows them)")
+	// What was comes after what is, and before what never was.
+	s.Services[7].Kept, s.Services[300].Kept = &control.Kept{}, &control.Kept{Divergences: 1}
+	out = show(&s, false)
+	expect(t, out, "something is wrong with 1\nservice      s400 ", "divergences 1, unverified 0, given up 0\n")
+	if at := strings.Index(out, "s300 "); at < strings.Index(out, "s400 ") || at > strings.Index(out, "s0 ") {
+		t.Errorf("a service that was troubled is not the second:\n%s", out)
+	}
 	for i := range s.Services {
 		s.Services[i].Servers[0].Healthy = false
 	}

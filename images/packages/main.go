@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -123,6 +124,9 @@ func fill(ctx context.Context, stage, version string, o options) error {
 			return fmt.Errorf("remove the manual page that is compressed: %w", err)
 		}
 	}
+	if err := documents(stage, o.epoch); err != nil {
+		return err
+	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		script, err := ask(ctx, o.program, "completion", shell)
 		if err != nil {
@@ -133,6 +137,36 @@ func fill(ctx context.Context, stage, version string, o options) error {
 		}
 	}
 	return compress(filepath.Join(stage, "changelog.gz"), []byte(changelog(version, o)))
+}
+
+// documents copies what a user reads, as it stands in the repository, so that the links lead on.
+func documents(stage string, epoch time.Time) error {
+	files, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		return err
+	}
+	decisions, err := filepath.Glob("docs/decisions/*.md")
+	if err != nil {
+		return err
+	}
+	files = append(append(files, decisions...), "README.md", "SAFETY.md", "ARCHITECTURE.md", "BENCH.md", "CHANGELOG.md")
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("read a document: %w", err)
+		}
+		to := filepath.Join(stage, "doc", name)
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return fmt.Errorf("make the documents' directory: %w", err)
+		}
+		if err := os.WriteFile(to, text, 0o644); err != nil {
+			return fmt.Errorf("copy a document: %w", err)
+		}
+		if err := os.Chtimes(to, epoch, epoch); err != nil {
+			return fmt.Errorf("set the time of a document: %w", err)
+		}
+	}
+	return nil
 }
 
 // ask runs the program and returns what it prints.
@@ -173,12 +207,20 @@ func changelog(version string, o options) string {
 `, version, o.maintainer, o.epoch.Format(time.RFC1123Z))
 }
 
-// packageVersion makes of a version's name one that Debian and RPM sort as it is meant: what is
-// built between two releases comes after the first and before the second.
+// candidate is how the name of a version begins that comes before the release it is named after.
+var candidate = regexp.MustCompile(`^(alpha|beta|pre|rc)\b`)
+
+// packageVersion makes of a version's name one that Debian and RPM sort as it is meant: a candidate comes before
+// its release, and what is built between two releases after the first and before the second.
 func packageVersion(name string) string {
-	release, rest, later := strings.Cut(strings.TrimPrefix(name, "v"), "-")
-	if !later {
-		return release
+	version, rest, later := strings.Cut(strings.TrimPrefix(name, "v"), "-")
+	if later && candidate.MatchString(rest) {
+		var of string
+		of, rest, later = strings.Cut(rest, "-")
+		version += "~" + of
 	}
-	return release + "+" + strings.ReplaceAll(rest, "-", ".")
+	if later {
+		version += "+" + strings.ReplaceAll(rest, "-", ".")
+	}
+	return version
 }

@@ -20,7 +20,8 @@ import (
 )
 
 func TestVersions(t *testing.T) {
-	for name, want := range map[string]string{"v0.9.0": "0.9.0", "v0.9.0-12-gabc": "0.9.0+12.gabc", "v0.9.0-devel": "0.9.0+devel", "v0.9.0-abc-dirty": "0.9.0+abc.dirty"} {
+	for name, want := range map[string]string{"v0.9.0": "0.9.0", "v0.9.0-12-gabc": "0.9.0+12.gabc", "v0.9.0-devel": "0.9.0+devel", "v0.9.0-abc-dirty": "0.9.0+abc.dirty",
+		"v1.0.0-rc.1": "1.0.0~rc.1", "v1.0.0-rc.1-3-gabc": "1.0.0~rc.1+3.gabc", "v1.0.0-recent": "1.0.0+recent"} {
 		if got := packageVersion(name); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
