@@ -205,3 +205,28 @@ func TestNewcomer(t *testing.T) {
 		a.does()
 	})
 }
+
+// What a standby bears of a sync link that was deaf towards its active before that died, with whatever has been promised: silence is borne from
+// the newest sign of the active on, the store is good from the newest heartbeat on that it has answered. TestPromise shows that 300 ms
+// may always lie between the two with these times.
+func TestActiveDiesBehindADeafLink(t *testing.T) {
+	late := replication.Promised{
+		Least: replication.Promise{Wait: 170 * millis, Mute: 497 * millis},
+		Most:  replication.Promise{Wait: 408 * millis, Mute: 497 * millis},
+	}
+	for _, p := range []replication.Promised{{Least: usual, Most: usual}, late} {
+		b := newBench(t, true)
+		deaf := b.r.cfg.takeTime(p.Least) - p.Most.Wait
+		if deaf < 300*millis-millis {
+			t.Errorf("%+v: only %d us", p, deaf/1000)
+		}
+		for longer, want := range map[Nanos]string{-10 * millis: "continue 4", 10 * millis: "give up"} {
+			b := newBench(t, true)
+			b.standby()
+			b.promised, b.confirmed = p, b.heard-deaf-longer
+			b.r.SessionLost(b.now, "heartbeats stopped")
+			b.run(second)
+			b.does(want)
+		}
+	}
+}

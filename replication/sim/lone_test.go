@@ -100,6 +100,10 @@ func TestLoneWorlds(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	// The session had been deaf in one direction for 316 ms, for a flipped bit, when the active's host died.
+	if _, err := playPair(config{Seed: 1267, Fault: -1, Kind: -1, Alone: true}); err != nil {
+		t.Errorf("a flipped length is a fault until its session ends: %v", err)
+	}
 }
 
 // TestHastyStandby: a standby that waits for the shortest of its promises, not for the longest that its active may go by, is

@@ -13,12 +13,17 @@ func (w *world) excused() bool {
 	return w.split || !w.single && w.faultsSince(w.now-w.startEmpty-2000*millis) > 1
 }
 
+// damaged: a bit was flipped in the session of the two, and nobody has ended it for that yet. If it was one of a frame's length
+// the receiver waits for what never comes, and says and answers nothing until its patience is over: the link is deaf in one
+// direction, and who dies meanwhile is a second fault, after which a store may be too old to be continued (roles.Alone: freshUntil).
+func (w *world) damaged() bool {
+	s := w.nodes[0].session
+	return s != nil && s.flipped
+}
+
 // checkLone looks who might say something now, whether it does or not.
 func (w *world) checkLone() {
 	a, b := w.nodes[0], w.nodes[1]
-	if w.wholeNow() {
-		w.whole = w.now
-	}
 	if a.driver == nil || b.driver == nil || a.silent() || b.silent() {
 		return
 	}

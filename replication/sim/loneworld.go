@@ -13,7 +13,6 @@ type duo struct {
 	lossLAN   float64
 	lanCut    int    // how many faults block the networks between the two now
 	unplugged [2]int // how many faults have pulled that one's cables
-	whole     nanos  // when the pair was last whole
 	loneSeen  LoneSometimes
 }
 

@@ -166,7 +166,7 @@ func (m *machine) begins(d nanos) {
 // runPair executes events until all is done after the heal, or too much has happened.
 func (w *world) runPair() {
 	for w.err == nil {
-		if len(w.faults) > 0 && w.steps >= w.faults[0].step && !w.healed && (w.duo == nil || w.wholeNow()) {
+		if len(w.faults) > 0 && w.steps >= w.faults[0].step && !w.healed && (w.duo == nil || w.wholeNow() && !w.damaged()) {
 			kind := w.faults[0].kind
 			w.faults = w.faults[1:]
 			w.strikePair(kind)

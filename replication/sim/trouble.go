@@ -61,7 +61,7 @@ func (w *world) goWrong() {
 	if w.healed || w.left == 0 {
 		return
 	}
-	if w.duo != nil && w.single && (!w.wholeNow() || w.faultsSince(w.now) > 0) {
+	if w.duo != nil && w.single && (!w.wholeNow() || w.damaged() || w.faultsSince(w.now) > 0) {
 		w.after(50*millis, w.goWrong)
 		return
 	}
