@@ -209,7 +209,8 @@ func New(o Options) (*Engine, error) {
 	e.cookies.init(e.secret[:], &o)
 	e.SetLease(Forever)
 	e.ports.of = make(map[portKey]*portPool)
-	e.probes.kick, e.delays.kick, e.mute.kick = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	e.delays.kick = make(chan struct{}, 1)
+	e.probes.dues, e.mute.dues = newDues[*Leg](probeDelays[:]), newDues[muteKey](muteDelays[:])
 	// netstack announces half of the receive buffer (the rest is for its own
 	// overhead), and takes the scale from the whole.
 	rcvBuf := 2 * (o.Window + windowSlack)
@@ -294,8 +295,8 @@ func (e *Engine) Run() {
 		go e.readLoop(q)
 	}
 	go e.delayLoop()
-	go e.probeLoop()
-	go e.muteLoop()
+	go e.whenDue(e.probes.kick, e.probeTurn)
+	go e.whenDue(e.mute.kick, e.muteTurn)
 	go e.janitor()
 }
 

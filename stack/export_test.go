@@ -73,7 +73,7 @@ func (e *Engine) Turns(l *Leg) (n int) {
 	defer p.mu.Unlock()
 	for _, q := range p.queues {
 		for _, it := range q {
-			if it.leg == l && it.turn == turn {
+			if it.who == l && it.turn == turn {
 				n++
 			}
 		}

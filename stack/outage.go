@@ -60,7 +60,7 @@ func (l *Leg) speaks() {
 func (l *Leg) back() {
 	l.suspected = false
 	e := l.engine
-	e.probes.add(l, probeNow, e.now())
+	e.probes.add(l, atOnce, e.now())
 	if l.probesSent < outageProbes {
 		return
 	}
@@ -74,10 +74,7 @@ func (p *prober) comeBack(since time.Duration) {
 		p.back, p.backSince = true, since
 	}
 	p.mu.Unlock()
-	select {
-	case p.kick <- struct{}{}:
-	default:
-	}
+	p.wake()
 }
 
 // cameBack tells, once, since when whoever has come back was silent; or when it is to be called again, if it is too early.

@@ -39,10 +39,9 @@ const (
 
 // mute are the ends of connections that are passed on and have not answered. Its lock is a leaf.
 type mute struct {
-	mu     sync.Mutex
-	ends   map[muteKey]*muteEnd
-	queues [len(muteDelays)][]muteItem // each in the order of due times
-	kick   chan struct{}
+	mu   sync.Mutex
+	ends map[muteKey]*muteEnd
+	dues[muteKey]
 
 	guessed int
 	second  time.Duration // in which they were counted
@@ -62,23 +61,16 @@ type muteEnd struct {
 	heard        bool // it has spoken since
 }
 
-type muteItem struct {
-	key  muteKey
-	turn uint32
-	due  time.Duration
-}
-
 const (
-	muteNow     = iota // at once
-	muteSoon           // otherEnd
+	muteSoon    = iota // otherEnd
 	muteQuickly        // askEvery
 	muteSlowly         // askSlowly
 )
 
-var muteDelays = [...]time.Duration{muteNow: 0, muteSoon: otherEnd, muteQuickly: askEvery, muteSlowly: askSlowly}
+var muteDelays = [...]time.Duration{muteSoon: otherEnd, muteQuickly: askEvery, muteSlowly: askSlowly}
 
-// ask begins to ask an end: muteNow, or muteSoon. p.mu is held.
-func (m *mute) ask(p *Spliced, side splice.Side, end muteEnd, now time.Duration, queue int) {
+// ask begins to ask an end: atOnce, or muteSoon. p.mu is held.
+func (m *mute) ask(p *Spliced, side splice.Side, end muteEnd, now time.Duration, delay int) {
 	if p.isAway() {
 		p.takeBack() // what passes until it has spoken has no echo
 	}
@@ -99,17 +91,13 @@ func (m *mute) ask(p *Spliced, side splice.Side, end muteEnd, now time.Duration,
 	x := &end
 	m.ends[k] = x
 	p.muted[side] = true
-	m.queue(k, x, queue, now)
+	m.queue(k, x, delay, now)
 }
 
 // queue takes the place of what the end is queued for. mu is held.
-func (m *mute) queue(k muteKey, x *muteEnd, queue int, now time.Duration) {
+func (m *mute) queue(k muteKey, x *muteEnd, delay int, now time.Duration) {
 	x.turn++
-	m.queues[queue] = append(m.queues[queue], muteItem{k, x.turn, now + muteDelays[queue]})
-	select {
-	case m.kick <- struct{}{}:
-	default:
-	}
+	m.add(k, x.turn, delay, now)
 }
 
 // spoke notes that an end has said something. p.mu is held.
@@ -122,7 +110,7 @@ func (m *mute) spoke(p *Spliced, side splice.Side, now time.Duration) {
 		p.muted[side] = false
 	case !x.heard:
 		x.heard = true
-		m.queue(k, x, muteNow, now)
+		m.queue(k, x, atOnce, now)
 	}
 }
 
@@ -137,57 +125,23 @@ func (m *mute) guess(now time.Duration) bool {
 	return m.guessed <= guesses
 }
 
-// due is prober.due.
-func (m *mute) due(now time.Duration) (keys []muteItem, wait time.Duration, ok bool) {
+// due tells whose time has come: see dues.take.
+func (m *mute) due(now time.Duration) (items []due[muteKey], wait time.Duration, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i, q := range m.queues {
-		n := 0
-		for n < len(q) && q[n].due <= now && len(keys) < probeBatch {
-			if x := m.ends[q[n].key]; x != nil && x.turn == q[n].turn {
-				keys = append(keys, q[n])
-			}
-			q[n].key.p = nil
-			n++
-		}
-		if m.queues[i] = q[n:]; len(q) == n {
-			m.queues[i] = nil
-			continue
-		}
-		if w := max(q[n].due-now, probePause); !ok || w < wait {
-			wait, ok = w, true
-		}
-	}
-	return keys, wait, ok
+	return m.take(now, func(it due[muteKey]) bool {
+		x := m.ends[it.who]
+		return x != nil && x.turn == it.turn
+	})
 }
 
-// muteLoop runs until Close.
-func (e *Engine) muteLoop() {
-	defer e.wg.Done()
-	t := time.NewTimer(time.Hour)
-	defer t.Stop()
-	for {
-		select {
-		case <-e.done:
-			return
-		case <-e.mute.kick:
-		case <-t.C:
-		}
-		items, wait, ok := e.mute.due(e.now())
-		for _, it := range items {
-			it.key.p.askMute(it.key.side, it.turn)
-		}
-		if len(items) == probeBatch { // what leaves in a second is bounded
-			select {
-			case <-e.done:
-				return
-			case <-time.After(probePause):
-			}
-		}
-		if ok {
-			t.Reset(wait)
-		}
+// muteTurn asks whose time has come.
+func (e *Engine) muteTurn() (n int, wait time.Duration, ok bool) {
+	items, wait, ok := e.mute.due(e.now())
+	for _, it := range items {
+		it.who.p.askMute(it.who.side, it.turn)
 	}
+	return len(items), wait, ok
 }
 
 // askMute puts the next question to an end, or does what follows its answer.
@@ -291,7 +245,7 @@ func (p *Spliced) suspect(side splice.Side, now time.Duration) {
 	if p.muted[side] || p.taken != nil || p.Ended() != NotEnded || !p.engine.Active() {
 		return
 	}
-	p.engine.mute.ask(p, side, muteEnd{since: max(p.conn.HeardFrom(side), p.conn.Moved())}, now, muteNow)
+	p.engine.mute.ask(p, side, muteEnd{since: max(p.conn.HeardFrom(side), p.conn.Moved())}, now, atOnce)
 }
 
 // dropEcho takes the echo from a segment that may be the first after an outage. What it acknowledges may have been
@@ -312,7 +266,7 @@ func (p *Spliced) paused(now time.Duration) {
 	}
 	for side := range splice.Side(2) {
 		if !p.muted[side] && now-p.conn.HeardFrom(side) >= splice.Silence && p.engine.Active() && p.engine.mute.guess(now) {
-			p.engine.mute.ask(p, side, muteEnd{since: p.conn.HeardFrom(side)}, now, muteNow+int(side))
+			p.engine.mute.ask(p, side, muteEnd{since: p.conn.HeardFrom(side)}, now, atOnce+int(side))
 		}
 	}
 }
@@ -332,7 +286,7 @@ func (e *Engine) askPassed(since time.Duration) {
 		}
 		for side := range splice.Side(2) {
 			if now-p.conn.HeardFrom(side) >= splice.Silence {
-				e.mute.ask(p, side, muteEnd{since: p.conn.HeardFrom(side), after: true}, now, muteNow+int(side))
+				e.mute.ask(p, side, muteEnd{since: p.conn.HeardFrom(side), after: true}, now, atOnce+int(side))
 			}
 		}
 	})

@@ -37,10 +37,7 @@ func newOutage(t *testing.T) *outage {
 // turn lets some time go by, and the prober look.
 func (o *outage) turn(d time.Duration) {
 	o.clock.by += d
-	items, _, _ := o.Engine.mute.due(o.now())
-	for _, it := range items {
-		it.key.p.askMute(it.key.side, it.turn)
-	}
+	o.muteTurn()
 }
 
 // asked is how many ends are being asked.

@@ -22,17 +22,12 @@ var probeDelays = [...]time.Duration{50 * time.Millisecond, 100 * time.Milliseco
 const (
 	probesQuick = 50
 	probesSlow  = 120
-	// probeBatch is how many legs are probed at a time, probePause what lies between:
-	// so many that a second is enough for ten thousand.
-	probeBatch = 200
-	probePause = 20 * time.Millisecond
 )
 
 // prober knows the legs that are to be probed. Its lock is a leaf.
 type prober struct {
-	mu     sync.Mutex
-	queues [len(probeDelays) + 1][]probeItem // each in the order of due times; the last is due at once
-	kick   chan struct{}
+	mu sync.Mutex
+	dues[*Leg]
 
 	resuming    bool          // see Resume
 	silentSince time.Duration // of it
@@ -42,91 +37,38 @@ type prober struct {
 	backAt      time.Duration // when others were asked for that last
 }
 
-type probeItem struct {
-	leg  *Leg
-	turn uint32 // Leg.turn: it is the leg's newest item
-	due  time.Duration
-}
-
-const probeNow = len(probeDelays)
-
-// add takes the place of what the leg is queued for. l.mu is held.
-func (p *prober) add(l *Leg, queue int, now time.Duration) {
+// add takes the place of what the leg is queued for: of probeDelays, or atOnce. l.mu is held.
+func (p *prober) add(l *Leg, delay int, now time.Duration) {
 	l.turn++
-	it := probeItem{leg: l, turn: l.turn, due: now}
-	if queue != probeNow {
-		it.due += probeDelays[queue]
-	}
-	p.mu.Lock()
-	p.queues[queue] = append(p.queues[queue], it)
-	p.mu.Unlock()
-	select {
-	case p.kick <- struct{}{}:
-	default:
-	}
-}
-
-// due takes up to probeBatch legs whose time has come, and tells how long it is until
-// the next one's; ok is false if there is none.
-func (p *prober) due(now time.Duration) (legs []probeItem, wait time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i := len(p.queues) - 1; i >= 0; i-- {
-		q := p.queues[i]
-		n := 0
-		for n < len(q) && q[n].due <= now && len(legs) < probeBatch {
-			legs = append(legs, q[n])
-			q[n].leg = nil
-			n++
-		}
-		if p.queues[i] = q[n:]; len(q) == n {
-			p.queues[i] = nil
-			continue
-		}
-		if w := max(q[n].due-now, probePause); !ok || w < wait {
-			wait, ok = w, true
-		}
-	}
-	return legs, wait, ok
+	p.dues.add(l, l.turn, delay, now)
 }
 
-// probeLoop runs until Close.
-func (e *Engine) probeLoop() {
-	defer e.wg.Done()
-	t := time.NewTimer(time.Hour)
-	defer t.Stop()
-	for {
-		select {
-		case <-e.done:
-			return
-		case <-e.probes.kick:
-		case <-t.C:
-		}
-		if since, ok := e.probes.resumed(); ok {
-			e.resumeLegs(since)
-		}
-		since, again, ok := e.probes.cameBack(e.now())
-		if ok {
-			e.askSilent(since)
-		}
-		legs, wait, ok := e.probes.due(e.now())
-		if again > 0 && (!ok || again < wait) {
-			wait, ok = again, true
-		}
-		for _, it := range legs {
-			it.leg.probeAgain(it.turn)
-		}
-		if len(legs) == probeBatch { // whatever kicks meanwhile: what leaves in a second is bounded
-			select {
-			case <-e.done:
-				return
-			case <-time.After(probePause):
-			}
-		}
-		if ok {
-			t.Reset(wait)
-		}
+// due tells whose time has come: see dues.take. Which turn of a leg counts is its own lock's.
+func (p *prober) due(now time.Duration) (items []due[*Leg], wait time.Duration, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.take(now, func(due[*Leg]) bool { return true })
+}
+
+// probeTurn is what probing does when something is due.
+func (e *Engine) probeTurn() (n int, wait time.Duration, ok bool) {
+	if since, ok := e.probes.resumed(); ok {
+		e.resumeLegs(since)
 	}
+	since, again, back := e.probes.cameBack(e.now())
+	if back {
+		e.askSilent(since)
+	}
+	items, wait, ok := e.probes.due(e.now())
+	for _, it := range items {
+		it.who.probeAgain(it.turn)
+	}
+	if again > 0 && (!ok || again < wait) {
+		wait, ok = again, true
+	}
+	return len(items), wait, ok
 }
 
 // startProbing makes the prober look after the leg, if its peer is past the handshake:
@@ -158,7 +100,7 @@ func (l *Leg) locatedNow() {
 		l.headDone = true // what is sent from now on is sent to a peer that is there
 	} else if l.headDue() {
 		l.probing = true
-		l.engine.probes.add(l, probeNow, l.engine.now())
+		l.engine.probes.add(l, atOnce, l.engine.now())
 	}
 }
 

@@ -101,10 +101,7 @@ func (e *Engine) resumeSince(since time.Duration) {
 		p.resuming, p.silentSince = true, since
 	}
 	p.mu.Unlock()
-	select {
-	case p.kick <- struct{}{}:
-	default:
-	}
+	p.wake()
 }
 
 // resumed tells, once, since when we were silent.
@@ -165,5 +162,5 @@ func (l *Leg) resume(since time.Duration) {
 		l.resumed, l.unheard = true, true
 	}
 	l.probing, l.suspected = true, false // what it may lack leaves now
-	l.engine.probes.add(l, probeNow, l.engine.now())
+	l.engine.probes.add(l, atOnce, l.engine.now())
 }
