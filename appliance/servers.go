@@ -46,6 +46,18 @@ func shares(c *config.Service) []pool.Share {
 	return all
 }
 
+// poolConfig is what the pool of a service is made with, and changed to while it runs.
+func poolConfig(c *config.Service) pool.Config {
+	p := pool.Config{
+		Servers: c.Servers, AnyFamily: c.Source == config.SourceGateway, Retry: c.Health.Interval,
+		Policy: policies[c.Balance], Shares: shares(c), SlowStart: c.SlowStart,
+	}
+	if c.Protection != config.ProtectGateway {
+		p.Most = 64 // package kept has a bit for each
+	}
+	return p
+}
+
 // makeServices turns the configuration's services into the relay's.
 func (n *Node) makeServices() []*relay.Service {
 	var all []*relay.Service
@@ -54,10 +66,7 @@ func (n *Node) makeServices() []*relay.Service {
 		c := &n.cfg.Services[i]
 		s := &relay.Service{
 			Name: c.Name, Listen: c.Listen,
-			Pool: pool.New(pool.Config{
-				Servers: c.Servers, AnyFamily: c.Source == config.SourceGateway, Retry: c.Health.Interval,
-				Policy: policies[c.Balance], Shares: shares(c), SlowStart: c.SlowStart,
-			}),
+			Pool:          pool.New(poolConfig(c)),
 			SourceGateway: c.Source == config.SourceGateway, Gateways: n.cfg.Networks.Back.Gateway,
 			MaxConns: c.Limits.Connections, MaxHalfOpen: c.Limits.HalfOpen, MaxSource: c.Limits.HalfOpenSource,
 			Keepalive: carry.Keepalive(c.Keepalive), Park: c.ParkAfter,

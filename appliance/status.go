@@ -63,9 +63,9 @@ func (n *Node) Status() control.Status {
 		for _, l := range svc.Listen {
 			c.Listen = append(c.Listen, l.String())
 		}
-		for k, server := range svc.Pool.Status() {
+		for _, server := range svc.Pool.Status() {
 			c.Servers = append(c.Servers, control.Backend{
-				Addr: svc.Pool.Addr(k).String(), Healthy: server.Up, Checked: server.Known, Why: server.Why,
+				Addr: server.Addr.String(), Healthy: server.Up, Checked: server.Known, Why: server.Why,
 				Connections: server.Conns, Weight: server.Share.Weight, Backup: server.Share.Backup,
 			})
 		}

@@ -98,8 +98,7 @@ func (k *Kept) hopeless(now time.Duration, have int) bool {
 	case k.plain:
 		return true
 	}
-	all := uint64(1)<<uint(k.pool.Len()) - 1
-	return now >= over || have == 0 && k.bad&all == all
+	return now >= over || have == 0 && k.pool.All(func(i int) bool { return k.bad>>uint(i)&1 == 1 })
 }
 
 // candidate chooses a server for another leg: one that is not in use, has not

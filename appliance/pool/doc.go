@@ -13,6 +13,6 @@
 //
 // A balancing policy is a type that implements Policy, and its name in the
 // configuration. What a policy has to know of a server (its weight, how many connections it
-// has, whether it is being drained) goes into Candidate. The pool counts connections by what it is
+// has) goes into Candidate. The pool counts connections by what it is
 // told (Next with Take, Take, Left).
 package pool

@@ -6,10 +6,11 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// Config is what a Pool needs.
+// Config is what a Pool needs, and what may be changed of it while it runs (Change).
 type Config struct {
 	Servers []netip.AddrPort // in the order of the configuration
 	// AnyFamily: a client of one address family can have a server of the other. Else a
@@ -23,6 +24,8 @@ type Config struct {
 	Shares []Share
 	// SlowStart is for how long a server that has come back gets less than its share, from little to all; 0: at once.
 	SlowStart time.Duration
+	// Most is how many servers can be told apart, those that have left the list included; 0: any number.
+	Most int
 }
 
 // Share is what one server is to have of a service's connections.
@@ -34,11 +37,14 @@ type Share struct {
 // slowest is the part of its weight with which a server begins that starts slowly.
 const slowest = 0.05
 
-// Pool is the servers of one service. Its methods may be called concurrently.
+// Pool is the servers of one service. Its methods may be called concurrently. A server's number stays the same as long as
+// anybody may know it, whatever becomes of the list: one that leaves it keeps its number, and has it again when it comes back.
 type Pool struct {
-	cfg Config
+	addrs atomic.Pointer[[]netip.AddrPort] // by number; copied on change
 
 	mu      sync.Mutex // a leaf: guards all below
+	cfg     Config
+	order   []int // the numbers of those in the list
 	servers []server
 	able    []Candidate // of Next, kept for its memory
 	watch   Watch
@@ -48,6 +54,10 @@ type Pool struct {
 // server is what is known of one. Two witnesses speak: clients' connections, which say
 // how it was when they came, and health checks, which go on until it is well again.
 type server struct {
+	share  Share
+	gone   bool // it is not in the list any more
+	goneAt time.Time
+
 	refused   bool // the last connection that was tried; a check has not found it up since
 	refusedAt time.Time
 	known     bool // it was checked, or serves clients, which its checks take for an answer
@@ -56,7 +66,7 @@ type server struct {
 	why       string // of failing
 
 	conns  int       // that it serves, or that are on their way to it
-	finish float64   // virtual time at which the last connection that it has taken is over
+	turn   float64   // of those that are equal to their policy the one with the highest is next, see take
 	backAt time.Time // when it has come back last, as its health checks saw it
 }
 
@@ -67,31 +77,8 @@ type Watch struct {
 	Doubt, Alive func(server int)
 }
 
-// New makes the pool of a service whose servers nobody has asked yet: they are taken for up.
-func New(cfg Config) *Pool {
-	if cfg.Policy == nil {
-		cfg.Policy = First{}
-	}
-	return &Pool{cfg: cfg, servers: make([]server, len(cfg.Servers)), able: make([]Candidate, 0, len(cfg.Servers))}
-}
-
-// Servers returns the addresses; they must not be changed.
-func (p *Pool) Servers() []netip.AddrPort { return p.cfg.Servers }
-
-// Len is how many servers there are.
-func (p *Pool) Len() int { return len(p.cfg.Servers) }
-
 // Addr is the address of the i-th server.
-func (p *Pool) Addr(i int) netip.AddrPort { return p.cfg.Servers[i] }
-
-// Index is the server with that address; the first, if none has it.
-func (p *Pool) Index(a netip.AddrPort) int { return max(slices.Index(p.cfg.Servers, a), 0) }
-
-// Find is the server with that address.
-func (p *Pool) Find(a netip.AddrPort) (i int, ok bool) {
-	i = slices.Index(p.cfg.Servers, a)
-	return i, i >= 0
-}
+func (p *Pool) Addr(i int) netip.AddrPort { return (*p.addrs.Load())[i] }
 
 // Watched sets who checks the servers' health. It is called once at most, before the
 // first connection.
@@ -130,66 +117,66 @@ func (p *Pool) Next(w Want) (i int, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
+	first := slices.Index(p.order, w.After) + 1 // the first, if that one has left the list
 	for _, t := range [...]struct{ down, backup bool }{{false, false}, {false, true}, {true, false}, {true, true}} {
 		if t.down && !w.Any {
 			break
 		}
 		p.able = p.able[:0]
-		for d := range p.servers {
-			i := (w.After + 1 + d) % len(p.servers)
-			if p.passedOver(i, now) == t.down && p.share(i).Backup == t.backup && p.fits(i, w.Client.Addr()) && (w.Not == nil || !w.Not(i)) {
+		for d := range p.order {
+			i := p.order[(first+d)%len(p.order)]
+			if p.passedOver(i, now) == t.down && p.servers[i].share.Backup == t.backup && p.fits(i, w.Client.Addr()) && (w.Not == nil || !w.Not(i)) {
 				p.able = append(p.able, p.candidate(i, now))
 			}
 		}
 		if len(p.able) > 0 {
-			i = p.able[p.cfg.Policy.Choose(w.Client, p.able)].Server
-			if w.Take {
-				p.take(i, w.Client.Addr())
-			}
-			return i, true
+			return p.choose(w), true
 		}
 	}
 	return 0, false
 }
 
-// share is what the i-th server is to have.
-func (p *Pool) share(i int) Share {
-	if p.cfg.Shares == nil {
-		return Share{Weight: 1}
+// choose is the one among p.able. p.mu is held.
+func (p *Pool) choose(w Want) (i int) {
+	least := math.Inf(1)
+	equal := p.able[:0] // those with the least figure
+	for k := range p.able {
+		switch f := p.cfg.Policy.Figure(w.Client, &p.able[k]); {
+		case f < least:
+			least, equal = f, append(p.able[:0], p.able[k])
+		case f == least:
+			equal = append(equal, p.able[k])
+		}
 	}
-	s := p.cfg.Shares[i]
-	s.Weight = max(s.Weight, 1)
-	return s
+	best, highest, all := equal[0].Server, math.Inf(-1), 0.0
+	for k := range equal {
+		c := &equal[k]
+		all += c.Weight
+		if next := p.servers[c.Server].turn + c.Weight; next > highest {
+			best, highest = c.Server, next
+		}
+	}
+	if !w.Take {
+		return best
+	}
+	// Smooth weighted round robin, as nginx and LVS have it: all come nearer to their turn by their weight, and who has had it
+	// waits for as much as all of them have. Only among equals: who was not to be chosen has nothing to make up for.
+	for k := range equal {
+		p.servers[equal[k].Server].turn += equal[k].Weight
+	}
+	p.servers[best].turn -= all
+	p.servers[best].conns++
+	return best
 }
 
 // candidate is what a policy knows of the i-th server. p.mu is held.
 func (p *Pool) candidate(i int, now time.Time) Candidate {
 	s := &p.servers[i]
-	c := Candidate{Server: i, Addr: p.cfg.Servers[i], Weight: float64(p.share(i).Weight), Conns: s.conns, Start: s.finish}
+	c := Candidate{Server: i, Addr: p.Addr(i), Place: len(p.able), Weight: float64(s.share.Weight), Conns: s.conns}
 	if p.cfg.SlowStart > 0 && !s.backAt.IsZero() {
 		c.Weight *= min(max(slowest, float64(now.Sub(s.backAt))/float64(p.cfg.SlowStart)), 1)
 	}
 	return c
-}
-
-// take counts a connection of that client at the i-th server, which was chosen among p.able. Those that it could have had,
-// were they up, go with the time: who comes back has no turns to make up for. p.mu is held.
-func (p *Pool) take(i int, client netip.Addr) {
-	next := math.Inf(1) // when the next connection begins
-	for k := range p.able {
-		c := &p.able[k]
-		s := &p.servers[c.Server]
-		if c.Server == i {
-			s.finish += 1 / c.Weight
-			s.conns++
-		}
-		next = min(next, s.finish)
-	}
-	for k := range p.servers {
-		if p.fits(k, client) && !slices.ContainsFunc(p.able, func(c Candidate) bool { return c.Server == k }) {
-			p.servers[k].finish = max(p.servers[k].finish, next)
-		}
-	}
 }
 
 // Take counts a connection that the i-th server has, although nobody has chosen it now: it comes from a takeover, say,
@@ -209,7 +196,7 @@ func (p *Pool) Left(i int) {
 
 // fits reports whether a client can have the i-th server.
 func (p *Pool) fits(i int, client netip.Addr) bool {
-	return p.cfg.AnyFamily || p.cfg.Servers[i].Addr().Is6() == client.Is6()
+	return p.cfg.AnyFamily || p.Addr(i).Addr().Is6() == client.Is6()
 }
 
 // passedOver reports whether a server is passed over as long as there is another one: its
@@ -253,7 +240,7 @@ func (p *Pool) Checked(i int, up bool, why string) {
 		s.failed++
 	case was:
 		s.refused = false // that was when it was down
-		s.backAt = time.Now()
+		s.backAt, s.turn = time.Now(), 0
 	}
 	tell := p.onCheck
 	p.mu.Unlock()
@@ -272,30 +259,44 @@ func (p *Pool) Failing(i int) (now bool, checks uint64) {
 
 // Status is what is known of one server.
 type Status struct {
+	Addr  netip.AddrPort
 	Up    bool // also one of which nothing is known
 	Known bool
 	Why   string // it is not up
 	Conns int    // that it serves
 	Share Share
+	Gone  bool // it is not in the list any more, and serves connections still
 }
 
-// Status returns what is known of each server, in their order. Of one that nobody checks
+// Status returns what is known of each server, in their order, and then of those that have left the list and
+// serve connections. Of one that nobody checks
 // a refusal is the last that is known, however long ago: it stays down until it accepts a
 // client.
 func (p *Pool) Status() []Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	all := make([]Status, len(p.servers))
+	all := make([]Status, 0, len(p.servers))
+	for _, i := range p.order {
+		all = append(all, p.statusOf(i, now))
+	}
 	for i := range p.servers {
-		s := &p.servers[i]
-		all[i] = Status{Up: true, Known: s.known, Conns: s.conns, Share: p.share(i)}
-		switch {
-		case s.failing:
-			all[i].Up, all[i].Why = false, s.why
-		case p.passedOver(i, now), s.refused && p.watch.Doubt == nil:
-			all[i].Up, all[i].Why = false, fmt.Sprintf("refused or did not answer, %v ago", now.Sub(s.refusedAt).Round(time.Second))
+		if p.servers[i].gone && p.servers[i].conns > 0 {
+			all = append(all, p.statusOf(i, now))
 		}
 	}
 	return all
+}
+
+// statusOf is of the i-th. p.mu is held.
+func (p *Pool) statusOf(i int, now time.Time) Status {
+	s := &p.servers[i]
+	st := Status{Addr: p.Addr(i), Up: true, Known: s.known, Conns: s.conns, Share: s.share, Gone: s.gone}
+	switch {
+	case s.failing:
+		st.Up, st.Why = false, s.why
+	case p.passedOver(i, now), s.refused && p.watch.Doubt == nil:
+		st.Up, st.Why = false, fmt.Sprintf("refused or did not answer, %v ago", now.Sub(s.refusedAt).Round(time.Second))
+	}
+	return st
 }

@@ -96,7 +96,7 @@ func TestOrder(t *testing.T) {
 // last chooses the last.
 type last struct{}
 
-func (last) Choose(_ netip.AddrPort, from []pool.Candidate) int { return len(from) - 1 }
+func (last) Figure(_ netip.AddrPort, c *pool.Candidate) float64 { return -float64(c.Place) }
 
 // The policy chooses among those that are as good as each other, and only among them.
 func TestPolicy(t *testing.T) {
@@ -109,7 +109,7 @@ func TestPolicy(t *testing.T) {
 func TestStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool.New(pool.Config{Servers: []netip.AddrPort{one, two}, Retry: retry})
-		if p.Status()[0] != (pool.Status{Up: true, Share: pool.Share{Weight: 1}}) {
+		if p.Status()[0] != (pool.Status{Addr: one, Up: true, Share: pool.Share{Weight: 1}}) {
 			t.Errorf("at first: %+v", p.Status()[0])
 		}
 		p.Refused(0)

@@ -14,7 +14,7 @@ func (r *Relay) Served(client, server netip.AddrPort) (id replication.ConnID, ok
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range slices.Backward(r.asking[client]) { // the newest: the client may have begun anew from the same port
-		if slices.Contains(c.svc.Pool.Servers(), server) {
+		if _, ok := c.svc.Pool.Find(server); ok {
 			return c.ID, true
 		}
 	}
