@@ -7,7 +7,7 @@ STORM   ?= --duration 1h
 # Of one package's tests. What waits in a test has a limit of its own; beside other work all of them together take several times as long.
 TIMEOUT ?= 3h
 
-.PHONY: help build test test-quick test-race sim churn fuzz bench storm suites demo image image-lock packages vm-demo check clean
+.PHONY: help build test test-quick test-race sim churn fuzz bench eval storm suites demo image image-lock packages vm-demo check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ fuzz: ## every fuzz target for half a minute
 
 bench: build ## measure Lockstep against forwarding, HAProxy and a plain proxy (root)
 	bin/lockstep bench
+
+eval: build ## answer FT-TCP's questions on this machine, with pictures: lockstep-eval/report.html (root)
+	bin/lockstep eval
 
 storm: build ## faults at random for an hour, on a pair under load (root): make storm STORM="--duration 5m --seed 7"
 	bin/lockstep storm $(STORM)

@@ -59,7 +59,7 @@ var borders = map[string]string{
 	"wrap/trace":       "",
 
 	"cmd/lockstep": "appliance appliance/config appliance/control appliance/witness images/machine images/provision internal/bench " +
-		"internal/demo internal/lab internal/storm replication/identity replication/wire stack wrap wrap/agree wrap/determinant",
+		"internal/demo internal/eval internal/lab internal/storm replication/identity replication/wire stack wrap wrap/agree wrap/determinant",
 
 	"images/debian": "",
 	"images/disk":   "images/volume",
@@ -89,6 +89,7 @@ var borders = map[string]string{
 	"internal/demo":        "appliance/config appliance/control internal/lab internal/lab/traffic internal/pair internal/realservers internal/vm",
 	"internal/e2e/rig":     "appliance/config appliance/control internal/lab internal/lab/labtest internal/pair",
 	"internal/realservers": "internal/lab internal/lab/traffic",
+	"internal/eval":        "appliance/config appliance/control internal/lab internal/lab/traffic internal/pair",
 	"internal/storm":       "appliance/config appliance/control internal/bench internal/lab internal/lab/traffic internal/pair internal/realservers",
 	"internal/suites":      "internal/lab internal/pair internal/realservers",
 	"internal/vm":          "",
@@ -127,7 +128,7 @@ var libraries = map[string]string{
 	"github.com/opencontainers/image-spec":    "images/oci images/packages",
 	"github.com/prometheus/client_golang":     "appliance/metrics appliance/witness",
 	"github.com/safchain/ethtool":             "internal/lab tun",
-	"github.com/spf13/cobra":                  "cmd/lockstep internal/bench internal/demo internal/storm",
+	"github.com/spf13/cobra":                  "cmd/lockstep internal/bench internal/demo internal/eval internal/storm",
 	"github.com/spf13/viper":                  "appliance/config",
 	"github.com/ulikunitz/xz":                 "images/kmod",
 	"github.com/vishvananda/netlink":          "images/machine internal/bench internal/lab internal/storm tun",
@@ -141,6 +142,7 @@ var libraries = map[string]string{
 	"golang.org/x/net/netutil":                "appliance/control appliance/metrics",
 	"golang.org/x/term":                       "cmd/lockstep internal/demo internal/lab internal/storm",
 	"golang.zx2c4.com/wireguard":              "tun",
+	"gonum.org/v1/plot":                       "internal/eval",
 	// Of gvisor the storm takes the packet formats only, to look into captures.
 	// So does splice.
 	"gvisor.dev/gvisor": "splice stack internal/storm",

@@ -12,6 +12,7 @@ import (
 	"lockstep/appliance/control"
 	"lockstep/internal/bench"
 	"lockstep/internal/demo"
+	"lockstep/internal/eval"
 	"lockstep/internal/storm"
 )
 
@@ -75,6 +76,7 @@ and servers need nothing.
 
 See it work on this machine:             lockstep demo
 Break it at random, for hours:           lockstep storm
+Measure it, with pictures:               lockstep eval --quick
 Make keys for a pair:                    lockstep keys --pair edge --members a,b --out keys
 Check a configuration:                   lockstep check -c lockstep.yaml
 Run an appliance:                        lockstep run -c lockstep.yaml
@@ -91,7 +93,7 @@ Volumes for the bootable image:          lockstep image config -c pair.yaml --ou
 		return &exitError{exitUsage, fmt.Errorf("%w (`%s --help` lists the flags)", err, cmd.CommandPath())}
 	})
 	root.AddCommand(runCommand(), witnessCommand(), checkCommand(), statusCommand(), switchoverCommand(), keysCommand(), imageCommand(), versionCommand(), manualCommand(),
-		demo.Command(), bench.Command(), storm.Command())
+		demo.Command(), bench.Command(), eval.Command(), storm.Command())
 	root.AddCommand(wrapCommands()...)
 	return root
 }

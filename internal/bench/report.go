@@ -1,10 +1,10 @@
 package bench
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -12,9 +12,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"golang.org/x/sys/unix"
-
 	"lockstep/appliance/control"
+	"lockstep/internal/lab"
 )
 
 // document is the JSON form of a bench.
@@ -61,41 +60,14 @@ type cellEntry struct {
 }
 
 func newHeader(o options) header {
+	m := lab.LookAtMachine()
 	h := header{
 		Date: time.Now().Truncate(time.Second), Lockstep: control.Version(), Go: runtime.Version(),
-		CPUs: runtime.NumCPU(), CPU: cpuModel(), Congestion: o.congestion, Path: o.path,
+		CPUs: m.CPUs, CPU: m.CPU, Kernel: m.Kernel, Congestion: cmp.Or(o.congestion, m.Congestion), Path: o.path, LoadBefore: m.Load,
 		Rounds: o.rounds, Runs: o.runs, Duration: o.duration.String(), HAProxy: haproxyVersion(),
-	}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		h.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	if h.Congestion == "" {
-		h.Congestion = readWord("/proc/sys/net/ipv4/tcp_congestion_control")
-	}
-	if f := strings.Fields(readWord("/proc/loadavg")); len(f) >= 3 {
-		h.LoadBefore = strings.Join(f[:3], " ")
 	}
 	h.before, _ = readMachine() // the bench fails soon where it cannot be read
 	return h
-}
-
-// readWord reads a small file; nothing depends on what it says.
-func readWord(path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(b))
-}
-
-func cpuModel() string {
-	for line := range strings.Lines(readWord("/proc/cpuinfo")) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return runtime.GOARCH
 }
 
 func haproxyVersion() string {
