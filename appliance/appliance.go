@@ -77,9 +77,13 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 	limited := loglimit.New(log.Handler())
 	defer limited.Close()
 	log = slog.New(limited)
-	cfg, err := realNames(cfg, log)
+	configured := cfg.Networks
+	cfg, err := RealNames(cfg)
 	if err != nil {
 		return err
+	}
+	if n := &cfg.Networks; n.Front.Interface != configured.Front.Interface || n.Back.Interface != configured.Back.Interface {
+		log.Info("an alternative name of an interface is configured", "front", n.Front.Interface, "back", n.Back.Interface)
 	}
 	n := &Node{cfg: cfg, clock: clk, log: log.With("node", cfg.Node)}
 	n.silent, n.switchovers = make(chan struct{}, 1), make(chan switchRequest)
@@ -120,21 +124,20 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 	return nil
 }
 
-// realNames replaces alternative names of interfaces (ip link property add dev NAME
-// altname ...) by the names under which the kernel reports changes and has settings.
-func realNames(cfg *config.Config, log *slog.Logger) (*config.Config, error) {
+// RealNames replaces alternative names of interfaces (ip link property add dev NAME
+// altname ...) by the names under which the kernel reports changes and has settings. A name that no interface has stays, and is an error.
+func RealNames(cfg *config.Config) (*config.Config, error) {
 	own := *cfg
+	var errs []error
 	for _, net := range []*config.Network{&own.Networks.Front, &own.Networks.Back.Network} {
 		nic, err := tun.ReadNIC(net.Interface)
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
-		if nic.Name != net.Interface {
-			log.Info("an alternative name of an interface is configured", "configured", net.Interface, "interface", nic.Name)
-			net.Interface = nic.Name
-		}
+		net.Interface = nic.Name
 	}
-	return &own, nil
+	return &own, errors.Join(errs...)
 }
 
 // serve opens what operators and monitoring look at.

@@ -142,7 +142,7 @@ func TestFaults(t *testing.T) {
 		{"timeout", "name: edge", "name: edge\n  failure_timeout: 40ms", "pair.failure_timeout", "more than twice"},
 		{"heartbeat", "name: edge", "name: edge\n  heartbeat: 1us", "pair.heartbeat", "out of range"},
 		{"same interface", "eth1", "eth0", "networks.back.interface", "between two networks"},
-		{"long interface", "eth1", "abcdefghijklmnop", "networks.back.interface", "not an interface's name"},
+		{"long interface", "eth1", strings.Repeat("a", 128), "networks.back.interface", "not an interface's name"},
 		{"gateway without length", "10.20.0.1/24", "10.20.0.1", "networks.back.gateway[0]", "length"},
 		{"gateway is a network", "10.20.0.1/24", "10.20.0.0/24", "networks.back.gateway[0]", "names a network"},
 		{"no services", "services:", "services: []\nlimits:\n  memory: 1GiB\nx:", "services", "missing or empty"},

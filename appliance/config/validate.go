@@ -19,7 +19,7 @@ const (
 	maxHalfOpen       = 1 << 20
 	minMemory         = 16 * MiB // below it a single fast connection starves
 	maxSocketPath     = 107      // sun_path less its NUL, unix(7)
-	maxInterface      = 15       // IFNAMSIZ less its NUL
+	maxInterface      = 127      // of an alternative name: ALTIFNAMSIZ less its NUL
 	maxServices       = 1024
 )
 

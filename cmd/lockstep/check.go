@@ -175,6 +175,7 @@ func list[T netip.AddrPort | netip.Prefix](items []T) string {
 
 // warn prints what about this machine does not fit the configuration.
 func warn(out io.Writer, c *config.Config) {
+	c, _ = appliance.RealNames(c) // of an interface that is missing Check speaks
 	warnings := config.Check(c)
 	identityWarned := slices.ContainsFunc(warnings, func(w config.Warning) bool { return w.Path == "pair.identity" })
 	if name, _, paired := c.Peer(); paired && !identityWarned {

@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
+	"lockstep/appliance"
 	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/internal/lab"
@@ -133,10 +135,44 @@ func flushRules(h *netlink.Handle) error {
 	return nil
 }
 
+// The first is longer than the kernel's names may be.
+const altFront, altBack = "uplink-towards-clients", "servers"
+
+// alternativeNames gives the appliances' interfaces names besides their own. What is configured by one is
+// known by the kernel's in all that it reports: links, routes, rules.
+func alternativeNames(p *pair) {
+	p.t.Helper()
+	for _, h := range []*lab.Host{p.A, p.B} {
+		for name, alt := range map[string]string{lab.FrontIf: altFront, lab.BackIf: altBack} {
+			l, err := h.Netlink().LinkByName(name)
+			if err == nil {
+				err = h.Netlink().LinkAddAltName(l, alt)
+			}
+			if err != nil {
+				p.t.Fatal(err)
+			}
+		}
+	}
+	c := config.Default()
+	c.Node, c.Networks.Front.Interface, c.Networks.Back.Interface = "a", altFront, altBack
+	var warned []config.Warning
+	err := p.A.Do(func() error {
+		real, err := appliance.RealNames(c)
+		warned = config.Check(real)
+		return err
+	})
+	if err != nil || slices.ContainsFunc(warned, func(w config.Warning) bool { return strings.HasPrefix(w.Path, "networks.") }) {
+		p.t.Errorf("check: %v, %v", err, warned)
+	}
+}
+
 // In sync means that a takeover now would work. Of a standby without its front network,
 // and of one that is configured differently, both say that it would not, and why.
 func TestStandbyCouldNotServe(t *testing.T) {
-	p := start(t, options{})
+	o := options{serve: alternativeNames, tune: func(c *config.Config) {
+		c.Networks.Front.Interface, c.Networks.Back.Interface = altFront, altBack
+	}}
+	p := start(t, o)
 	both := func(why string) func() bool {
 		return func() bool {
 			a, b := p.status("a"), p.status("b")
@@ -161,12 +197,15 @@ func TestStandbyCouldNotServe(t *testing.T) {
 	p.kill(p.a)
 	<-p.a.Done()
 	p.await("b is active", func() bool { return p.status("b").Role == control.RoleActive })
-	p.a = p.appliance(p.A, "a", options{extra: extra})
+	with := o
+	with.extra = extra
+	p.a = p.appliance(p.A, "a", with)
 	p.AwaitInSyncAs("a") // what only a standby has costs nothing
 	p.kill(p.b)
 	<-p.b.Done()
 	p.await("a is active", func() bool { return p.status("a").Role == control.RoleActive })
-	p.b = p.appliance(p.B, "b", options{servers: []string{"10.20.0.12:80", "[fd20::11]:80"}})
+	o.servers = []string{"10.20.0.12:80", "[fd20::11]:80"}
+	p.b = p.appliance(p.B, "b", o)
 	p.await("a takeover would lose connections", both(`service "web" has other servers on the standby; service "more" is not configured on the standby`))
 
 	// It would take over all the same, and says what it could not continue.
