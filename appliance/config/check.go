@@ -82,7 +82,7 @@ func checkFirewall(path string, add func(path, hint, format string, args ...any)
 	}
 	if n := strings.TrimSpace(string(b)); n != "0" {
 		add("", "take them out with notrack, and accept what is untracked: docs/troubleshooting.md",
-			"a firewall here tracks connections (%s now): after a takeover the other appliance's does not know them, and may drop those that were idle", n)
+			"a firewall here tracks connections (%s now): after a takeover the other appliance's does not know them, and may drop those that are passed on, or were idle", n)
 	}
 }
 
