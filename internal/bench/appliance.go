@@ -27,14 +27,15 @@ const parkAfter = time.Second
 
 // applianceGateway is Lockstep, alone or as a pair.
 type applianceGateway struct {
-	self    string
-	path    config.Path // empty: the default
-	alone   bool
-	setting setting // zero: see failureTimeout
-	kept    bool    // with services whose connections outlive a server
-	crowd   int     // see bedOptions
-	pair    *pair.Pair
-	nodes   []*pair.Node // the active first
+	self       string
+	path       config.Path       // empty: the default
+	protection config.Protection // of the services that all gateways have; empty: the default
+	alone      bool
+	setting    setting // zero: see failureTimeout
+	kept       bool    // with services whose connections outlive a server
+	crowd      int     // see bedOptions
+	pair       *pair.Pair
+	nodes      []*pair.Node // the active first
 }
 
 func (g *applianceGateway) start(ctx context.Context, b *bed) (err error) {
@@ -51,7 +52,11 @@ func (g *applianceGateway) start(ctx context.Context, b *bed) (err error) {
 func (g *applianceGateway) configuration() *config.Config {
 	var services []config.Service
 	for _, port := range []int{checkedPort, leanPort} {
-		services = append(services, pair.Service(fmt.Sprintf("port%d", port), []string{fmt.Sprintf("%s:%d", lab.VIP4, port)}, []string{fmt.Sprintf("10.20.0.11:%d", port)}))
+		s := pair.Service(fmt.Sprintf("port%d", port), []string{fmt.Sprintf("%s:%d", lab.VIP4, port)}, []string{fmt.Sprintf("10.20.0.11:%d", port)})
+		if g.protection != "" && g.protection != s.Protection {
+			outlive(&s, g.protection, port)
+		}
+		services = append(services, s)
 	}
 	if g.kept {
 		services = append(services, keptServicesConfig()...)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"lockstep/appliance/config"
 	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
 	"lockstep/internal/pair"
@@ -44,12 +45,18 @@ type bedOptions struct {
 	keepLogs   string // directory; empty: none
 	congestion string // empty: the kernel's default
 	path       string // of every service; empty: the product's default
+	protection string // the same
 	// setting of a pair that is to be cut; zero: see failureTimeout.
 	setting setting
 	// kept adds a second server, and services whose connections outlive one.
 	kept bool
 	// crowd, unless it is 0, is how many connections a service for very many has room for.
 	crowd int
+}
+
+// protected: connections of every service outlive a server.
+func (o *bedOptions) protected() bool {
+	return o.protection != "" && config.Protection(o.protection) != config.ProtectGateway
 }
 
 // newBed builds the lab and brings everything in it up.
@@ -64,7 +71,7 @@ func newBed(ctx context.Context, k kind, m mode, o bedOptions) (b *bed, err erro
 		logs = filepath.Join(o.keepLogs, string(k)+"-"+string(m))
 	}
 	servers := 1
-	if o.kept {
+	if o.kept || o.protected() {
 		servers = 2
 	}
 	// The lab outlives ctx: appliances get the chance to end in order.

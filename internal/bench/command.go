@@ -97,6 +97,7 @@ The exit status is 0 if everything could be measured, whether or not the targets
 	fs.StringVar(&f.offload, "offload", "both", "on, off or both: segmentation offloads of the lab's links")
 	fs.StringVar(&o.congestion, "congestion", "", "congestion control of the kernels at all ends (default: the machine's)")
 	fs.StringVar(&o.path, "path", "", "path of every service: auto or netstack (default: the product's, auto)")
+	fs.StringVar(&o.protection, "protection", "", "protection of the services that all gateways have: gateway, log or hot (default: the product's, gateway)")
 	fs.BoolVar(&f.quick, "quick", false, fmt.Sprintf("one short round with %d idle connections, in three minutes at most", quickConnections))
 	fs.DurationVar(&o.limit, "limit", defaultLimit, "leave out what does not fit into this time; 0: none")
 	fs.StringVar(&o.json, "json", "", "write a JSON document to this `file`, or in place of the table without one")
@@ -147,6 +148,9 @@ func (o *options) settle(f flags, changed func(string) bool) (err error) {
 	}
 	if o.path != "" && o.path != string(config.PathAuto) && o.path != string(config.PathNetstack) {
 		return fmt.Errorf("--path: %q is none of auto, netstack", o.path)
+	}
+	if o.protection != "" && !slices.Contains([]config.Protection{config.ProtectGateway, config.ProtectLog, config.ProtectHot}, config.Protection(o.protection)) {
+		return fmt.Errorf("--protection: %q is none of gateway, log, hot", o.protection)
 	}
 	if o.limit < 0 {
 		return fmt.Errorf("--limit: %v is negative", o.limit)

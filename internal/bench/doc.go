@@ -17,6 +17,7 @@
 //	rival.go      what users would take today: keepalived with HAProxy, with conntrackd
 //	roles.go      what runs as processes of its own inside the lab: server, copying proxy
 //	load.go       the same: the client
+//	place.go      the CPUs of client and server
 //	window.go     a measurement of throughput or requests
 //	idle.go       memory per idle connection
 //	failover.go   a killed active

@@ -85,10 +85,12 @@ var bulkLoads = [...]struct {
 var requestLoads = [...]struct {
 	name, title string
 	load        load
+	place       placement
 }{
-	{"kept-32", "requests, 32 kept-alive connections", load{Kind: loadKept, Connections: 32}},
-	{"kept-1", "requests, 1 kept-alive connection", load{Kind: loadKept, Connections: 1}},
-	{"new-32", "requests on new connections, 32 at a time", load{Kind: loadNew, Connections: 32}},
+	{"kept-32", "requests, 32 kept-alive connections", load{Kind: loadKept, Connections: 32}, anywhere},
+	{"kept-1", "requests, 1 kept-alive connection, ends on two CPUs", load{Kind: loadKept, Connections: 1}, apart},
+	{"kept-1-together", "requests, 1 kept-alive connection, ends on one CPU", load{Kind: loadKept, Connections: 1}, together},
+	{"new-32", "requests on new connections, 32 at a time", load{Kind: loadNew, Connections: 32}, anywhere},
 }
 
 // What is added to a load's name to make a figure's ID.
@@ -103,6 +105,7 @@ const (
 const (
 	idleActive  = "idle-active"
 	idleStandby = "idle-standby"
+	idleKernel  = "idle-kernel"
 
 	quietGap = "quiet-gap" // the same traffic without a kill: what scheduling alone costs
 
@@ -161,11 +164,13 @@ func throughputFigures() (all []figure) {
 			figure{r.name, r.title, "1/s", 0},
 			figure{r.name + suffixP50, r.title + ": p50", "us", 0},
 			figure{r.name + suffixP99, r.title + ": p99", "us", 0},
-			figure{r.name + suffixCPU, "CPU of the gateway's processes, " + r.title, "us each", 1})
+			figure{r.name + suffixCPU, "CPU of the gateway's processes, " + r.title, "us each", 1},
+			figure{r.name + suffixMachine, "CPU of the whole machine, " + r.title, "us each", 1})
 	}
 	return append(all,
 		figure{idleActive, "memory per idle connection, gateway or active", "KiB", 2},
-		figure{idleStandby, "memory per idle connection, standby", "KiB", 2})
+		figure{idleStandby, "memory per idle connection, standby", "KiB", 2},
+		figure{idleKernel, "kernel memory per idle connection, client's and server's included", "KiB", 2})
 }
 
 // failoverFigures are the rows that only the pair has.

@@ -34,9 +34,9 @@ func newGateway(k kind, o bedOptions) gateway {
 	case ioCopy:
 		return &copyGateway{}
 	case alone:
-		return &applianceGateway{self: o.self, path: config.Path(o.path), alone: true}
+		return &applianceGateway{self: o.self, path: config.Path(o.path), alone: true, protection: config.Protection(o.protection)}
 	case paired:
-		return &applianceGateway{self: o.self, path: config.Path(o.path), setting: o.setting, kept: o.kept, crowd: o.crowd}
+		return &applianceGateway{self: o.self, path: config.Path(o.path), setting: o.setting, kept: o.kept, crowd: o.crowd, protection: config.Protection(o.protection)}
 	case keepHAProxy, keepConntrackd:
 		return &rivalGateway{interval: o.setting.advert, haproxy: k == keepHAProxy}
 	default:

@@ -131,36 +131,50 @@ func (b *bed) rest(ctx context.Context, limit time.Duration) error {
 	return err
 }
 
-// openMeasured opens n idle connections and returns by how much each process of the gateway has
-// grown when they have come to rest, KiB per connection.
-func (b *bed) openMeasured(ctx context.Context, n int) (i *idlers, grown []float64, err error) {
+// growth is by how much something has grown, KiB per connection.
+type growth struct {
+	processes []float64 // of the gateway
+	kernel    float64   // at all ends, which are on one machine
+}
+
+// openMeasured opens n idle connections and returns what has grown when they have come to rest.
+func (b *bed) openMeasured(ctx context.Context, n int) (i *idlers, grown growth, err error) {
 	before, err := b.memory(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, grown, err
+	}
+	kernel, err := kernelMemory()
+	if err != nil {
+		return nil, grown, err
 	}
 	if i, err = b.openIdle(ctx, n); err != nil {
-		return nil, nil, err
+		return nil, grown, err
 	}
 	err = b.rest(ctx, idleTimeout)
 	var after []int64
 	if err == nil {
 		after, err = b.memory(ctx)
 	}
+	var most int64
+	if err == nil {
+		most, err = kernelMemory()
+	}
 	if err != nil {
 		end(i.client)
-		return nil, nil, err
+		return nil, grown, err
 	}
 	for k := range before {
-		grown = append(grown, kibEach(before[k], after[k], n))
+		grown.processes = append(grown.processes, kibEach(before[k], after[k], n))
 	}
+	grown.kernel = kibEach(kernel, most, n)
 	return i, grown, nil
 }
 
 // idleMemory is openMeasured with proof that the connections work.
-func (b *bed) idleMemory(ctx context.Context, n int) ([]float64, error) {
+func (b *bed) idleMemory(ctx context.Context, n int) (growth, error) {
 	idle, grown, err := b.openMeasured(ctx, n)
 	if err != nil {
-		return nil, err
+		return grown, err
 	}
 	defer end(idle.client)
 	lost, why, err := idle.finish(ctx)

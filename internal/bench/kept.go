@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"syscall"
 	"time"
@@ -39,15 +40,21 @@ func keptOffset(name string) int {
 	return 0
 }
 
-// keptServicesConfig is their configuration. A busy machine may take its time for a health check; and
+// outlive makes connections of a service with one server outlive it. A busy machine may take its time for a health check; and
 // the tcp one passes while a server is stopped, as aheadStep wants it.
+func outlive(s *config.Service, p config.Protection, port int) {
+	s.Servers = append(s.Servers, netip.AddrPortFrom(netip.MustParseAddr("10.20.0.12"), uint16(port)))
+	s.Protection = p
+	s.Health.Interval, s.Health.Timeout = time.Second, time.Second
+}
+
+// keptServicesConfig is their configuration.
 func keptServicesConfig() (all []config.Service) {
 	for i, k := range keptServices {
 		for _, port := range []int{checkedPort + 1 + i, leanPort + 1 + i} {
-			s := pair.Service(fmt.Sprintf("%s%d", k.name, port), []string{fmt.Sprintf("%s:%d", lab.VIP4, port)},
-				[]string{fmt.Sprintf("10.20.0.11:%d", port), fmt.Sprintf("10.20.0.12:%d", port)})
-			s.Protection, s.Release = k.protection, k.release
-			s.Health.Interval, s.Health.Timeout = time.Second, time.Second
+			s := pair.Service(fmt.Sprintf("%s%d", k.name, port), []string{fmt.Sprintf("%s:%d", lab.VIP4, port)}, []string{fmt.Sprintf("10.20.0.11:%d", port)})
+			outlive(&s, k.protection, port)
+			s.Release = k.release
 			all = append(all, s)
 		}
 	}

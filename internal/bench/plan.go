@@ -53,6 +53,7 @@ const (
 	noteOutOfTime = "skipped: the time limit"
 	noteMissing   = "not installed"
 	noteLost      = "lost"
+	noteOneCPU    = "takes two CPUs"
 )
 
 // level is how much traffic there is when something fails: what was asked for, and so little that
@@ -148,6 +149,8 @@ func (b *bench) note(m mode, k kind, err error, ids ...string) {
 		why = noteMissing
 	case errors.Is(err, errOutOfTime):
 		why = noteOutOfTime
+	case errors.Is(err, errOneCPU):
+		why = noteOneCPU
 	default:
 		b.failed++
 	}

@@ -36,6 +36,7 @@ type header struct {
 	CPUs       int       `json:"cpus"`
 	Congestion string    `json:"congestion_control"`
 	Path       string    `json:"path,omitempty"`
+	Protection string    `json:"protection,omitempty"`
 	LoadBefore string    `json:"load_before"` // averages over 1, 5 and 15 minutes
 	Rounds     int       `json:"rounds"`
 	Runs       int       `json:"runs"`
@@ -63,7 +64,7 @@ func newHeader(o options) header {
 	m := lab.LookAtMachine()
 	h := header{
 		Date: time.Now().Truncate(time.Second), Lockstep: control.Version(), Go: runtime.Version(),
-		CPUs: m.CPUs, CPU: m.CPU, Kernel: m.Kernel, Congestion: cmp.Or(o.congestion, m.Congestion), Path: o.path, LoadBefore: m.Load,
+		CPUs: m.CPUs, CPU: m.CPU, Kernel: m.Kernel, Congestion: cmp.Or(o.congestion, m.Congestion), Path: o.path, Protection: o.protection, LoadBefore: m.Load,
 		Rounds: o.rounds, Runs: o.runs, Duration: o.duration.String(), HAProxy: haproxyVersion(),
 	}
 	h.before, _ = readMachine() // the bench fails soon where it cannot be read
@@ -153,11 +154,14 @@ func (d document) text(w io.Writer) error {
 	if h.Path != "" {
 		fmt.Fprintf(&out, "path of every service: %s\n", h.Path)
 	}
+	if h.Protection != "" {
+		fmt.Fprintf(&out, "protection of every service that all gateways have: %s\n", h.Protection)
+	}
 	fmt.Fprintf(&out, "All ends share these CPUs: client, gateway (of a pair both) and server. Medians of\n"+
 		"%s of %s, of the failover without idle connections of %s; ratios and differences are\ntaken within a round, then their median.\n",
 		plural(h.Rounds, "round"), h.Duration, plural(h.Runs, "run"))
 	fmt.Fprintf(&out, "Pairs run with failure_timeout %v, unless a row says otherwise. Latencies of 32 connections are those of a saturated machine.\n", failureTimeout)
-	fmt.Fprintf(&out, "Memory is what processes have resident, %d connections for proxies: the kernel's sockets are not in it.\n", proxyIdle)
+	fmt.Fprintf(&out, "Memory is what processes have resident, %d connections for proxies: the kernel's has a row of its own.\n", proxyIdle)
 	fmt.Fprintf(&out, "CPU used by others during measurements: %.0f %% (median), %.0f %% at most; withheld by a hypervisor: %.1f %%.\n",
 		h.OthersMedian, h.OthersMax, h.Stolen)
 	if h.OthersMedian > othersTolerated {

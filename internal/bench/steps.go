@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -31,12 +32,12 @@ const proxyIdle = 2000
 func (b *bench) steps(round int, m mode, k kind) (all []step) {
 	// Memory depends neither on the moment nor on the links: once is enough. The pair's is taken
 	// together with its failovers.
-	if round == 0 && m == b.modes[0] && k != forwarding && k != paired {
+	if round == 0 && m == b.modes[0] && k != paired {
 		n := b.connections
 		if k != alone {
 			n = min(n, proxyIdle)
 		}
-		all = append(all, idleStep(n))
+		all = append(all, idleStep(n, k != forwarding))
 	}
 	if round == 0 && k != paired {
 		all = append(all, b.quietStep(b.levels()[0])) // a control for the pair's, which come with its failovers
@@ -45,7 +46,7 @@ func (b *bench) steps(round int, m mode, k kind) (all []step) {
 		all = append(all, b.bulkStep(l.name, l.title, l.load, k != forwarding))
 	}
 	for _, l := range requestLoads {
-		all = append(all, b.requestStep(l.name, l.title, l.load, k != forwarding))
+		all = append(all, b.requestStep(l.name, l.title, l.load, l.place, k != forwarding))
 	}
 	return all
 }
@@ -69,12 +70,16 @@ func (b *bench) bulkStep(name, title string, l load, hasCPU bool) step {
 	}}
 }
 
-func (b *bench) requestStep(name, title string, l load, hasCPU bool) step {
-	ids := []string{name, name + suffixP50, name + suffixP99}
+func (b *bench) requestStep(name, title string, l load, where placement, hasCPU bool) step {
+	ids := []string{name, name + suffixP50, name + suffixP99, name + suffixMachine}
 	if hasCPU {
 		ids = append(ids, name+suffixCPU)
 	}
 	return step{ids: ids, cost: costLoad + b.duration, run: func(ctx context.Context, bed *bed) (t taken, err error) {
+		if err := bed.place(where); err != nil {
+			return t, err
+		}
+		defer func() { err = errors.Join(err, bed.place(anywhere)) }()
 		w, err := bed.measure(ctx, l, b.pace.warmUp, b.duration)
 		if err != nil {
 			return t, err
@@ -83,23 +88,30 @@ func (b *bench) requestStep(name, title string, l load, hasCPU bool) step {
 			return t, fmt.Errorf("%w: not one answer", errLoad)
 		}
 		p50, p99 := float64(w.latency.P50)/1e3, float64(w.latency.P99)/1e3
-		t.values = map[string]float64{name: w.rate(), name + suffixP50: p50, name + suffixP99: p99}
+		t.values = map[string]float64{name: w.rate(), name + suffixP50: p50, name + suffixP99: p99, name + suffixMachine: w.each(w.machine)}
 		if hasCPU {
 			t.values[name+suffixCPU] = w.each(w.cpu)
 		}
-		t.summary = fmt.Sprintf("%s: %.0f/s, p50 %.0f us, p99 %.0f us", title, w.rate(), p50, p99)
+		t.summary = fmt.Sprintf("%s: %.0f/s, p50 %.0f us, p99 %.0f us, %.1f us of CPU each", title, w.rate(), p50, p99, w.each(w.machine))
 		return t, nil
 	}}
 }
 
-func idleStep(n int) step {
-	return step{ids: []string{idleActive}, cost: costIdle, own: true, run: func(ctx context.Context, bed *bed) (t taken, err error) {
+func idleStep(n int, hasProcess bool) step {
+	ids := []string{idleKernel}
+	if hasProcess {
+		ids = append(ids, idleActive)
+	}
+	return step{ids: ids, cost: costIdle, own: true, run: func(ctx context.Context, bed *bed) (t taken, err error) {
 		grown, err := bed.idleMemory(ctx, n)
 		if err != nil {
 			return t, err
 		}
-		t.values = map[string]float64{idleActive: grown[0]}
-		t.summary = fmt.Sprintf("%.2f KiB per idle connection (%d)", grown[0], n)
+		t.values = map[string]float64{idleKernel: grown.kernel}
+		if hasProcess {
+			t.values[idleActive] = grown.processes[0]
+		}
+		t.summary = fmt.Sprintf("%.2f KiB per idle connection, %.2f of the kernel's at all ends (%d)", grown.processes, grown.kernel, n)
 		return t, nil
 	}}
 }
@@ -146,7 +158,7 @@ func whyLost(id string, lost int, why string) map[string]string {
 // crowdStep is a failover with idle connections beside the busy ones; the memory of the idle ones
 // is taken on the way.
 func (b *bench) crowdStep() step {
-	ids := []string{crowdGap, crowdQuiet, crowdBeyond, crowdSpan, crowdKnown, crowdOwn, crowdLost, crowdIdle, idleActive, idleStandby}
+	ids := []string{crowdGap, crowdQuiet, crowdBeyond, crowdSpan, crowdKnown, crowdOwn, crowdLost, crowdIdle, idleActive, idleStandby, idleKernel}
 	return step{ids: ids, cost: costIdle + 2*costEpisode, run: func(ctx context.Context, bed *bed) (t taken, err error) {
 		idle, grown, err := bed.openMeasured(ctx, b.connections)
 		if err != nil {
@@ -163,13 +175,13 @@ func (b *bench) crowdStep() step {
 		}
 		own := float64(ep.takeover.DurationMicros)
 		t.values = map[string]float64{
-			idleActive: grown[0], idleStandby: grown[1], crowdGap: ms(ep.gap), crowdQuiet: ms(ep.quiet), crowdBeyond: ms(ep.beyond()),
+			idleActive: grown.processes[0], idleStandby: grown.processes[1], idleKernel: grown.kernel, crowdGap: ms(ep.gap), crowdQuiet: ms(ep.quiet), crowdBeyond: ms(ep.beyond()),
 			crowdSpan: ms(ep.span), crowdKnown: ms(ep.known), crowdOwn: own / 1e3, crowdLost: float64(ep.lost), crowdIdle: float64(lost),
 		}
 		t.notes = whyLost(crowdLost, ep.lost, ep.error)
 		maps.Copy(t.notes, whyLost(crowdIdle, lost, why))
 		t.summary = fmt.Sprintf("kill -9, %d idle and %d busy: %s, over the kill %.1f ms; known after %.2f ms, rebuilt %.1f ms later (%d legs); %d busy and %d idle lost; %.2f and %.2f KiB per idle connection",
-			idle.n, b.busy, ep.gaps(), ms(ep.span), ms(ep.known), own/1e3, ep.takeover.Legs, ep.lost, lost, grown[0], grown[1])
+			idle.n, b.busy, ep.gaps(), ms(ep.span), ms(ep.known), own/1e3, ep.takeover.Legs, ep.lost, lost, grown.processes[0], grown.processes[1])
 		return t, nil
 	}}
 }
@@ -177,7 +189,7 @@ func (b *bench) crowdStep() step {
 // restStep is a failover with idle connections alone: what rebuilding costs when nothing competes
 // with it. (With busy ones beside, legs that nobody asks for wait for those that somebody does.)
 func (b *bench) restStep() step {
-	ids := []string{restOwn, restLeg, restLost, idleActive, idleStandby}
+	ids := []string{restOwn, restLeg, restLost, idleActive, idleStandby, idleKernel}
 	return step{ids: ids, cost: costIdle, run: func(ctx context.Context, bed *bed) (t taken, err error) {
 		idle, grown, err := bed.openMeasured(ctx, b.connections)
 		if err != nil {
@@ -199,11 +211,11 @@ func (b *bench) restStep() step {
 		own := float64(ep.takeover.DurationMicros)
 		leg := own / float64(ep.takeover.Legs)
 		t.values = map[string]float64{
-			restOwn: own / 1e3, restLeg: leg, restLost: float64(lost), idleActive: grown[0], idleStandby: grown[1],
+			restOwn: own / 1e3, restLeg: leg, restLost: float64(lost), idleActive: grown.processes[0], idleStandby: grown.processes[1], idleKernel: grown.kernel,
 		}
 		t.notes = whyLost(restLost, lost, why)
 		t.summary = fmt.Sprintf("kill -9, %d idle: known after %.2f ms, rebuilt %.1f ms later (%d legs, %.1f us each); %d lost; %.2f and %.2f KiB per idle connection",
-			idle.n, ms(ep.known), own/1e3, ep.takeover.Legs, leg, lost, grown[0], grown[1])
+			idle.n, ms(ep.known), own/1e3, ep.takeover.Legs, leg, lost, grown.processes[0], grown.processes[1])
 		return t, nil
 	}}
 }

@@ -38,6 +38,11 @@ func targets(busy, idle int) (all []target) {
 		all = append(all, ratioTarget(b.title+", alone : HAProxy", b.name, alone, haproxy, 0.9))
 	}
 	for _, r := range requestLoads {
+		all = append(all, target{title: "CPU of the whole machine, pair : HAProxy, " + r.title, digits: 2, limit: 1,
+			value: func(s *samples, m mode) (float64, bool) {
+				id := r.name + suffixMachine
+				return s.compare(key{m, paired, id}, key{m, haproxy, id}, ratio)
+			}})
 		if r.load.Kind != loadKept {
 			continue
 		}

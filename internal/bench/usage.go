@@ -2,7 +2,6 @@ package bench
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -164,14 +163,32 @@ func residentMemory(pid int) (int64, error) {
 }
 
 func parseRSS(status []byte) (int64, error) {
-	for line := range bytes.Lines(status) {
-		if rest, ok := bytes.CutPrefix(line, []byte("VmRSS:")); ok {
+	n, err := parseKB(status, "VmRSS:")
+	if err != nil {
+		return 0, fmt.Errorf("resident memory (no VmRSS: the process has ended): %w", err)
+	}
+	return n, nil
+}
+
+// parseKB finds a line such as "VmRSS:  4 kB"; in bytes.
+func parseKB(text []byte, name string) (int64, error) {
+	for line := range bytes.Lines(text) {
+		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
 			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(string(rest)), "kB")), 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("resident memory: %w", err)
+				return 0, fmt.Errorf("%s %w", name, err)
 			}
 			return kib << 10, nil
 		}
 	}
-	return 0, errors.New("resident memory: no VmRSS (the process has ended)")
+	return 0, fmt.Errorf("no %s", name)
+}
+
+// kernelMemory is what the kernel has for objects, sockets above all, in bytes; of the whole machine.
+func kernelMemory() (int64, error) {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, fmt.Errorf("memory of the kernel: %w", err)
+	}
+	return parseKB(b, "Slab:")
 }
