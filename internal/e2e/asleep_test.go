@@ -103,3 +103,39 @@ func TestNewcomerBesideFrozenHolder(t *testing.T) {
 		})
 	}
 }
+
+// With a witness no lease grows where machines are late, but patience does: an active that stands still for as long as
+// it has been seen to, four times over, is mute meanwhile, and nobody takes its place. Its connections go on.
+func TestLateWithWitness(t *testing.T) {
+	p := start(t, options{witness: true, tune: times(50*time.Millisecond, 500*time.Millisecond)})
+	c := p.client(port4)
+	finish := make(chan struct{})
+	c.Finish = finish
+	wait := p.run(c, asleep()...)
+	p.await("traffic flows", func() bool { return c.Progress.Received.Load() >= mib })
+	takeovers := func() uint64 { return p.status("a").Takeovers + p.status("b").Takeovers }
+	late := func(d time.Duration) (standby string, taken uint64) {
+		active, standby, before := p.a, "b", takeovers()
+		if p.status("b").Role == control.RoleActive { // a busy machine may have made it
+			active, standby = p.b, "a"
+		}
+		p.stopped(active, func() { <-time.After(d) }) // not for synchronisation: for so long it is not running
+		p.await("the pair is whole", func() bool { return p.status("a").InSync && p.status("b").InSync })
+		return standby, takeovers() - before
+	}
+	p.await("the standby knows how late the active is", func() bool {
+		standby, _ := late(450 * time.Millisecond)
+		return p.status(standby).Timing.EffectiveMicros >= 1_600_000
+	})
+	for try := 0; ; try++ { // the machine may be later than that by itself
+		if _, taken := late(1100 * time.Millisecond); taken == 0 {
+			break
+		}
+		if try == 3 {
+			t.Error("the active is taken for dead, though it has been as late before")
+			break
+		}
+	}
+	close(finish)
+	wait()
+}
