@@ -43,6 +43,9 @@ type mute struct {
 	ends map[muteKey]*muteEnd
 	dues[muteKey]
 
+	// missed are connections of which something was not taken in while we were silent, muteMost at most.
+	missed map[*Spliced]struct{}
+
 	guessed int
 	second  time.Duration // in which they were counted
 }
@@ -112,6 +115,27 @@ func (m *mute) spoke(p *Spliced, side splice.Side, now time.Duration) {
 		x.heard = true
 		m.queue(k, x, atOnce, now)
 	}
+}
+
+// miss notes that something of p was not taken in.
+func (m *mute) miss(p *Spliced) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.missed == nil {
+		m.missed = make(map[*Spliced]struct{})
+	}
+	if len(m.missed) < muteMost {
+		m.missed[p] = struct{}{}
+	}
+}
+
+// takeMissed tells, once, of what something was not taken in.
+func (m *mute) takeMissed() map[*Spliced]struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	missed := m.missed
+	m.missed = nil
+	return missed
 }
 
 // guess reports whether one more question may be put that nothing has given reason for.
@@ -275,13 +299,15 @@ func (p *Spliced) paused(now time.Duration) {
 const pausedLately = 1200 * time.Millisecond
 
 // askPassed asks the ends of connections that moved shortly before since or after it, and are silent now; those in the
-// middle of their handshakes, too.
+// middle of their handshakes, too, and those of which something was not taken in: it may have been sent again after seconds,
+// and is again after twice as many.
 func (e *Engine) askPassed(since time.Duration) {
-	now := e.now()
+	now, missed := e.now(), e.mute.takeMissed()
 	e.table.eachSpliced(func(p *Spliced) {
 		p.lockSeen()
 		defer p.mu.Unlock()
-		if p.gone || p.taken != nil || p.Ended() != NotEnded || p.opened.Load() && p.conn.Moved() < since-lately {
+		_, missed := missed[p]
+		if p.gone || p.taken != nil || p.Ended() != NotEnded || p.opened.Load() && p.conn.Moved() < since-lately && !missed {
 			return
 		}
 		for side := range splice.Side(2) {

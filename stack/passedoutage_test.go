@@ -323,3 +323,32 @@ func TestSplicedOutageOfOffloaded(t *testing.T) {
 		t.Error("it is given away while it is asked")
 	}
 }
+
+// Of a connection that stands still a segment comes again in a moment in which we may not speak: its ends are asked, and its sender
+// is made to send it once more.
+func TestSplicedRefusedInShortSilence(t *testing.T) {
+	o := newOutage(t)
+	o.opened(t, 40000)
+	o.data(splice.Client, 40000, 1001, 5001, 500)
+	o.leaves(t, "data", 40000, 8080, ackFlag, 1001, 5001)
+	o.clock.by += 5 * time.Second
+	moment := func(in func()) {
+		o.SetLease(o.Engine.clock.born.Add(o.now()))
+		in()
+		o.SetLease(Forever)
+		o.probeTurn()
+		o.turn(otherEnd)
+	}
+	if moment(func() {}); o.asked() != 0 {
+		t.Errorf("%d are asked, and nothing was refused", o.asked())
+	}
+	moment(func() { o.data(splice.Client, 40000, 1001, 5001, 500) })
+	o.leaves(t, "question to the client", 80, 40000, ackFlag, 5000, 1001)
+	o.leaves(t, "question to the server", 40000, 8080, ackFlag, 1000, 5001)
+	o.server(40000, spliceServer, made{flags: ackFlag, seq: 5001, ack: 1001, window: 65535})
+	o.leaves(t, "answer", 80, 40000, ackFlag, 5001, 1001)
+	o.turn(0)
+	o.leaves(t, "what the server has", 80, 40000, ackFlag, 5001, 1001)
+	o.icmp(t, reverts, 1001)
+	o.none(t)
+}

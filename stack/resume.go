@@ -131,6 +131,11 @@ func (e *Engine) missed(b []byte, n int) {
 	if l := e.table.get(&s.flow); l != nil {
 		l.missed.Store(true)
 		e.probes.refused.Store(true)
+		return
+	}
+	if p := e.table.spliced(&s.flow).Spliced; p != nil {
+		e.mute.miss(p)
+		e.probes.refused.Store(true)
 	}
 }
 
