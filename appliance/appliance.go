@@ -60,6 +60,7 @@ type Node struct {
 	nodeRole
 	nodeLoop
 	nodeReports
+	reloading reloading
 
 	wg   sync.WaitGroup
 	asks sync.WaitGroup // probes that connections asked for
@@ -69,11 +70,15 @@ type Node struct {
 // with an error that says what could not be set up; either way everything that
 // it made is gone.
 func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
-	return RunWithClock(ctx, cfg, clock.System{}, log)
+	return RunFile(ctx, cfg, File{}, log)
 }
 
 // RunWithClock is Run with a clock that may be off, for tests.
 func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log *slog.Logger) error {
+	return start(ctx, cfg, File{}, clk, log)
+}
+
+func start(ctx context.Context, cfg *config.Config, file File, clk clock.Clock, log *slog.Logger) error {
 	limited := loglimit.New(log.Handler())
 	defer limited.Close()
 	log = slog.New(limited)
@@ -86,6 +91,7 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 		log.Info("an alternative name of an interface is configured", "front", n.Front.Interface, "back", n.Back.Interface)
 	}
 	n := &Node{cfg: cfg, clock: clk, log: log.With("node", cfg.Node)}
+	n.reloading.file, n.reloading.now = file, cfg
 	n.silent, n.switchovers = make(chan struct{}, 1), make(chan switchRequest)
 	n.fitness.changed, n.fitness.peer, n.fitness.services = make(chan struct{}, 1), make(chan struct{}, 1), digests(cfg)
 	if _, err := rand.Read(n.bootID[:]); err != nil {
@@ -111,6 +117,10 @@ func RunWithClock(ctx context.Context, cfg *config.Config, clk clock.Clock, log 
 	go n.watchMemory(ctx)
 	go n.dumpOnSignal(ctx)
 	go n.watchOnLink(ctx)
+	if file.Load != nil {
+		n.wg.Add(1)
+		go n.reloadOnSignal(ctx)
+	}
 	if err := n.confine(); err != nil {
 		return err
 	}

@@ -83,6 +83,32 @@ func (c *Client) Switchover(ctx context.Context) error {
 	return fmt.Errorf("switchover refused: %s", strings.TrimSpace(string(why)))
 }
 
+// Reload has the appliance read its configuration again. dry: it tells what would change, and changes nothing.
+func (c *Client) Reload(ctx context.Context, dry bool) (done Reloaded, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprintf("http://control/v1/reload?dry_run=%t", dry), nil)
+	if err != nil {
+		return done, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return done, c.explain(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	switch {
+	case err != nil:
+		return done, fmt.Errorf("read the answer to reload from %q: %w", c.path, err)
+	case resp.StatusCode == http.StatusNotFound:
+		return done, errors.New("the running appliance is of a version that cannot read its configuration again: restart it")
+	case resp.StatusCode != http.StatusOK:
+		return done, fmt.Errorf("reload refused, nothing is changed: %s", strings.TrimSpace(string(answer)))
+	}
+	if err := json.Unmarshal(answer, &done); err != nil {
+		return done, fmt.Errorf("read the answer to reload from %q: %w", c.path, err)
+	}
+	return done, nil
+}
+
 func (c *Client) explain(err error) error {
 	hint := "is the appliance running?"
 	switch {

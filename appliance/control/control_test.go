@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,31 @@ func (f fixed) Switchover(context.Context) error {
 		return nil
 	}
 	return errors.New("not in sync")
+}
+
+func (f fixed) Reload(dry bool) (Reloaded, error) {
+	if !dry {
+		return Reloaded{}, errors.New("misspelt")
+	}
+	return Reloaded{Refused: true, Changes: []Change{{Key: "node", From: "a", To: "b", Refused: "no"}}}, nil
+}
+
+func TestReloadOverTheSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	s, err := Serve(path, fixed{}, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := NewClient(path)
+	defer c.Close()
+	want, _ := fixed{}.Reload(true)
+	if got, err := c.Reload(context.Background(), true); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := c.Reload(context.Background(), false); err == nil || !strings.Contains(err.Error(), "nothing is changed: misspelt") {
+		t.Errorf("refused: %v", err)
+	}
 }
 
 func TestSwitchoverOverTheSocket(t *testing.T) {

@@ -62,6 +62,14 @@ func Serve(path string, p Provider, log *slog.Logger) (*Server, error) {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
+		done, err := p.Reload(r.URL.Query().Get("dry_run") == "true")
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		reply(w, done)
+	})
 	s := &Server{
 		path: path, listen: netutil.LimitListener(l, maxClients), done: make(chan struct{}),
 		http: &http.Server{

@@ -236,4 +236,21 @@ type Provider interface {
 	// Switchover hands over to the standby and returns when that is active, or why it
 	// is not.
 	Switchover(ctx context.Context) error
+	// Reload reads the configuration file again and makes its changes, or, if dry, tells them.
+	Reload(dry bool) (Reloaded, error)
+}
+
+// Reloaded is what reading the configuration again has come to: all changes are made, or none.
+type Reloaded struct {
+	Changes []Change `json:"changes"`
+	Refused bool     `json:"refused"` // one of them cannot be made
+	Applied bool     `json:"applied"`
+}
+
+// Change is one key that is not as it was.
+type Change struct {
+	Key     string `json:"key"`               // such as services.web.limits.idle; a service that is new, or there no more: services.web
+	From    string `json:"from,omitempty"`    // empty: there was none
+	To      string `json:"to,omitempty"`      // empty: there is none any more
+	Refused string `json:"refused,omitempty"` // why it cannot change now, and what to do instead
 }

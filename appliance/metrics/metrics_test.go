@@ -24,6 +24,8 @@ func (f fixed) Status() control.Status { return control.Status(f) }
 
 func (f fixed) Switchover(context.Context) error { return nil }
 
+func (f fixed) Reload(bool) (control.Reloaded, error) { return control.Reloaded{}, nil }
+
 func TestScrape(t *testing.T) {
 	status := fixed{
 		Version: "v1", Node: "a", Pair: "edge", Role: control.RoleStandby, Epoch: 4, InSync: true, Since: time.Unix(5, 0),

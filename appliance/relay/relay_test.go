@@ -132,6 +132,31 @@ func TestIdle(t *testing.T) {
 	})
 }
 
+// Other settings hold at once, for the connections that there are, too; a smaller limit ends none of them.
+func TestChange(t *testing.T) {
+	var svc *relay.Service
+	r := newRig(t, script.Options{Tune: func(s *relay.Service) { s.MaxConns, svc = 2, s }})
+	a, b := r.Dial(40000, 1, 2), r.Dial(40001, 1, 2)
+	for _, c := range []*script.Conn{a, b} {
+		c.Client.MayReset()
+		if err := c.Handshake(nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	to := *svc.Settings()
+	to.MaxConns = 1
+	r.Relay().Change(svc, to)
+	syn(r.Dial(40002, 1, 2))
+	await(t, r, "drop", func() bool { return r.Engine().C.Drops()["connection-limit"] == 1 })
+	a.Client.Send(script.Out{Flags: script.ACK | script.PSH, Seq: script.Next, Len: 1000, Ack: 1, Win: 65535})
+	if !a.Await(func(c, s script.State) bool { return s.Received == 1001 && c.Acked == 1001 }, nil) || svc.Conns() != 2 {
+		t.Errorf("%d connections\n%s", svc.Conns(), r.Trace())
+	}
+	to.Idle = 10 * time.Millisecond
+	r.Relay().Change(svc, to)
+	await(t, r, "end of both", func() bool { return svc.Conns() == 0 })
+}
+
 // Reset ends everything without a word (somebody else continues it).
 func TestResetIsSilent(t *testing.T) {
 	r := newRig(t, script.Options{})

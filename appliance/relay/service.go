@@ -40,6 +40,7 @@ type Service struct {
 	// server; it must not block.
 	OnNoPort func(server netip.AddrPort)
 
+	settings atomic.Pointer[Settings] // nil: those above
 	serviceCounts
 }
 

@@ -45,7 +45,7 @@ Exit status: 0 written, 1 could not write, 2 wrong description.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := provision.Load(path)
 			if err != nil {
-				return &exitError{exitUsage, explainConfig(path, err)}
+				return &exitError{exitUsage, explainConfig(path, "started", err)}
 			}
 			written, err := d.Write(out, bundles)
 			if err != nil {

@@ -165,6 +165,8 @@ func (f fixed) Status() control.Status { return control.Status(f) }
 
 func (f fixed) Switchover(context.Context) error { return nil }
 
+func (f fixed) Reload(bool) (control.Reloaded, error) { return control.Reloaded{}, nil }
+
 func sample() control.Status {
 	return control.Status{
 		Version: "v1", Node: "a", Pair: "edge", Role: control.RoleActive, Epoch: 2, Since: time.Now().Add(-time.Minute), InSync: true,

@@ -83,6 +83,7 @@ Run an appliance:                        lockstep run -c lockstep.yaml
 Run a witness, on a third host:          lockstep witness -c witness.yaml
 See whether the standby is in step:      lockstep status
 Hand over before maintenance:            lockstep switchover
+Have it read its configuration again:    lockstep reload --dry-run
 Volumes for the bootable image:          lockstep image config -c pair.yaml --out volumes`,
 		SilenceErrors: true, // execute prints them, once
 		SilenceUsage:  true,
@@ -92,7 +93,7 @@ Volumes for the bootable image:          lockstep image config -c pair.yaml --ou
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w (`%s --help` lists the flags)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), witnessCommand(), checkCommand(), statusCommand(), switchoverCommand(), keysCommand(), imageCommand(), versionCommand(), manualCommand(),
+	root.AddCommand(runCommand(), witnessCommand(), checkCommand(), statusCommand(), switchoverCommand(), reloadCommand(), keysCommand(), imageCommand(), versionCommand(), manualCommand(),
 		demo.Command(), bench.Command(), eval.Command(), storm.Command())
 	root.AddCommand(wrapCommands()...)
 	return root
@@ -112,13 +113,13 @@ func loadConfig(path string) (*config.Config, error) {
 		}
 	}
 	if err != nil {
-		return nil, &exitError{exitUsage, explainConfig(path, err)}
+		return nil, &exitError{exitUsage, explainConfig(path, "started", err)}
 	}
 	return cfg, nil
 }
 
 // explainConfig puts every fault of a file on a line of its own.
-func explainConfig(path string, err error) error {
+func explainConfig(path, done string, err error) error {
 	var errs config.Errors
 	if !errors.As(err, &errs) {
 		return err
@@ -127,5 +128,5 @@ func explainConfig(path string, err error) error {
 	if len(errs) == 1 {
 		noun = "fault"
 	}
-	return fmt.Errorf("configuration %q has %d %s, nothing is started:\n  %s", path, len(errs), noun, strings.ReplaceAll(errs.Error(), "\n", "\n  "))
+	return fmt.Errorf("configuration %q has %d %s, nothing is %s:\n  %s", path, len(errs), noun, done, strings.ReplaceAll(errs.Error(), "\n", "\n  "))
 }

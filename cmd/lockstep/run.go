@@ -24,7 +24,8 @@ come up becomes the active one, the other joins it as its standby.
 
 It needs root (or CAP_NET_ADMIN and CAP_NET_RAW; with CAP_BPF, too, passed-on packets go the
 short way) and /dev/net/tun. It adds its TUN device, routes and rules and removes them when it
-ends. SIGTERM or Ctrl-C ends it in order: the standby takes over; a second signal ends it at once.
+ends. SIGTERM or Ctrl-C ends it in order: the standby takes over; a second signal ends it at once. SIGHUP has it
+read its configuration again, as lockstep reload does.
 
 Where a package has installed it, systemd runs it: systemctl enable --now lockstep; its log is
 in journalctl -u lockstep.
@@ -38,18 +39,31 @@ Exit status: 0 told to stop, 1 could not run, 2 wrong configuration.`,
 			if err != nil {
 				return err
 			}
-			log := newLogger(cfg.Log, cmd.ErrOrStderr())
+			level := new(slog.LevelVar)
+			log := newLogger(cfg.Log, level, cmd.ErrOrStderr())
 			ctx, stop := untilSignal(log)
 			defer stop()
-			return appliance.Run(ctx, cfg, log)
+			again := func() (*config.Config, error) {
+				cfg, err := config.Load(path)
+				if err == nil {
+					if errs := config.Unsupported(cfg); errs != nil {
+						err = errs
+					}
+				}
+				if err != nil {
+					return nil, explainConfig(path, "changed", err)
+				}
+				return cfg, nil
+			}
+			return appliance.RunFile(ctx, cfg, appliance.File{Load: again, Level: level}, log)
 		},
 	}
 	configFlag(cmd, &path, defaultConfig)
 	return cmd
 }
 
-func newLogger(c config.Log, w io.Writer) *slog.Logger {
-	var level slog.Level
+// newLogger sets level to what is configured; it may be changed later.
+func newLogger(c config.Log, level *slog.LevelVar, w io.Writer) *slog.Logger {
 	// Validation has let through only names that slog knows.
 	_ = level.UnmarshalText([]byte(c.Level))
 	opts := &slog.HandlerOptions{Level: level}

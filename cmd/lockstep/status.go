@@ -76,7 +76,7 @@ func (o *statusOptions) socket() (string, error) {
 	case o.config != "":
 		cfg, err := config.Load(o.config)
 		if err != nil {
-			return "", &exitError{exitUsage, explainConfig(o.config, err)}
+			return "", &exitError{exitUsage, explainConfig(o.config, "started", err)}
 		}
 		return cfg.Control, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -40,18 +41,18 @@ Exit status: 0 told to stop, 1 could not run, 2 wrong configuration.`,
 				err = checkWitness(cmd.OutOrStdout(), path, cfg)
 			}
 			if err != nil {
-				return &exitError{exitUsage, explainConfig(path, err)}
+				return &exitError{exitUsage, explainConfig(path, "started", err)}
 			}
 			if check {
 				return nil
 			}
-			log := newLogger(cfg.Log, cmd.ErrOrStderr())
+			log := newLogger(cfg.Log, new(slog.LevelVar), cmd.ErrOrStderr())
 			ctx, stop := untilSignal(log)
 			defer stop()
 			err = witness.Run(ctx, cfg, log)
 			var faults config.Errors
 			if errors.As(err, &faults) {
-				return &exitError{exitUsage, explainConfig(path, err)}
+				return &exitError{exitUsage, explainConfig(path, "started", err)}
 			}
 			return err
 		},

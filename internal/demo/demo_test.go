@@ -75,6 +75,8 @@ func (f *fakeNode) Status() control.Status {
 
 func (f *fakeNode) Switchover(context.Context) error { return nil }
 
+func (f *fakeNode) Reload(bool) (control.Reloaded, error) { return control.Reloaded{}, nil }
+
 func fakeRun(file string) error {
 	if os.Getenv("FAKE_BROKEN") != "" {
 		return errors.New("no such interface: the last words")
