@@ -135,7 +135,7 @@ func TestIdle(t *testing.T) {
 // Other settings hold at once, for the connections that there are, too; a smaller limit ends none of them.
 func TestChange(t *testing.T) {
 	var svc *relay.Service
-	r := newRig(t, script.Options{Tune: func(s *relay.Service) { s.MaxConns, svc = 2, s }})
+	r := newRig(t, script.Options{Tune: func(s *relay.Service) { s.MaxConns, svc = 3, s }})
 	a, b := r.Dial(40000, 1, 2), r.Dial(40001, 1, 2)
 	for _, c := range []*script.Conn{a, b} {
 		c.Client.MayReset()
