@@ -7,7 +7,7 @@ STORM   ?= --duration 1h
 # Of one package's tests. What waits in a test has a limit of its own; beside other work all of them together take several times as long.
 TIMEOUT ?= 3h
 
-.PHONY: help build test test-quick test-race sim churn fuzz bench eval storm suites demo image image-lock packages vm-demo check clean
+.PHONY: help build test test-quick test-race sim churn fuzz bench eval storm suites services demo image image-lock packages vm-demo check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ storm: build ## faults at random for an hour, on a pair under load (root): make 
 
 suites: build ## test suites of PostgreSQL, Redis, HTTP/2 and rsync, directly and through continuous failovers (root)
 	go run ./internal/suites $(SUITES)
+
+services: build ## real servers with their real clients through faults, one by one: docs/services.md (root, Debian's packages)
+	go run ./internal/peers $(SERVICES)
 
 demo: build ## watch a connection outlive its appliance
 	bin/lockstep demo

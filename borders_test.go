@@ -88,6 +88,7 @@ var borders = map[string]string{
 	"internal/bench":       "appliance/config appliance/control internal/lab internal/lab/traffic internal/pair",
 	"internal/demo":        "appliance/config appliance/control internal/lab internal/lab/traffic internal/pair internal/realservers internal/vm",
 	"internal/e2e/rig":     "appliance/config appliance/control internal/lab internal/lab/labtest internal/pair",
+	"internal/peers":       "appliance/config appliance/control internal/lab internal/pair internal/realservers",
 	"internal/realservers": "internal/lab internal/lab/traffic",
 	"internal/eval":        "appliance/config appliance/control internal/lab internal/lab/traffic internal/pair",
 	"internal/storm":       "appliance/config appliance/control internal/bench internal/lab internal/lab/traffic internal/pair internal/realservers",

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"lockstep/appliance/control"
+	"lockstep/internal/pair"
+)
+
+// fault is what happens while all clients are in the middle of something.
+type fault struct {
+	name string
+	do   func(ctx context.Context, b *bed) error
+	// ends tells that servers die, so that under gateway clients are to be told.
+	ends bool
+}
+
+var faults = []fault{
+	{name: "appliance", do: killActive},
+	{name: "switchover", do: switchover},
+	{name: "both", do: func(ctx context.Context, b *bed) error { return errors.Join(killActive(ctx, b), killActive(ctx, b)) }},
+	{name: "server", do: killServers, ends: true},
+}
+
+// Under log and hot the servers die last of all, and then an appliance, too.
+var keptFaults = []fault{
+	{name: "appliance", do: loseActive},
+	{name: "server", do: killServers, ends: true},
+	{name: "both", do: func(ctx context.Context, b *bed) error { return errors.Join(killServers(ctx, b), loseActive(ctx, b)) }, ends: true},
+}
+
+// loseActive kills the active, and waits until the other one serves. It is not waited for that the pair is in sync: a
+// client that does not read may keep a connection that is logged from being told to the standby.
+func loseActive(ctx context.Context, b *bed) error {
+	victim := b.nodes.Active
+	if err := victim.Kill(); err != nil {
+		return err
+	}
+	if err := victim.Start(ctx); err != nil {
+		return err
+	}
+	_, err := pair.Await(ctx, pair.SyncWithin, "the other appliance serves", func(said []control.Status) bool {
+		return said[0].Role == control.RoleActive
+	}, b.nodes.Other(victim))
+	return err
+}
+
+// syncWithin is how long a busy machine may take until the pair is in sync.
+const syncWithin = 25 * time.Second
+
+// killActive kills the active, starts it again and waits until it is the standby.
+func killActive(ctx context.Context, b *bed) error {
+	victim := b.nodes.Active
+	if err := victim.Kill(); err != nil {
+		return err
+	}
+	if err := victim.Start(ctx); err != nil {
+		return err
+	}
+	err := b.nodes.AwaitInSync(ctx, syncWithin)
+	if err != nil {
+		b.dump()
+	}
+	return err
+}
+
+func switchover(ctx context.Context, b *bed) error {
+	if err := b.nodes.Active.Client.Switchover(ctx); err != nil {
+		return err
+	}
+	return b.nodes.AwaitInSync(ctx, syncWithin)
+}
+
+// killServers kills those that clients have: under gateway all, otherwise the first. They are started
+// again at once.
+func killServers(ctx context.Context, b *bed) error {
+	var all error
+	for _, m := range b.modes {
+		for _, p := range b.peers {
+			d := b.daemons[p.script+b.lab.Servers[m.servers[0]].Name()]
+			if d.killed {
+				continue
+			}
+			d.killed = true
+			all = errors.Join(all, d.proc.Kill())
+		}
+	}
+	for _, d := range b.daemons {
+		if d.killed {
+			d.killed = false
+			all = errors.Join(all, d.start(ctx))
+		}
+	}
+	return all
+}
