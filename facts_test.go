@@ -120,6 +120,7 @@ var facts = []fact{
 	{"docs/limits.md", "| services; servers of one with `log` or `hot` | 1024; 32 |", []string{"appliance/config: maxServices == 1024 && maxServers == 32"}},
 	{"docs/limits.md", "| pairs of a witness | 1000 |", []string{"appliance/config: maxIdentities == 1000"}},
 	{"docs/limits.md", "the first frame | 3 s; 1 s; 1 KiB |", []string{"replication/link/link.go ~ setDefault(&c.HandshakeTimeout, 3*time.Second)", "replication/courier/courier.go ~ setDefault(&c.HandshakeTimeout, time.Second)", "replication/transport: maxHello == 1<<10"}},
+	{"docs/limits.md", "`lockstep connections` | 10 000 |", []string{"appliance/control: MostConnections == 10000"}},
 	{"docs/limits.md", "at a time | 16; 4 |", []string{"appliance/control: maxClients == 16", "appliance/metrics: maxScrapes == 4"}},
 	{"docs/limits.md", "| configuration file | 1 MiB |", []string{"appliance/config: maxFile == 1<<20"}},
 	{"docs/limits.md", "| head of a message (`protocol: http`) | 64 KiB |", []string{"appliance/adapter: MaxHead == 64<<10"}},

@@ -18,6 +18,9 @@ import (
 // maxReply bounds what a client reads: a thousand services fit in it.
 const maxReply = 8 << 20
 
+// maxWhy bounds why something is refused.
+const maxWhy = 4 << 10
+
 // Client asks an appliance over its control socket.
 type Client struct {
 	path string
@@ -44,22 +47,41 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Status asks for the appliance's status.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control/v1/status", nil)
+	err := c.get(ctx, "status", &s)
+	return s, err
+}
+
+// FindConnections asks for some of the appliance's connections.
+func (c *Client) FindConnections(ctx context.Context, q ConnectionQuery) (ConnectionList, error) {
+	var l ConnectionList
+	err := c.get(ctx, "connections?"+q.values().Encode(), &l)
+	return l, err
+}
+
+// get asks for what is at a path, and reads it into v.
+func (c *Client) get(ctx context.Context, path string, v any) error {
+	what, _, _ := strings.Cut(path, "?")
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control/v1/"+path, nil)
 	if err != nil {
-		return s, err
+		return err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return s, c.explain(err)
+		return c.explain(err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return s, fmt.Errorf("ask for status on %q: the appliance answered %s", c.path, resp.Status)
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return fmt.Errorf("ask for %s on %q: the appliance is of a version that does not know of it", what, c.path)
+	default:
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, maxWhy)) // what the status says already
+		return fmt.Errorf("ask for %s on %q: the appliance answered %s: %s", what, c.path, resp.Status, strings.TrimSpace(string(why)))
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxReply)).Decode(&s); err != nil {
-		return s, fmt.Errorf("read status from %q: %w", c.path, err)
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxReply)).Decode(v); err != nil {
+		return fmt.Errorf("read %s from %q: %w", what, c.path, err)
 	}
-	return s, nil
+	return nil
 }
 
 // Switchover asks the active appliance to hand over, and waits until it has.

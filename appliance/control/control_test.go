@@ -24,6 +24,8 @@ type fixed Status
 
 func (f fixed) Status() Status { return Status(f) }
 
+func (f fixed) FindConnections(ConnectionQuery) ConnectionList { return ConnectionList{} }
+
 func (f fixed) Switchover(context.Context) error {
 	if f.InSync {
 		return nil

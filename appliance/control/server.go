@@ -70,6 +70,14 @@ func Serve(path string, p Provider, log *slog.Logger) (*Server, error) {
 		}
 		reply(w, done)
 	})
+	mux.HandleFunc("GET /v1/connections", func(w http.ResponseWriter, r *http.Request) {
+		q, err := parseConnectionQuery(r.URL.Query())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		reply(w, p.FindConnections(q))
+	})
 	s := &Server{
 		path: path, listen: netutil.LimitListener(l, maxClients), done: make(chan struct{}),
 		http: &http.Server{

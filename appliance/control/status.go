@@ -238,6 +238,8 @@ type Provider interface {
 	Switchover(ctx context.Context) error
 	// Reload reads the configuration file again and makes its changes, or, if dry, tells them.
 	Reload(dry bool) (Reloaded, error)
+	// FindConnections says how some connections stand.
+	FindConnections(q ConnectionQuery) ConnectionList
 }
 
 // Reloaded is what reading the configuration again has come to: all changes are made, or none.

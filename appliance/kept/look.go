@@ -2,6 +2,7 @@ package kept
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"lockstep/replication"
@@ -93,6 +94,14 @@ func (k *Kept) dials() bool {
 func (k *Kept) peeks() bool {
 	_, n, _ := k.peekResponse(k.source, nil)
 	return n > 0
+}
+
+// Server is the address of the one whose output the client gets.
+func (k *Kept) Server() netip.AddrPort {
+	if k.source == nil || k.source.leg == nil {
+		return netip.AddrPort{}
+	}
+	return k.source.leg.Params().Remote
 }
 
 // Text describes the connection's streams and servers.

@@ -22,6 +22,10 @@ type fixed control.Status
 
 func (f fixed) Status() control.Status { return control.Status(f) }
 
+func (f fixed) FindConnections(control.ConnectionQuery) control.ConnectionList {
+	return control.ConnectionList{}
+}
+
 func (f fixed) Switchover(context.Context) error { return nil }
 
 func (f fixed) Reload(bool) (control.Reloaded, error) { return control.Reloaded{}, nil }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"net/netip"
 	"time"
 
 	"lockstep/appliance/carry"
@@ -103,6 +104,8 @@ type described interface {
 	// streams and servers stand.
 	Waits() string
 	Text() string
+	// Server is the address of the one that the client has to do with, zero if there is none at present.
+	Server() netip.AddrPort
 }
 
 // outliving is what only a carrier has whose connection outlives its servers; of any other there is

@@ -63,7 +63,7 @@ func TendPassed(c *Conn) (killed bool) {
 func IsTaking(c *Conn) bool { return c.takingSince.Load() != 0 }
 
 // RestLeft is how many connections a takeover has not made yet.
-func RestLeft(r *Relay) int { return r.restingLeft() }
+func RestLeft(r *Relay) int { return r.Resting() }
 
 // HoldRest lets nobody make one of them until it is released.
 func HoldRest(r *Relay) (release func()) {

@@ -79,6 +79,7 @@ func (c *Conn) Revived() {
 		return // the worker has not come to it: nothing has ended yet
 	}
 	again := &Conn{r: c.r, passage: passage{passed: c.passed}, born: c.r.now(), choosing: choosing{serverIdx: c.serverIdx}}
+	again.schedule.Store(schedRunning) // from when it is in the table others look at it, see Views
 	if ok, _ := c.r.admit(again); !ok {
 		return // it is passed on as long as its tombstone lasts
 	}
@@ -86,7 +87,7 @@ func (c *Conn) Revived() {
 	c.svc.passed.Add(1)
 	c.passed.SetEvents(again)
 	c.passed.Revive()
-	c.r.sched.add(again, false)
+	c.r.sched.leave(again, true)
 }
 
 // stepPassed is step of a connection that is passed on.

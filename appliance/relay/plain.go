@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -212,6 +213,14 @@ func (p *plain) RequestLeft() bool { return !p.nothingLeft(replication.Request) 
 
 // Draining implements carrier.
 func (p *plain) Draining() bool { return p.drain.On.Load() }
+
+// Server implements carrier.
+func (p *plain) Server() netip.AddrPort {
+	if p.server == nil {
+		return netip.AddrPort{}
+	}
+	return p.server.Params().Remote
+}
 
 // Text implements carrier.
 func (p *plain) Text() string {

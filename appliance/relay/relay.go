@@ -217,7 +217,7 @@ func (r *Relay) Counts() (open int, finished, aborted uint64) {
 	r.mu.Lock()
 	open = len(r.conns)
 	r.mu.Unlock()
-	open += r.restingLeft()
+	open += r.Resting()
 	return open, r.finishedN.Load(), r.aborted.Load()
 }
 

@@ -264,13 +264,13 @@ func (r *Relay) endRest(limit time.Duration) (forgotten int) {
 			return 0
 		}
 	}
-	forgotten = r.restingLeft()
+	forgotten = r.Resting()
 	r.dropRest()
 	return forgotten
 }
 
-// restingLeft is how many connections are continued and not made yet.
-func (r *Relay) restingLeft() int {
+// Resting is how many connections are continued and not made yet. Each and Views do not tell of them.
+func (r *Relay) Resting() int {
 	t := r.resting.Load()
 	if t == nil {
 		return 0

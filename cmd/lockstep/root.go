@@ -82,6 +82,7 @@ Check a configuration:                   lockstep check -c lockstep.yaml
 Run an appliance:                        lockstep run -c lockstep.yaml
 Run a witness, on a third host:          lockstep witness -c witness.yaml
 See whether the standby is in step:      lockstep status
+See how a connection stands:             lockstep explain CLIENT:PORT
 Hand over before maintenance:            lockstep switchover
 Have it read its configuration again:    lockstep reload --dry-run
 Volumes for the bootable image:          lockstep image config -c pair.yaml --out volumes`,
@@ -93,7 +94,8 @@ Volumes for the bootable image:          lockstep image config -c pair.yaml --ou
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w (`%s --help` lists the flags)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), witnessCommand(), checkCommand(), statusCommand(), switchoverCommand(), reloadCommand(), keysCommand(), imageCommand(), versionCommand(), manualCommand(),
+	root.AddCommand(runCommand(), witnessCommand(), checkCommand(), statusCommand(), connectionsCommand(), explainCommand(), switchoverCommand(), reloadCommand(),
+		keysCommand(), imageCommand(), versionCommand(), manualCommand(),
 		demo.Command(), bench.Command(), eval.Command(), storm.Command())
 	root.AddCommand(wrapCommands()...)
 	return root

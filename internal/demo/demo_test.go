@@ -73,6 +73,10 @@ func (f *fakeNode) Status() control.Status {
 	return s
 }
 
+func (f *fakeNode) FindConnections(control.ConnectionQuery) control.ConnectionList {
+	return control.ConnectionList{}
+}
+
 func (f *fakeNode) Switchover(context.Context) error { return nil }
 
 func (f *fakeNode) Reload(bool) (control.Reloaded, error) { return control.Reloaded{}, nil }

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
 	"lockstep/appliance/config"
+	"lockstep/appliance/control"
 	"lockstep/internal/lab"
 )
 
@@ -56,6 +58,37 @@ func (p *pair) has(node, service string, want [2]int) {
 	})
 }
 
+// listed: an operator who asks for these connections finds each of them once, on its path, and every one is kept as long as there is a standby. A
+// worker may have one just then.
+func (p *pair) listed(node string, conns []net.Conn) {
+	p.t.Helper()
+	client := control.NewClient(p.socket(node))
+	defer client.Close()
+	p.await("all are listed on "+node, func() bool {
+		l, err := client.FindConnections(p.t.Context(), control.ConnectionQuery{Client: netip.MustParsePrefix(lab.Client4 + "/32"), Sort: control.OrderNewest})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		found := make(map[string]control.Connection)
+		for _, c := range l.Connections {
+			found[c.Client] = c
+		}
+		for _, c := range conns {
+			want := map[string]string{"least": "passed on", "turn": "ended"}
+			x, ok := found[c.LocalAddr().String()]
+			if !ok || x.State != "open" || x.Path != want[x.Service] || x.Listen != c.RemoteAddr().String() || x.Protected != (node == "a") || x.WaitsFor == "" || x.Server == "" {
+				return false
+			}
+		}
+		return l.Matched == len(conns)
+	})
+	one := netip.MustParseAddrPort(conns[0].LocalAddr().String())
+	p.await("one is explained on "+node, func() bool {
+		l, err := client.FindConnections(p.t.Context(), control.ConnectionQuery{Exactly: one})
+		return err == nil && len(l.Connections) == 1 && l.Connections[0].Client == one.String() && l.Connections[0].Text != ""
+	})
+}
+
 // Connections are shared out among the servers, passed on or ended here, and who takes over knows how many each of them has.
 func TestBalance(t *testing.T) {
 	const least, turn = 82, 83
@@ -85,6 +118,7 @@ func TestBalance(t *testing.T) {
 	}
 	p.has("a", "least", [2]int{2, 4})
 	p.has("a", "turn", [2]int{3, 3})
+	p.listed("a", conns)
 	p.Kill(p.a)
 	for _, c := range conns {
 		var b [1]byte
@@ -95,6 +129,7 @@ func TestBalance(t *testing.T) {
 			t.Fatalf("after the takeover: %q, %v", b, err)
 		}
 	}
+	p.listed("b", conns)
 	p.has("b", "least", [2]int{2, 4})
 	p.has("b", "turn", [2]int{3, 3})
 	for _, c := range heavy {
