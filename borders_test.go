@@ -40,6 +40,7 @@ var borders = map[string]string{
 	"appliance/carry":     "replication stack",
 	"appliance/kept":      "appliance/adapter appliance/carry appliance/pool replication stack",
 	"appliance/metrics":   "appliance/control",
+	"appliance/orders":    "appliance/config appliance/pool",
 	"appliance/pool":      "",
 	"appliance/relay":     "appliance/carry appliance/kept appliance/pool replication stack",
 	"appliance/statefile": "",
@@ -48,8 +49,8 @@ var borders = map[string]string{
 	"appliance/witness": "appliance/config appliance/metrics appliance/voter internal/clock internal/loglimit internal/notify replication/identity " +
 		"replication/transport",
 	// The assembly sees everything that runs, and no tool.
-	"appliance": "appliance/adapter appliance/carry appliance/config appliance/control appliance/decide appliance/health appliance/kept appliance/metrics appliance/pool " +
-		"appliance/relay appliance/voter internal/clock internal/confine internal/loglimit internal/notify replication replication/arbiter " +
+	"appliance": "appliance/adapter appliance/carry appliance/config appliance/control appliance/decide appliance/health appliance/kept appliance/metrics appliance/orders appliance/pool " +
+		"appliance/relay appliance/statefile appliance/voter internal/clock internal/confine internal/loglimit internal/notify replication replication/arbiter " +
 		"replication/identity replication/link replication/roles replication/shell replication/transport replication/wire splice stack tun tun/steer wrap/agree",
 
 	"wrap":             "wrap/determinant wrap/jail wrap/trace",

@@ -112,6 +112,7 @@ func start(ctx context.Context, cfg *config.Config, file File, clk clock.Clock, 
 	n.engine.Run()
 	n.journal.run()
 	n.watchFitness(ctx, cancel)
+	n.watchOrders(ctx)
 	n.wg.Add(4)
 	go n.watchSteering(ctx)
 	go n.watchMemory(ctx)
@@ -284,6 +285,8 @@ func (n *Node) buildCore(undo *closers, virtual []netip.Addr, queues []tun.Devic
 	n.journal.onSilent = func() { nudge(n.silent) }
 	n.watchTiming()
 	n.journal.onPeerFitness = func() { nudge(n.fitness.peer) }
+	n.journal.onPeerOrders = func() { nudge(n.orders.peer) }
+	n.loadOrders(undo)
 	n.services = n.makeServices()
 	n.relay = relay.New(n.services, n.journal)
 	n.relay.OnStuck(func(text string, ended bool) {

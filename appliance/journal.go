@@ -40,6 +40,8 @@ type journalEvents struct {
 	onSynced func()
 	// onPeerFitness is told when the peer has said whether it could serve.
 	onPeerFitness func()
+	// onPeerOrders is told when the peer has said which orders of the operator's it goes by.
+	onPeerOrders func()
 	// onDecided is told what wrapped servers may be told.
 	onDecided func(replication.Held)
 	// onSilent is told when the peer has not been heard of for too long.
@@ -184,6 +186,9 @@ func (h host) Heard(news shell.News) {
 	}
 	if news.Fitness && h.j.onPeerFitness != nil {
 		h.j.onPeerFitness()
+	}
+	if news.Orders && h.j.onPeerOrders != nil {
+		h.j.onPeerOrders()
 	}
 }
 

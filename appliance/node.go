@@ -53,6 +53,7 @@ type nodeRole struct {
 	silent      chan struct{} // cap 1: heartbeats may have stopped
 	switchovers chan switchRequest
 	fitness     fitness
+	orders      serverOrders
 }
 
 // nodeLoop belongs to the role loop's goroutine.

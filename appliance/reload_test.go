@@ -31,7 +31,7 @@ func running(t *testing.T) (n *Node, file *config.Config) {
 	n.reloading.file = File{Load: func() (*config.Config, error) { return file, nil }, Level: new(slog.LevelVar)}
 	for i := range n.cfg.Services {
 		s := &n.cfg.Services[i]
-		n.services = append(n.services, &relay.Service{Name: s.Name, Pool: pool.New(poolConfig(s)), MaxConns: s.Limits.Connections, Idle: s.Limits.Idle})
+		n.services = append(n.services, &relay.Service{Name: s.Name, Pool: pool.New(poolConfig(s, nil)), MaxConns: s.Limits.Connections, Idle: s.Limits.Idle})
 	}
 	n.relay = relay.New(n.services, nil)
 	t.Cleanup(n.relay.Close)

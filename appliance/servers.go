@@ -15,6 +15,7 @@ import (
 	"lockstep/appliance/control"
 	"lockstep/appliance/health"
 	"lockstep/appliance/kept"
+	"lockstep/appliance/orders"
 	"lockstep/appliance/pool"
 	"lockstep/appliance/relay"
 	"lockstep/internal/loglimit"
@@ -38,19 +39,11 @@ var policies = map[config.Balance]pool.Policy{
 	config.BalanceFirst: pool.First{}, config.BalanceTurn: pool.RoundRobin{}, config.BalanceLeast: pool.LeastConnections{}, config.BalanceHash: pool.SourceHash{},
 }
 
-func shares(c *config.Service) []pool.Share {
-	all := make([]pool.Share, len(c.Servers))
-	for i := range all {
-		all[i] = pool.Share(c.ShareOf(i))
-	}
-	return all
-}
-
-// poolConfig is what the pool of a service is made with, and changed to while it runs.
-func poolConfig(c *config.Service) pool.Config {
+// poolConfig is what the pool of a service is made with, and changed to while it runs: what the file says, and what was ordered since.
+func poolConfig(c *config.Service, all []orders.Order) pool.Config {
 	p := pool.Config{
 		Servers: c.Servers, AnyFamily: c.Source == config.SourceGateway, Retry: c.Health.Interval,
-		Policy: policies[c.Balance], Shares: shares(c), SlowStart: c.SlowStart,
+		Policy: policies[c.Balance], Shares: orders.Shares(c, all), SlowStart: c.SlowStart,
 	}
 	if c.Protection != config.ProtectGateway {
 		p.Most = 64 // package kept has a bit for each
@@ -66,7 +59,7 @@ func (n *Node) makeServices() []*relay.Service {
 		c := &n.cfg.Services[i]
 		s := &relay.Service{
 			Name: c.Name, Listen: c.Listen,
-			Pool:          pool.New(poolConfig(c)),
+			Pool:          pool.New(poolConfig(c, n.orders.list)),
 			SourceGateway: c.Source == config.SourceGateway, Gateways: n.cfg.Networks.Back.Gateway,
 			MaxConns: c.Limits.Connections, MaxHalfOpen: c.Limits.HalfOpen, MaxSource: c.Limits.HalfOpenSource,
 			Keepalive: carry.Keepalive(c.Keepalive), Park: c.ParkAfter,
@@ -235,14 +228,13 @@ func (n *Node) dialServer(ctx context.Context, a netip.AddrPort) (net.Conn, erro
 }
 
 // statusKept sums up what a service's connections have.
-func (n *Node) statusKept(s *relay.Service) *control.Kept {
+func (n *Node) statusKept(s *relay.Service, g *kept.Gauge) *control.Kept {
 	c := s.Counts()
 	k := &control.Kept{
 		Lost: c.Lost, Failovers: c.Failovers, Replays: c.Replays, Switched: c.Switched, Claims: c.Claims,
 		Compared: c.Compared, Divergences: c.Diverged, Unverified: c.Unverified, GivenUp: c.GivenUp,
 		LogFull: c.LogFull, TooSlow: c.TooSlow, Refused: c.Refused,
 	}
-	g := n.relay.Gauge(s)
 	k.Connections, k.LogBytes, k.Replicas, k.InStep = g.Connections, g.LogBytes, g.Replicas, g.InStep
 	k.LagBytes, k.Orphans = g.Lag, g.Orphans
 	for i := range n.services {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"lockstep/appliance/control"
+	"lockstep/appliance/kept"
 	"lockstep/replication"
 	"lockstep/replication/transport"
 )
@@ -63,14 +64,17 @@ func (n *Node) Status() control.Status {
 		for _, l := range svc.Listen {
 			c.Listen = append(c.Listen, l.String())
 		}
+		var g kept.Gauge
+		if svc.Kept && n.getRole() == replication.RoleActive {
+			g = n.relay.Gauge(svc)
+			c.Kept = n.statusKept(svc, &g)
+		}
 		for _, server := range svc.Pool.Status() {
 			c.Servers = append(c.Servers, control.Backend{
 				Addr: server.Addr.String(), Healthy: server.Up, Checked: server.Known, Why: server.Why,
 				Connections: server.Conns, Weight: server.Share.Weight, Backup: server.Share.Backup,
+				State: stateOf(&server), Beside: g.BesideOf(server.Number),
 			})
-		}
-		if svc.Kept && n.getRole() == replication.RoleActive {
-			c.Kept = n.statusKept(svc)
 		}
 		s.Services = append(s.Services, c)
 	}

@@ -264,6 +264,8 @@ func (c *Core) Step(now Nanos, msg []byte) error {
 		}
 	case h.Type == wire.TypeFitness:
 		err = c.beat.fitness(payload)
+	case h.Type == wire.TypeOrders:
+		err = c.beat.orders.hear(payload)
 	case h.Type == wire.TypeHeartbeatAck:
 		c.beat.answered(c.now, h.Index)
 	default:

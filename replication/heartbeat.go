@@ -47,6 +47,7 @@ type heartbeat struct {
 
 	promises
 	fitnessNews
+	orders orders
 }
 
 // fitnessNews is what the two say of whether they could serve.
@@ -71,12 +72,15 @@ func (h *heartbeat) begin(now Nanos, version uint8, failureTimeout Nanos) {
 	*h = heartbeat{
 		due: now, heard: now, heardUs: now, clockAt: h.clockAt, clockMillis: h.clockMillis, clockSet: h.clockSet,
 		fitnessNews: fitnessNews{ours: h.ours, told: h.told, saying: h.told && version >= wire.FitnessVersion},
+		orders:      h.orders.begin(version),
 	}
 	h.promises.begin(failureTimeout)
 }
 
 // end keeps what a takeover needs: the peer's clock.
-func (h *heartbeat) end() { h.send, h.answer, h.shortened, h.saying = false, 0, 0, false }
+func (h *heartbeat) end() {
+	h.send, h.answer, h.shortened, h.saying, h.orders.saying = false, 0, 0, false, false
+}
 
 func (h *heartbeat) tick(now, period Nanos) {
 	if now < h.due {
@@ -90,7 +94,7 @@ func (h *heartbeat) tick(now, period Nanos) {
 	h.due = now + period
 }
 
-func (h *heartbeat) flushable() bool { return h.send || h.answer != 0 || h.saying }
+func (h *heartbeat) flushable() bool { return h.send || h.answer != 0 || h.saying || h.orders.saying }
 
 // first: the session's first heartbeat waits for Flush.
 func (h *heartbeat) first() bool { return h.send && h.seq == 1 }
@@ -103,6 +107,10 @@ func (h *heartbeat) flush(dst []byte, version uint8, epoch uint64, unprotected i
 	if h.saying {
 		dst = wire.AppendFitness(dst, version, epoch, &h.ours)
 		h.saying = false
+	}
+	if h.orders.saying {
+		dst = wire.AppendOrders(dst, version, epoch, h.orders.ours)
+		h.orders.saying = false
 	}
 	if h.send {
 		said := &h.said[h.seq%sentRing]

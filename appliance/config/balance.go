@@ -27,7 +27,8 @@ type Share struct {
 var PlainShare = Share{Weight: 1}
 
 const (
-	maxWeight    = 256
+	// MaxWeight is the largest share of a server.
+	MaxWeight    = 256
 	maxSlowStart = time.Hour
 )
 
@@ -116,7 +117,7 @@ func (v *validator) balance(path string, s *Service) {
 		}
 		switch {
 		case v.faulty(p + ".weight"):
-		case share.Weight < 1 || share.Weight > maxWeight:
+		case share.Weight < 1 || share.Weight > MaxWeight:
 			v.add(p+".weight", "1 to 256; a server that is to have nothing is a backup, or is left out", "%d is out of range", share.Weight)
 		case share.Weight != 1 && first:
 			v.add(p+".weight", "leave it out, or write balance: round_robin", "has no effect with balance: first")

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -127,6 +128,34 @@ func (c *Client) Reload(ctx context.Context, dry bool) (done Reloaded, err error
 	}
 	if err := json.Unmarshal(answer, &done); err != nil {
 		return done, fmt.Errorf("read the answer to reload from %q: %w", c.path, err)
+	}
+	return done, nil
+}
+
+// Server orders something of a service's server, and waits until the standby knows.
+func (c *Client) Server(ctx context.Context, cmd ServerCommand) (done ServerOrdered, err error) {
+	body, err := json.Marshal(cmd)
+	if err != nil {
+		return done, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://control/v1/server", bytes.NewReader(body))
+	if err != nil {
+		return done, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return done, c.explain(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return done, fmt.Errorf("read the answer from %q: %w", c.path, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return done, errors.New(strings.TrimSpace(string(answer)))
+	}
+	if err := json.Unmarshal(answer, &done); err != nil {
+		return done, fmt.Errorf("read the answer from %q: %w", c.path, err)
 	}
 	return done, nil
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -56,6 +57,37 @@ func TestReloadOverTheSocket(t *testing.T) {
 	if _, err := c.Reload(context.Background(), false); err == nil || !strings.Contains(err.Error(), "nothing is changed: misspelt") {
 		t.Errorf("refused: %v", err)
 	}
+}
+
+func (f fixed) Server(_ context.Context, cmd ServerCommand) (ServerOrdered, error) {
+	if cmd != (ServerCommand{Do: "weight", Service: "web", Server: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 3}) {
+		return ServerOrdered{}, errors.New("no such server")
+	}
+	return ServerOrdered{Unkept: "full"}, nil
+}
+
+func TestServerOverTheSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	s, err := Serve(path, fixed{}, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := NewClient(path)
+	defer c.Close()
+	cmd := ServerCommand{Do: "weight", Service: "web", Server: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 3}
+	if done, err := c.Server(context.Background(), cmd); err != nil || done != (ServerOrdered{Unkept: "full"}) {
+		t.Errorf("%+v, %v", done, err)
+	}
+	cmd.Force = true
+	if _, err := c.Server(context.Background(), cmd); err == nil || err.Error() != "no such server" {
+		t.Errorf("refused: %v", err)
+	}
+	resp, err := c.http.Post("http://control/v1/server", "application/json", strings.NewReader("{"))
+	if err != nil || resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("garbage: %v, %v", resp, err)
+	}
+	resp.Body.Close()
 }
 
 func TestSwitchoverOverTheSocket(t *testing.T) {

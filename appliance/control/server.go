@@ -22,6 +22,7 @@ const (
 	maxClients     = 16 // at a time; more wait in the kernel's backlog
 	requestTimeout = 5 * time.Second
 	maxHeader      = 8 << 10
+	maxCommand     = 8 << 10 // bytes of one order
 )
 
 // Server answers on the control socket.
@@ -53,6 +54,24 @@ func Serve(path string, p Provider, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open control socket %q: %w", path, err)
 	}
+	s := &Server{
+		path: path, listen: netutil.LimitListener(l, maxClients), done: make(chan struct{}),
+		http: &http.Server{
+			Handler: answers(p), ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: time.Minute,
+			MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		},
+	}
+	go func() {
+		defer close(s.done)
+		if err := s.http.Serve(s.listen); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("control socket stopped answering", "path", path, "error", err.Error())
+		}
+	}()
+	return s, nil
+}
+
+// answers are what can be asked for, and ordered.
+func answers(p Provider) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, p.Status()) })
 	mux.HandleFunc("POST /v1/switchover", func(w http.ResponseWriter, r *http.Request) {
@@ -78,20 +97,20 @@ func Serve(path string, p Provider, log *slog.Logger) (*Server, error) {
 		}
 		reply(w, p.FindConnections(q))
 	})
-	s := &Server{
-		path: path, listen: netutil.LimitListener(l, maxClients), done: make(chan struct{}),
-		http: &http.Server{
-			Handler: mux, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: time.Minute,
-			MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		},
-	}
-	go func() {
-		defer close(s.done)
-		if err := s.http.Serve(s.listen); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("control socket stopped answering", "path", path, "error", err.Error())
+	mux.HandleFunc("POST /v1/server", func(w http.ResponseWriter, r *http.Request) {
+		var cmd ServerCommand
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxCommand)).Decode(&cmd); err != nil {
+			http.Error(w, "read the order: "+err.Error(), http.StatusBadRequest)
+			return
 		}
-	}()
-	return s, nil
+		done, err := p.Server(r.Context(), cmd)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		reply(w, done)
+	})
+	return mux
 }
 
 // Close stops answering, removes the socket and returns when requests in

@@ -8,6 +8,7 @@ package control
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
@@ -220,6 +221,34 @@ type Backend struct {
 	Connections int  `json:"connections"`
 	Weight      int  `json:"weight"`
 	Backup      bool `json:"backup,omitempty"`
+	// State is what was ordered of it (lockstep server): ready, drained, disabled; removed: it is in the list no more, and
+	// serves connections still.
+	State string `json:"state"`
+	// Beside are connections of protection hot whose client gets another server's bytes while this one runs beside it.
+	Beside int `json:"beside,omitempty"`
+}
+
+// States of a server.
+const (
+	ServerReady    = "ready"
+	ServerDrained  = "drained"
+	ServerDisabled = "disabled"
+	ServerRemoved  = "removed"
+)
+
+// ServerCommand orders something of a service's server.
+type ServerCommand struct {
+	Do      string         `json:"do"` // drain, disable, enable, weight
+	Service string         `json:"service"`
+	Server  netip.AddrPort `json:"server"`
+	Weight  int            `json:"weight,omitempty"`
+	Force   bool           `json:"force,omitempty"` // also if no other server takes connections then
+}
+
+// ServerOrdered is what came of one.
+type ServerOrdered struct {
+	Standby string `json:"standby,omitempty"` // why the standby may not know of it; empty: it goes by it
+	Unkept  string `json:"unkept,omitempty"`  // why it would not outlive the process; empty: it does
 }
 
 // Memory is what the bytes that connections have buffered take, copies and overhead
@@ -240,6 +269,8 @@ type Provider interface {
 	Reload(dry bool) (Reloaded, error)
 	// FindConnections says how some connections stand.
 	FindConnections(q ConnectionQuery) ConnectionList
+	// Server does what is ordered of a server, and returns when the standby goes by it, too.
+	Server(ctx context.Context, cmd ServerCommand) (ServerOrdered, error)
 }
 
 // Reloaded is what reading the configuration again has come to: all changes are made, or none.

@@ -56,7 +56,7 @@ func (k *Kept) recruit() {
 			k.wakeAt(r.dial.since + dialAnswer)
 		}
 	}
-	if have >= want || k.plain {
+	if have = k.staying(); have >= want || k.plain {
 		return
 	}
 	if now < k.retryAt {

@@ -1,6 +1,7 @@
 package kept
 
 import (
+	"math/bits"
 	"sync/atomic"
 
 	"lockstep/replication"
@@ -12,6 +13,7 @@ type gauge struct {
 	replicas, inStep atomic.Int32
 	orphan           atomic.Bool
 	unanswered       atomic.Bool
+	beside           atomic.Uint64 // servers that run beside the source, by bit
 }
 
 // Gauge sums up a service's connections as they are now.
@@ -20,6 +22,15 @@ type Gauge struct {
 	Unanswered                             int // connections with a request of which no byte was answered yet
 	LogBytes                               uint64
 	Lag                                    uint64 // bytes by which the slowest replica is behind
+	beside                                 [64]int
+}
+
+// BesideOf is how many connections a server, by the pool's number, runs beside the source.
+func (g *Gauge) BesideOf(server int) int {
+	if server >= len(g.beside) {
+		return 0
+	}
+	return g.beside[server]
 }
 
 // AddTo adds the connection. It may be called from any goroutine.
@@ -31,6 +42,9 @@ func (k *Kept) AddTo(g *Gauge) {
 	g.InStep += int(k.gauge.inStep.Load())
 	if k.gauge.orphan.Load() {
 		g.Orphans++
+	}
+	for b := k.gauge.beside.Load(); b != 0; b &= b - 1 {
+		g.beside[bits.TrailingZeros64(b)]++
 	}
 	if k.gauge.unanswered.Load() {
 		g.Unanswered++
@@ -49,7 +63,11 @@ func (k *Kept) measure() {
 	g := &k.gauge
 	var lag uint64
 	var inStep int32
+	var beside uint64
 	for _, r := range k.replicas() {
+		if r != k.source {
+			beside |= 1 << uint(r.server)
+		}
 		switch {
 		case !r.doubt && (r.leg.Established() || r.leg.Parked()) && (r.at == k.seen.end || has(r, k.seen.end-1)):
 			inStep++
@@ -61,6 +79,7 @@ func (k *Kept) measure() {
 	g.lag.Store(lag)
 	g.replicas.Store(int32(len(k.replicas())))
 	g.inStep.Store(inStep)
+	g.beside.Store(beside)
 	g.orphan.Store(k.source == nil && !k.streams[replication.Response].FinPassed)
 	g.unanswered.Store(k.log.end > k.ckpt[replication.Request] && k.seen.end == k.ckpt[replication.Response])
 }

@@ -159,6 +159,7 @@ func (k *Kept) Step() (again bool) {
 	if k.over {
 		return false
 	}
+	k.move()
 	if k.source != before || k.answered() {
 		again = true // what waited for the former one need not any more, and who waited for its turn gets on
 	}

@@ -34,9 +34,9 @@ func (k *Kept) Park(rest time.Duration) bool {
 func (k *Kept) rests(rest time.Duration) bool {
 	req, resp := &k.streams[replication.Request], &k.streams[replication.Response]
 	switch {
-	case k.lingering || k.over || k.drain.On.Load() || k.wakeDue > k.host.Now():
+	case k.leaving() || k.lingering || k.over || k.drain.On.Load() || k.wakeDue > k.host.Now():
 		return false
-	case !k.plain && len(k.replicas()) < k.wanted(): // another server is to be found first
+	case !k.plain && k.staying() < k.wanted(): // another server is to be found first
 		return false
 	case k.source == nil || !k.source.recorded.Load() || k.legOut.Load() || k.claim.answer != nil || k.proof != nil:
 		return false
@@ -100,7 +100,7 @@ func (k *Kept) built() bool {
 
 // disturbed reports whether Step has anything to do but what segments cause.
 func (k *Kept) disturbed() bool {
-	if k.client.Err() != nil || k.unlogged.Load() || k.streams[replication.Response].NeedTo.Load() != 0 {
+	if k.leaving() || k.client.Err() != nil || k.unlogged.Load() || k.streams[replication.Response].NeedTo.Load() != 0 {
 		return true
 	}
 	for _, r := range k.replicas() {

@@ -78,8 +78,10 @@ func serviceFamilies() []Family {
 		{"lockstep_service_parked_connections", "Of the terminated: idle, without endpoints until something comes.", false, []string{"service"}},
 		{"lockstep_server_healthy", "0 if the server fails its health check, or has refused a connection lately.", false, []string{"service", "server"}},
 		{"lockstep_server_connections", "Connections that the server has, or that are on their way to it.", false, []string{"service", "server"}},
+		{"lockstep_server_beside_connections", "Connections of protection hot that the server runs beside the one whose bytes the client gets.", false, []string{"service", "server"}},
 		{"lockstep_server_weight", "The server's share beside the others'.", false, []string{"service", "server"}},
 		{"lockstep_server_backup", "1 if the server serves only while no other is up that is none.", false, []string{"service", "server"}},
+		{"lockstep_server_ready", "0 if the operator has ordered that the server gets no new connections (lockstep server).", false, []string{"service", "server"}},
 		{"lockstep_server_checked", "1 if the server was asked, by a health check or by clients' connections in its place.", false, []string{"service", "server"}},
 		{"lockstep_kept", "Of connections that outlive their server: connections, replicas, in_step, orphans, log_bytes, lag_bytes.", false, []string{"service", "what"}},
 		{"lockstep_kept_events_total", "Of connections that outlive their server: server_lost, failover, replay, switched, claim_judged, digest_compared, divergence, unverified, given_up, log_full, too_slow, replay_refused.", true, []string{"service", "event"}},
@@ -172,8 +174,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		for _, server := range svc.Servers {
 			emit("lockstep_server_healthy", Truth(server.Healthy), svc.Name, server.Addr)
 			emit("lockstep_server_connections", float64(server.Connections), svc.Name, server.Addr)
+			emit("lockstep_server_beside_connections", float64(server.Beside), svc.Name, server.Addr)
 			emit("lockstep_server_weight", float64(server.Weight), svc.Name, server.Addr)
 			emit("lockstep_server_backup", Truth(server.Backup), svc.Name, server.Addr)
+			emit("lockstep_server_ready", Truth(server.State == control.ServerReady), svc.Name, server.Addr)
 			emit("lockstep_server_checked", Truth(server.Checked), svc.Name, server.Addr)
 		}
 		emit.kept(&svc)

@@ -30,6 +30,10 @@ func (f fixed) Switchover(context.Context) error { return nil }
 
 func (f fixed) Reload(bool) (control.Reloaded, error) { return control.Reloaded{}, nil }
 
+func (f fixed) Server(context.Context, control.ServerCommand) (control.ServerOrdered, error) {
+	return control.ServerOrdered{}, nil
+}
+
 func TestScrape(t *testing.T) {
 	status := fixed{
 		Version: "v1", Node: "a", Pair: "edge", Role: control.RoleStandby, Epoch: 4, InSync: true, Since: time.Unix(5, 0),

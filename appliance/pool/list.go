@@ -67,6 +67,28 @@ func (p *Pool) set(cfg Config) {
 		}
 	}
 	p.able = make([]Candidate, 0, len(p.servers))
+	p.leave()
+}
+
+// leave notes which servers' connections are to go elsewhere. p.mu is held, or nobody else knows p.
+func (p *Pool) leave() {
+	var leaves *[]bool
+	for i := range p.servers {
+		if s := &p.servers[i]; s.gone || s.share.State == Drained {
+			if leaves == nil {
+				leaves = new(make([]bool, len(p.servers)))
+			}
+			(*leaves)[i] = true
+		}
+	}
+	p.leaves.Store(leaves)
+}
+
+// Leaves reports whether the connections of a server, those that can, are to go to another one: it is drained, or in the list no
+// more.
+func (p *Pool) Leaves(server int) bool {
+	l := p.leaves.Load()
+	return l != nil && server < len(*l) && (*l)[server]
 }
 
 // room is how many numbers are left. p.mu is held.
@@ -109,11 +131,16 @@ func (p *Pool) Servers() []netip.AddrPort {
 	return slices.Clone(p.cfg.Servers)
 }
 
-// Len is how many servers there are in the list.
-func (p *Pool) Len() int {
+// Len is how many servers there are in the list that take connections.
+func (p *Pool) Len() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.order)
+	for _, i := range p.order {
+		if p.servers[i].share.State == Ready {
+			n++
+		}
+	}
+	return n
 }
 
 // Index is the server with that address; the first, if none has it.

@@ -65,6 +65,27 @@ func TestChange(t *testing.T) {
 	})
 }
 
+// Who is not ready gets nothing new, not even when nobody else is up; its connections stay counted.
+func TestStates(t *testing.T) {
+	p := shared(pool.RoundRobin{}, pool.Share{}, pool.Share{}, pool.Share{})
+	takes(t, p, 3, 1, 1, 1)
+	err := p.Change(pool.Config{Servers: []netip.AddrPort{one, two, three}, Policy: pool.RoundRobin{},
+		Shares: []pool.Share{{State: pool.Drained}, {State: pool.Disabled}, {}}})
+	if err != nil || p.Len() != 1 || !p.Leaves(0) || p.Leaves(1) || p.Leaves(2) {
+		t.Fatalf("%v; %d take connections", err, p.Len())
+	}
+	for range 4 {
+		if i, ok := p.Next(pool.Want{Client: client, After: -1, Any: true, Take: true}); i != 2 || !ok {
+			t.Fatalf("server %d", i)
+		}
+	}
+	p.Checked(2, false, "away")
+	want(t, p, client, 2)
+	if s := p.Status(); s[0].Conns != 1 || s[0].Share.State.String() != "drained" || s[2].Conns != 5 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // In any stretch of a round's length each server gets as many as its weight says, wherever it begins.
 func TestRoundRobinIsSmooth(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

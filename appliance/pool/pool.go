@@ -32,6 +32,34 @@ type Config struct {
 type Share struct {
 	Weight int  // beside the others'; 0: 1
 	Backup bool // only while no other is up that is none
+	State  State
+}
+
+// State is what the operator has ordered of a server.
+type State uint8
+
+// States. A server that is not Ready gets no new connection, whatever the others are like.
+const (
+	Ready State = iota
+	Drained
+	Disabled
+)
+
+var stateNames = [...]string{Ready: "ready", Drained: "drained", Disabled: "disabled"}
+
+func (s State) String() string { return stateNames[s] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *State) UnmarshalText(text []byte) error {
+	i := slices.Index(stateNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("a server cannot be %q", text)
+	}
+	*s = State(i)
+	return nil
 }
 
 // slowest is the part of its weight with which a server begins that starts slowly.
@@ -40,7 +68,8 @@ const slowest = 0.05
 // Pool is the servers of one service. Its methods may be called concurrently. A server's number stays the same as long as
 // anybody may know it, whatever becomes of the list: one that leaves it keeps its number, and has it again when it comes back.
 type Pool struct {
-	addrs atomic.Pointer[[]netip.AddrPort] // by number; copied on change
+	addrs  atomic.Pointer[[]netip.AddrPort] // by number; copied on change
+	leaves atomic.Pointer[[]bool]           // by number; nil: none is to be left
 
 	mu      sync.Mutex // a leaf: guards all below
 	cfg     Config
@@ -125,7 +154,7 @@ func (p *Pool) Next(w Want) (i int, ok bool) {
 		p.able = p.able[:0]
 		for d := range p.order {
 			i := p.order[(first+d)%len(p.order)]
-			if p.passedOver(i, now) == t.down && p.servers[i].share.Backup == t.backup && p.fits(i, w.Client.Addr()) && (w.Not == nil || !w.Not(i)) {
+			if p.passedOver(i, now) == t.down && p.servers[i].share.State == Ready && p.servers[i].share.Backup == t.backup && p.fits(i, w.Client.Addr()) && (w.Not == nil || !w.Not(i)) {
 				p.able = append(p.able, p.candidate(i, now))
 			}
 		}
@@ -259,13 +288,14 @@ func (p *Pool) Failing(i int) (now bool, checks uint64) {
 
 // Status is what is known of one server.
 type Status struct {
-	Addr  netip.AddrPort
-	Up    bool // also one of which nothing is known
-	Known bool
-	Why   string // it is not up
-	Conns int    // that it serves
-	Share Share
-	Gone  bool // it is not in the list any more, and serves connections still
+	Number int
+	Addr   netip.AddrPort
+	Up     bool // also one of which nothing is known
+	Known  bool
+	Why    string // it is not up
+	Conns  int    // that it serves
+	Share  Share
+	Gone   bool // it is not in the list any more, and serves connections still
 }
 
 // Status returns what is known of each server, in their order, and then of those that have left the list and
@@ -291,7 +321,7 @@ func (p *Pool) Status() []Status {
 // statusOf is of the i-th. p.mu is held.
 func (p *Pool) statusOf(i int, now time.Time) Status {
 	s := &p.servers[i]
-	st := Status{Addr: p.Addr(i), Up: true, Known: s.known, Conns: s.conns, Share: s.share, Gone: s.gone}
+	st := Status{Number: i, Addr: p.Addr(i), Up: true, Known: s.known, Conns: s.conns, Share: s.share, Gone: s.gone}
 	switch {
 	case s.failing:
 		st.Up, st.Why = false, s.why

@@ -199,6 +199,13 @@ func (r *Relay) checked(s *Service, again bool) {
 	})
 }
 
+// Rearranged is called when the servers of s, or what they are to have, have changed: kept connections may have to leave one.
+func (r *Relay) Rearranged(s *Service) {
+	if s.Kept {
+		r.checked(s, false)
+	}
+}
+
 // Each calls f for all connections; f must not call the relay.
 func (r *Relay) Each(f func(*Conn)) {
 	r.mu.Lock()

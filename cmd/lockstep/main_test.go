@@ -171,6 +171,10 @@ func (f fixed) Switchover(context.Context) error { return nil }
 
 func (f fixed) Reload(bool) (control.Reloaded, error) { return control.Reloaded{}, nil }
 
+func (f fixed) Server(context.Context, control.ServerCommand) (control.ServerOrdered, error) {
+	return control.ServerOrdered{}, nil
+}
+
 func sample() control.Status {
 	return control.Status{
 		Version: "v1", Node: "a", Pair: "edge", Role: control.RoleActive, Epoch: 2, Since: time.Now().Add(-time.Minute), InSync: true,

@@ -85,6 +85,7 @@ See whether the standby is in step:      lockstep status
 See how a connection stands:             lockstep explain CLIENT:PORT
 Hand over before maintenance:            lockstep switchover
 Have it read its configuration again:    lockstep reload --dry-run
+Take a server out, and back:             lockstep server drain web 10.20.0.11:80 --wait
 Volumes for the bootable image:          lockstep image config -c pair.yaml --out volumes`,
 		SilenceErrors: true, // execute prints them, once
 		SilenceUsage:  true,
@@ -94,7 +95,7 @@ Volumes for the bootable image:          lockstep image config -c pair.yaml --ou
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w (`%s --help` lists the flags)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), witnessCommand(), checkCommand(), statusCommand(), connectionsCommand(), explainCommand(), switchoverCommand(), reloadCommand(),
+	root.AddCommand(runCommand(), witnessCommand(), checkCommand(), statusCommand(), connectionsCommand(), explainCommand(), switchoverCommand(), reloadCommand(), serverCommand(),
 		keysCommand(), imageCommand(), versionCommand(), manualCommand(),
 		demo.Command(), bench.Command(), eval.Command(), storm.Command())
 	root.AddCommand(wrapCommands()...)

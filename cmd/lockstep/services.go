@@ -139,6 +139,11 @@ func troubles(s *control.Status, svc *control.Service, c palette) (all []string)
 			all = append(all, fmt.Sprintf("%s %s: %s", server.Addr, c.bad("down"), server.Why))
 		}
 	}
+	for _, server := range svc.Servers {
+		if server.State != "" && server.State != control.ServerReady {
+			all = append(all, fmt.Sprintf("%s %s, %s left", server.Addr, c.warn(server.State), plural(server.Connections+server.Beside, "connection")))
+		}
+	}
 	k := svc.Kept
 	if k == nil {
 		return all

@@ -81,6 +81,10 @@ func (f *fakeNode) Switchover(context.Context) error { return nil }
 
 func (f *fakeNode) Reload(bool) (control.Reloaded, error) { return control.Reloaded{}, nil }
 
+func (f *fakeNode) Server(context.Context, control.ServerCommand) (control.ServerOrdered, error) {
+	return control.ServerOrdered{}, nil
+}
+
 func fakeRun(file string) error {
 	if os.Getenv("FAKE_BROKEN") != "" {
 		return errors.New("no such interface: the last words")

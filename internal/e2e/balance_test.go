@@ -6,11 +6,13 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"lockstep/appliance/config"
 	"lockstep/appliance/control"
+	"lockstep/appliance/orders"
 	"lockstep/internal/lab"
 )
 
@@ -89,6 +91,30 @@ func (p *pair) listed(node string, conns []net.Conn) {
 	})
 }
 
+// order orders something of a server on an appliance.
+func (p *pair) order(node, do, service string, server netip.AddrPort) (control.ServerOrdered, error) {
+	c := control.NewClient(p.socket(node))
+	defer c.Close()
+	return c.Server(context.Background(), control.ServerCommand{Do: do, Service: service, Server: server})
+}
+
+// state is what an appliance says was ordered of the i-th server of a service.
+func (p *pair) state(node, service string, i int) string {
+	for _, s := range p.status(node).Services {
+		if s.Name == service {
+			return s.Servers[i].State
+		}
+	}
+	return ""
+}
+
+func (p *pair) is(node, service string, i int, want string) {
+	p.t.Helper()
+	if got := p.state(node, service, i); got != want {
+		p.t.Errorf("on %s server %d of %s is %q, want %q", node, i, service, got, want)
+	}
+}
+
 // Connections are shared out among the servers, passed on or ended here, and who takes over knows how many each of them has.
 func TestBalance(t *testing.T) {
 	const least, turn = 82, 83
@@ -98,14 +124,15 @@ func TestBalance(t *testing.T) {
 			s.Balance, s.Path, s.Shares = balance, path, shares
 		})
 	}
-	p := start(t, options{
+	o := options{
 		PairOptions: lab.PairOptions{Servers: 2},
 		extra: []config.Service{
 			balanced("least", least, config.BalanceLeast, config.PathAuto, config.PlainShare, config.Share{Weight: 2}),
 			balanced("turn", turn, config.BalanceTurn, config.PathNetstack),
 		},
 		serve: func(p *pair) { p.named(least); p.named(turn) },
-	})
+	}
+	p := start(t, o)
 	var conns []net.Conn
 	var heavy []net.Conn // of the server with twice the weight
 	for range 6 {
@@ -119,6 +146,24 @@ func TestBalance(t *testing.T) {
 	p.has("a", "least", [2]int{2, 4})
 	p.has("a", "turn", [2]int{3, 3})
 	p.listed("a", conns)
+	// Drained: nothing new, and what runs goes on; ordered on one appliance, true on both, and after a takeover.
+	drained := netip.MustParseAddrPort("10.20.0.12:83")
+	if _, err := p.order("b", orders.Drain, "turn", drained); err == nil || !strings.Contains(err.Error(), "order it on the active one, a") {
+		t.Errorf("ordered on the standby: %v", err)
+	}
+	if done, err := p.order("a", orders.Drain, "turn", drained); err != nil || done != (control.ServerOrdered{}) {
+		t.Fatalf("drain: %+v, %v", done, err)
+	}
+	for _, node := range []string{"a", "b"} {
+		p.is(node, "turn", 1, control.ServerDrained)
+	}
+	for range 2 {
+		c, i := p.dialNamed(turn)
+		if conns = append(conns, c); i != 0 {
+			t.Error("a drained server gets a connection")
+		}
+	}
+	p.has("a", "turn", [2]int{5, 3})
 	p.Kill(p.a)
 	for _, c := range conns {
 		var b [1]byte
@@ -131,7 +176,20 @@ func TestBalance(t *testing.T) {
 	}
 	p.listed("b", conns)
 	p.has("b", "least", [2]int{2, 4})
-	p.has("b", "turn", [2]int{3, 3})
+	p.has("b", "turn", [2]int{5, 3})
+	if _, i := p.dialNamed(turn); i != 0 {
+		t.Error("a server that was drained before the takeover gets a connection")
+	}
+	// Who joins learns it; what it had kept of its own is older.
+	if done, err := p.order("b", orders.Enable, "turn", drained); err != nil || done.Standby == "" || done.Unkept != "" {
+		t.Errorf("enable, without a standby: %+v, %v", done, err)
+	}
+	if _, err := p.order("b", orders.Weight, "least", netip.MustParseAddrPort("10.20.0.11:82")); err == nil {
+		t.Error("a weight of 0")
+	}
+	p.a = p.appliance(p.A, "a", o)
+	p.AwaitInSyncAs("a")
+	p.await("a goes by what b says", func() bool { return p.state("a", "turn", 1) == control.ServerReady })
 	for _, c := range heavy {
 		c.Close()
 	}

@@ -78,6 +78,7 @@ type News struct {
 	Late    replication.Nanos // the frame came so much later than a heartbeat is due
 	InSync  bool              // the standby came in sync, or fell out of it
 	Fitness bool              // the peer has said whether it could serve
+	Orders  bool              // the peer has said which orders it goes by
 }
 
 // Sender is the sync session.

@@ -40,7 +40,7 @@ func (s *Shell) Step(now replication.Nanos, frame []byte) error {
 		s.mu.Unlock()
 		return err
 	}
-	news := News{Late: now - before - s.period, Fitness: s.core.FitnessSaid()}
+	news := News{Late: now - before - s.period, Fitness: s.core.FitnessSaid(), Orders: s.core.OrdersSaid()}
 	if news.Late > 0 && s.period > 0 {
 		s.patience.PeerDelay(now, news.Late)
 	} else {

@@ -16,7 +16,7 @@ import (
 //	5  a batch may hold EntrySplice; its checksum covers the header only; the first heartbeat
 //	   comes before the first batch
 //	6  a batch may hold EntryTerminate, EntryLife, EntryDecided, EntryForgotten, EntryLifeOver; a
-//	   heartbeat says how long its sender bears silence
+//	   heartbeat says how long its sender bears silence; Orders
 const (
 	Version    = 6
 	MinVersion = 1
@@ -41,6 +41,8 @@ const (
 	DecideVersion = 6
 	// PromiseVersion is the first whose heartbeats say how long their sender bears silence.
 	PromiseVersion = 6
+	// OrdersVersion is the first with Orders.
+	OrdersVersion = 6
 )
 
 const (
@@ -66,6 +68,7 @@ const (
 	TypeHeartbeat    Type = 5
 	TypeHeartbeatAck Type = 6
 	TypeFitness      Type = 7
+	TypeOrders       Type = 8
 
 	// Between voters, on connections of their own.
 	TypeVoterHello   Type = 16
@@ -88,6 +91,8 @@ func (t Type) String() string {
 		return "heartbeat-ack"
 	case TypeFitness:
 		return "fitness"
+	case TypeOrders:
+		return "orders"
 	case TypeVoterHello:
 		return "voter-hello"
 	case TypeVoterMessage:
@@ -212,6 +217,10 @@ func Decode(frame []byte) (Header, []byte, error) {
 		}
 	case TypeFitness:
 		if h.Version < FitnessVersion || h.Version > Version {
+			return Header{}, nil, ErrVersion
+		}
+	case TypeOrders:
+		if h.Version < OrdersVersion || h.Version > Version {
 			return Header{}, nil, ErrVersion
 		}
 	default:

@@ -169,6 +169,9 @@ func goldenFrames(version uint8) map[string][]byte {
 		})
 		frames["fitness-empty"] = AppendFitness(nil, version, 3, &Fitness{})
 	}
+	if version >= OrdersVersion {
+		frames["orders"] = AppendOrders(nil, version, 3, []byte(`{"orders":[]}`))
+	}
 	return frames
 }
 
@@ -246,6 +249,15 @@ func reencode(frame []byte) error {
 			return err
 		}
 		again = AppendFitness(nil, h.Version, h.Epoch, &f)
+	case TypeOrders:
+		if h.Index != 0 {
+			return nil // not used
+		}
+		text, err := DecodeOrders(payload)
+		if err != nil {
+			return err
+		}
+		again = AppendOrders(nil, h.Version, h.Epoch, text)
 	case TypeHello:
 		m, err := DecodeHello(payload)
 		if err != nil {
