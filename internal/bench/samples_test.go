@@ -100,7 +100,7 @@ func TestJudge(t *testing.T) {
 		"bulk download, 1 stream, pair : alone":                                                         false, // 0.94
 		"bulk download, 1 stream, alone : HAProxy":                                                      true,  // 0.9009
 		"bulk upload, 8 streams, pair : alone":                                                          true,  // 0.7, the limit itself
-		"added p50, pair over alone, requests, 1 kept-alive connection":                                 true,  // 100 us, the same
+		"added p50, pair over alone, requests, 1 kept-alive connection, ends on two CPUs":               true,  // 100 us, the same
 		"kill -9, 100 busy: gap beyond that without a kill, median run":                                 false, // 16 of 15
 		"switchover, 100 busy: gap beyond that without one, median run":                                 true,  // 10, the limit itself
 		"kill -9, 10000 idle and 100 busy: gap of the busy ones beyond that without a kill, median run": false,
