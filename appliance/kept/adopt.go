@@ -152,11 +152,14 @@ func (k *Kept) responseBytes(p *replication.StreamPos, fin bool) bool {
 		return true
 	}
 	from := p.Delivered
-	if b := k.holds(from); len(b) > 0 {
-		b = b[:min(uint64(len(b)), to-from)]
-		p.Bytes = append(p.Bytes, b)
-		from += uint64(len(b))
+	take := func(b []byte) {
+		if b = b[:min(uint64(len(b)), to-from)]; len(b) > 0 {
+			p.Bytes = append(p.Bytes, b)
+			from += uint64(len(b))
+		}
 	}
+	take(k.stashed(from))
+	take(k.holds(from))
 	r := k.source
 	if from < to && (r == nil || from < r.base) {
 		return false

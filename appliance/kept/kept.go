@@ -72,6 +72,7 @@ type responseState struct {
 	// vanish from it: the standby has them, and the server may have been told so.
 	held   []byte
 	heldAt uint64
+	stash  stash
 	// formerTo is where those end that are a former source's.
 	formerTo   uint64
 	unlike     *replica // has not sent the same as the former source there

@@ -297,7 +297,9 @@ func (k *Kept) holds(off uint64) []byte {
 	if len(k.held) == 0 || off < k.heldAt {
 		return nil
 	}
-	if gone := off - k.heldAt; gone < uint64(len(k.held)) {
+	gone := min(off-k.heldAt, uint64(len(k.held)))
+	k.keepReleased(k.held[:gone])
+	if gone < uint64(len(k.held)) {
 		k.held, k.heldAt = k.held[gone:], off
 		return k.held
 	}

@@ -140,6 +140,7 @@ func (k *Kept) discard(r *replica) {
 		r.leg.Discard(int(to - r.base))
 		r.base = to
 	}
+	k.stashed(to) // lets go
 	if d := s.Delivered.Load(); k.restored && r.recorded.Load() && len(k.held) > 0 {
 		r.leg.SetAhead(r.base - min(d, r.base))
 	}

@@ -4,47 +4,26 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"lockstep/appliance/control"
-	"lockstep/internal/pair"
 )
 
 // fault is what happens while all clients are in the middle of something.
 type fault struct {
 	name string
 	do   func(ctx context.Context, b *bed) error
-	// ends tells that servers die, so that under gateway clients are to be told.
-	ends bool
 }
 
 var faults = []fault{
 	{name: "appliance", do: killActive},
 	{name: "switchover", do: switchover},
 	{name: "both", do: func(ctx context.Context, b *bed) error { return errors.Join(killActive(ctx, b), killActive(ctx, b)) }},
-	{name: "server", do: killServers, ends: true},
+	{name: "server", do: killServers},
 }
 
 // Under log and hot the servers die last of all, and then an appliance, too.
 var keptFaults = []fault{
-	{name: "appliance", do: loseActive},
-	{name: "server", do: killServers, ends: true},
-	{name: "both", do: func(ctx context.Context, b *bed) error { return errors.Join(killServers(ctx, b), loseActive(ctx, b)) }, ends: true},
-}
-
-// loseActive kills the active, and waits until the other one serves. It is not waited for that the pair is in sync: a
-// client that does not read may keep a connection that is logged from being told to the standby.
-func loseActive(ctx context.Context, b *bed) error {
-	victim := b.nodes.Active
-	if err := victim.Kill(); err != nil {
-		return err
-	}
-	if err := victim.Start(ctx); err != nil {
-		return err
-	}
-	_, err := pair.Await(ctx, pair.SyncWithin, "the other appliance serves", func(said []control.Status) bool {
-		return said[0].Role == control.RoleActive
-	}, b.nodes.Other(victim))
-	return err
+	{name: "appliance", do: killActive},
+	{name: "server", do: killServers},
+	{name: "both", do: func(ctx context.Context, b *bed) error { return errors.Join(killServers(ctx, b), killActive(ctx, b)) }},
 }
 
 // syncWithin is how long a busy machine may take until the pair is in sync.
