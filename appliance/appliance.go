@@ -113,14 +113,13 @@ func start(ctx context.Context, cfg *config.Config, file File, clk clock.Clock, 
 	n.journal.run()
 	n.watchFitness(ctx, cancel)
 	n.watchOrders(ctx)
-	n.wg.Add(4)
+	n.wg.Add(3)
 	go n.watchSteering(ctx)
 	go n.watchMemory(ctx)
-	go n.dumpOnSignal(ctx)
 	go n.watchOnLink(ctx)
+	n.onSignal(ctx, unix.SIGUSR1, n.dump)
 	if file.Load != nil {
-		n.wg.Add(1)
-		go n.reloadOnSignal(ctx)
+		n.onSignal(ctx, unix.SIGHUP, n.reloadAsTold)
 	}
 	if err := n.confine(); err != nil {
 		return err

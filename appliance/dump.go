@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"syscall"
 
 	"lockstep/internal/loglimit"
 )
@@ -12,21 +11,26 @@ import (
 // dumpMax bounds what one signal can write into the log.
 const dumpMax = 1000
 
-// dumpOnSignal logs every connection when the process gets SIGUSR1: what support
-// asks for first when a connection does not move.
-func (n *Node) dumpOnSignal(ctx context.Context) {
-	defer n.wg.Done()
-	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, syscall.SIGUSR1)
-	defer signal.Stop(ch)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ch:
-			n.relay.Describe(dumpMax, func(state string) {
-				n.log.Info("connection", "state", state, loglimit.Unlimited())
-			})
+// onSignal does something whenever the process gets a signal, until ctx ends.
+func (n *Node) onSignal(ctx context.Context, sig os.Signal, do func()) {
+	n.wg.Go(func() {
+		ch := make(chan os.Signal, 1)
+		signal.Notify(ch, sig)
+		defer signal.Stop(ch)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ch:
+				do()
+			}
 		}
-	}
+	})
+}
+
+// dump logs every connection: what support asks for first when one does not move.
+func (n *Node) dump() {
+	n.relay.Describe(dumpMax, func(state string) {
+		n.log.Info("connection", "state", state, loglimit.Unlimited())
+	})
 }

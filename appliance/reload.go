@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 
 	"lockstep/appliance/carry"
 	"lockstep/appliance/config"
@@ -124,30 +121,19 @@ func settings(c *config.Service) relay.Settings {
 	return relay.Settings{MaxConns: c.Limits.Connections, Idle: c.Limits.Idle, Keepalive: carry.Keepalive(c.Keepalive), Park: c.ParkAfter}
 }
 
-// reloadOnSignal does on SIGHUP what `lockstep reload` does; what is refused is in the log.
-func (n *Node) reloadOnSignal(ctx context.Context) {
-	defer n.wg.Done()
-	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, syscall.SIGHUP)
-	defer signal.Stop(ch)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ch:
-		}
-		r, err := n.Reload(false)
-		switch {
-		case err != nil:
-			n.log.Error("the configuration was not read again, nothing is changed", "err", err)
-		case r.Refused:
-			for _, c := range r.Changes {
-				if c.Refused != "" {
-					n.log.Error("the new configuration is refused as a whole, nothing is changed", "key", c.Key, "from", c.From, "to", c.To, "why", c.Refused)
-				}
+// reloadAsTold does what `lockstep reload` does; what is refused is in the log.
+func (n *Node) reloadAsTold() {
+	r, err := n.Reload(false)
+	switch {
+	case err != nil:
+		n.log.Error("the configuration was not read again, nothing is changed", "err", err)
+	case r.Refused:
+		for _, c := range r.Changes {
+			if c.Refused != "" {
+				n.log.Error("the new configuration is refused as a whole, nothing is changed", "key", c.Key, "from", c.From, "to", c.To, "why", c.Refused)
 			}
-		case len(r.Changes) == 0:
-			n.log.Info("the configuration was read again: nothing in it is new")
 		}
+	case len(r.Changes) == 0:
+		n.log.Info("the configuration was read again: nothing in it is new")
 	}
 }

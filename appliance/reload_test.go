@@ -31,7 +31,7 @@ func running(t *testing.T) (n *Node, file *config.Config) {
 	n.reloading.file = File{Load: func() (*config.Config, error) { return file, nil }, Level: new(slog.LevelVar)}
 	for i := range n.cfg.Services {
 		s := &n.cfg.Services[i]
-		n.services = append(n.services, &relay.Service{Name: s.Name, Pool: pool.New(poolConfig(s, nil)), MaxConns: s.Limits.Connections, Idle: s.Limits.Idle})
+		n.services = append(n.services, &relay.Service{Name: s.Name, Pool: pool.New(poolConfig(s, nil)), Settings: settings(s)})
 	}
 	n.relay = relay.New(n.services, nil)
 	t.Cleanup(n.relay.Close)
@@ -52,7 +52,7 @@ func TestReload(t *testing.T) {
 			t.Errorf("%v: %s, refused %t, applied %t; want %s", err, got, r.Refused, r.Applied, want)
 		}
 	}
-	idle := func() time.Duration { return n.services[0].Settings().Idle }
+	idle := func() time.Duration { return n.services[0].Now().Idle }
 	reload(false, "", false, false)
 	file.Services[0].Limits.Idle, file.Log.Level = time.Minute, "debug"
 	reload(true, "log.level services.web.limits.idle", false, false)
@@ -66,7 +66,7 @@ func TestReload(t *testing.T) {
 	}
 	file.Services[1].Protection = config.ProtectGateway
 	reload(false, "log.level services.web.limits.idle", false, true)
-	if idle() != time.Minute || n.services[1].Settings().Idle != config.DefaultIdle || n.reloading.file.Level.Level() != slog.LevelDebug {
+	if idle() != time.Minute || n.services[1].Now().Idle != config.DefaultIdle || n.reloading.file.Level.Level() != slog.LevelDebug {
 		t.Error("not changed")
 	}
 	// The limits of all together are what the standby can keep.
@@ -78,13 +78,13 @@ func TestReload(t *testing.T) {
 	reload(false, "services.web.limits.connections", true, false)
 	file.Services[1].Limits.Connections--
 	reload(false, "services.mail.limits.connections services.web.limits.connections", false, true)
-	if n.services[0].Settings().MaxConns != was.Services[0].Limits.Connections+1 {
+	if n.services[0].Now().MaxConns != was.Services[0].Limits.Connections+1 {
 		t.Error("the limit is not raised")
 	}
 	file.Services = file.Services[:1]
 	reload(false, "services.mail", true, false)
 	n.reloading.file.Load = func() (*config.Config, error) { return nil, errors.New("a misspelt key") }
-	if _, err := n.Reload(false); err == nil || n.services[0].Settings().MaxConns != was.Services[0].Limits.Connections+1 {
+	if _, err := n.Reload(false); err == nil || n.services[0].Now().MaxConns != was.Services[0].Limits.Connections+1 {
 		t.Errorf("a wrong file: %v", err)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"lockstep/appliance/adapter"
-	"lockstep/appliance/carry"
 	"lockstep/appliance/config"
 	"lockstep/appliance/control"
 	"lockstep/appliance/health"
@@ -61,9 +60,7 @@ func (n *Node) makeServices() []*relay.Service {
 			Name: c.Name, Listen: c.Listen,
 			Pool:          pool.New(poolConfig(c, n.orders.list)),
 			SourceGateway: c.Source == config.SourceGateway, Gateways: n.cfg.Networks.Back.Gateway,
-			MaxConns: c.Limits.Connections, MaxHalfOpen: c.Limits.HalfOpen, MaxSource: c.Limits.HalfOpenSource,
-			Keepalive: carry.Keepalive(c.Keepalive), Park: c.ParkAfter,
-			Idle:   c.Limits.Idle,
+			Settings: settings(c), MaxHalfOpen: c.Limits.HalfOpen, MaxSource: c.Limits.HalfOpenSource,
 			Pass:   c.Path == config.PathAuto,
 			TakeUp: c.SlowClients == config.SlowBuffer,
 		}

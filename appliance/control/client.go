@@ -22,6 +22,8 @@ const maxReply = 8 << 20
 // maxWhy bounds why something is refused.
 const maxWhy = 4 << 10
 
+var errOlder = errors.New("the running appliance is of a version that does not know of it: restart it with this one")
+
 // Client asks an appliance over its control socket.
 type Client struct {
 	path string
@@ -74,7 +76,7 @@ func (c *Client) get(ctx context.Context, path string, v any) error {
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotFound:
-		return fmt.Errorf("ask for %s on %q: the appliance is of a version that does not know of it", what, c.path)
+		return fmt.Errorf("ask for %s on %q: %w", what, c.path, errOlder)
 	default:
 		why, _ := io.ReadAll(io.LimitReader(resp.Body, maxWhy)) // what the status says already
 		return fmt.Errorf("ask for %s on %q: the appliance answered %s: %s", what, c.path, resp.Status, strings.TrimSpace(string(why)))
@@ -87,7 +89,32 @@ func (c *Client) get(ctx context.Context, path string, v any) error {
 
 // Switchover asks the active appliance to hand over, and waits until it has.
 func (c *Client) Switchover(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://control/v1/switchover", nil)
+	return c.post(ctx, "switchover", nil, nil, "switchover refused: ")
+}
+
+// Reload has the appliance read its configuration again. dry: it tells what would change, and changes nothing.
+func (c *Client) Reload(ctx context.Context, dry bool) (done Reloaded, err error) {
+	err = c.post(ctx, fmt.Sprintf("reload?dry_run=%t", dry), nil, &done, "reload refused, nothing is changed: ")
+	return done, err
+}
+
+// Server orders something of a service's server, and waits until the standby knows.
+func (c *Client) Server(ctx context.Context, cmd ServerCommand) (done ServerOrdered, err error) {
+	err = c.post(ctx, "server", cmd, &done, "")
+	return done, err
+}
+
+// post orders what is at a path, with a body unless that is nil, and reads the answer into v unless that is. refused is what
+// stands before the appliance's reason.
+func (c *Client) post(ctx context.Context, path string, body, v any, refused string) error {
+	what, _, _ := strings.Cut(path, "?")
+	var text bytes.Buffer
+	if body != nil {
+		if err := json.NewEncoder(&text).Encode(body); err != nil {
+			return err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://control/v1/"+path, &text)
 	if err != nil {
 		return err
 	}
@@ -96,68 +123,22 @@ func (c *Client) Switchover(ctx context.Context) error {
 		return c.explain(err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusNoContent {
-		return nil
-	}
-	why, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
-	if err != nil {
-		return fmt.Errorf("read the answer to switchover from %q: %w", c.path, err)
-	}
-	return fmt.Errorf("switchover refused: %s", strings.TrimSpace(string(why)))
-}
-
-// Reload has the appliance read its configuration again. dry: it tells what would change, and changes nothing.
-func (c *Client) Reload(ctx context.Context, dry bool) (done Reloaded, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprintf("http://control/v1/reload?dry_run=%t", dry), nil)
-	if err != nil {
-		return done, err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return done, c.explain(err)
-	}
-	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	switch {
 	case err != nil:
-		return done, fmt.Errorf("read the answer to reload from %q: %w", c.path, err)
+		return fmt.Errorf("read the answer to %s from %q: %w", what, c.path, err)
 	case resp.StatusCode == http.StatusNotFound:
-		return done, errors.New("the running appliance is of a version that cannot read its configuration again: restart it")
-	case resp.StatusCode != http.StatusOK:
-		return done, fmt.Errorf("reload refused, nothing is changed: %s", strings.TrimSpace(string(answer)))
+		return fmt.Errorf("order %s on %q: %w", what, c.path, errOlder)
+	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent:
+		return errors.New(refused + strings.TrimSpace(string(answer)))
 	}
-	if err := json.Unmarshal(answer, &done); err != nil {
-		return done, fmt.Errorf("read the answer to reload from %q: %w", c.path, err)
+	if v == nil {
+		return nil
 	}
-	return done, nil
-}
-
-// Server orders something of a service's server, and waits until the standby knows.
-func (c *Client) Server(ctx context.Context, cmd ServerCommand) (done ServerOrdered, err error) {
-	body, err := json.Marshal(cmd)
-	if err != nil {
-		return done, err
+	if err := json.Unmarshal(answer, v); err != nil {
+		return fmt.Errorf("read the answer to %s from %q: %w", what, c.path, err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://control/v1/server", bytes.NewReader(body))
-	if err != nil {
-		return done, err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return done, c.explain(err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
-	if err != nil {
-		return done, fmt.Errorf("read the answer from %q: %w", c.path, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return done, errors.New(strings.TrimSpace(string(answer)))
-	}
-	if err := json.Unmarshal(answer, &done); err != nil {
-		return done, fmt.Errorf("read the answer from %q: %w", c.path, err)
-	}
-	return done, nil
+	return nil
 }
 
 func (c *Client) explain(err error) error {

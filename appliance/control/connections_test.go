@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -50,15 +49,8 @@ func (a asked) FindConnections(q ConnectionQuery) ConnectionList {
 }
 
 func TestConnectionsOverTheSocket(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "control.sock")
 	var q ConnectionQuery
-	s, err := Serve(path, asked{query: &q}, quiet())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	c := NewClient(path)
-	defer c.Close()
+	c := asking(t, asked{query: &q})
 	l, err := c.FindConnections(context.Background(), ConnectionQuery{Service: "web", Limit: 5})
 	if err != nil || l.Matched != 7 || len(l.Connections) != 1 || q.Service != "web" || q.Limit != 5 {
 		t.Errorf("%+v, %v, asked for %+v", l, err, q)

@@ -41,15 +41,22 @@ func (f fixed) Reload(dry bool) (Reloaded, error) {
 	return Reloaded{Refused: true, Changes: []Change{{Key: "node", From: "a", To: "b", Refused: "no"}}}, nil
 }
 
-func TestReloadOverTheSocket(t *testing.T) {
+// asking is a client of a socket that p answers at.
+func asking(t *testing.T, p Provider) *Client {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "control.sock")
-	s, err := Serve(path, fixed{}, quiet())
+	s, err := Serve(path, p, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	t.Cleanup(s.Close)
 	c := NewClient(path)
-	defer c.Close()
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestReloadOverTheSocket(t *testing.T) {
+	c := asking(t, fixed{})
 	want, _ := fixed{}.Reload(true)
 	if got, err := c.Reload(context.Background(), true); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
@@ -67,14 +74,7 @@ func (f fixed) Server(_ context.Context, cmd ServerCommand) (ServerOrdered, erro
 }
 
 func TestServerOverTheSocket(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "control.sock")
-	s, err := Serve(path, fixed{}, quiet())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	c := NewClient(path)
-	defer c.Close()
+	c := asking(t, fixed{})
 	cmd := ServerCommand{Do: "weight", Service: "web", Server: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 3}
 	if done, err := c.Server(context.Background(), cmd); err != nil || done != (ServerOrdered{Unkept: "full"}) {
 		t.Errorf("%+v, %v", done, err)

@@ -66,7 +66,7 @@ func TestServerStaysWhileTheStandbyLacksSomething(t *testing.T) {
 	for name, moved := range map[string]bool{"confirmed": false, "takeover": true} {
 		t.Run(name, func(t *testing.T) {
 			l := newLost(t, func(s *relay.Service) {
-				if l := s.Pool.Len(); l < 2 {
+				if l := s.Pool.Ready(); l < 2 {
 					spare(s)
 				}
 				s.Ask = func(_ int, _ uint64, done func(kept.Fate)) { done(kept.Unproven) }
@@ -119,7 +119,7 @@ func TestDeadServersKernelStaysWhileTheStandbyLacksSomething(t *testing.T) {
 	for name, moved := range map[string]bool{"confirmed": false, "takeover": true} {
 		t.Run(name, func(t *testing.T) {
 			l := newLost(t, func(s *relay.Service) {
-				if s.Pool.Len() < 2 {
+				if s.Pool.Ready() < 2 {
 					spare(s)
 				}
 			})
@@ -151,7 +151,7 @@ func TestFailingServerStaysWhileTheStandbyLacksSomething(t *testing.T) {
 	for name, patience := range map[string]time.Duration{"confirmed": time.Hour, "takeover": time.Hour, "response ended": time.Hour, "patience": time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
 			l := newLost(t, func(s *relay.Service) {
-				if l := s.Pool.Len(); l < 2 {
+				if l := s.Pool.Ready(); l < 2 {
 					spare(s)
 				}
 				s.Patience = patience

@@ -34,7 +34,7 @@ func (k *Kept) another(any bool) (int, bool) {
 // wanted is how many servers the connection should have.
 func (k *Kept) wanted() int {
 	if k.svc.Hot {
-		return min(k.pool.Len(), maxReplicas)
+		return min(k.pool.Ready(), maxReplicas)
 	}
 	return 1
 }

@@ -18,7 +18,7 @@ func (k *Kept) staying() (n int) {
 
 // leaving reports whether the connection has a server that it is to leave, and might.
 func (k *Kept) leaving() bool {
-	return !k.plain && k.staying() < len(k.replicas()) && k.pool.Len() > 0
+	return !k.plain && k.staying() < len(k.replicas()) && k.pool.Ready() > 0
 }
 
 // move lets the client have another server's bytes if the source is to be left, and lets go of legs to such servers that

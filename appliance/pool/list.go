@@ -131,8 +131,8 @@ func (p *Pool) Servers() []netip.AddrPort {
 	return slices.Clone(p.cfg.Servers)
 }
 
-// Len is how many servers there are in the list that take connections.
-func (p *Pool) Len() (n int) {
+// Ready is how many servers there are in the list that take connections.
+func (p *Pool) Ready() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, i := range p.order {

@@ -32,10 +32,10 @@ func TestChange(t *testing.T) {
 		if all := p.Status(); all[0].Addr != three || all[1].Conns != 2 || !all[2].Gone || all[2].Addr != one || all[2].Conns != 2 {
 			t.Errorf("status %+v", all)
 		}
-		if i, ok := p.Find(one); !ok || i != 0 || p.Len() != 2 || !slices.Equal(p.Servers(), []netip.AddrPort{three, two}) {
+		if i, ok := p.Find(one); !ok || i != 0 || p.Ready() != 2 || !slices.Equal(p.Servers(), []netip.AddrPort{three, two}) {
 			t.Error("numbers")
 		}
-		if err := p.Change(pool.Config{Servers: []netip.AddrPort{three, six}, Most: 3}); err == nil || p.Len() != 2 {
+		if err := p.Change(pool.Config{Servers: []netip.AddrPort{three, six}, Most: 3}); err == nil || p.Ready() != 2 {
 			t.Errorf("more than there is room for: %v", err)
 		}
 		p.Checked(1, true, "")
@@ -71,8 +71,8 @@ func TestStates(t *testing.T) {
 	takes(t, p, 3, 1, 1, 1)
 	err := p.Change(pool.Config{Servers: []netip.AddrPort{one, two, three}, Policy: pool.RoundRobin{},
 		Shares: []pool.Share{{State: pool.Drained}, {State: pool.Disabled}, {}}})
-	if err != nil || p.Len() != 1 || !p.Leaves(0) || p.Leaves(1) || p.Leaves(2) {
-		t.Fatalf("%v; %d take connections", err, p.Len())
+	if err != nil || p.Ready() != 1 || !p.Leaves(0) || p.Leaves(1) || p.Leaves(2) {
+		t.Fatalf("%v; %d take connections", err, p.Ready())
 	}
 	for range 4 {
 		if i, ok := p.Next(pool.Want{Client: client, After: -1, Any: true, Take: true}); i != 2 || !ok {

@@ -13,7 +13,7 @@ import (
 // take has n connections of different clients come, and counts which servers get them; they stay.
 func take(t *testing.T, p *pool.Pool, n int) []int {
 	t.Helper()
-	got := make([]int, p.Len())
+	got := make([]int, p.Ready())
 	for k := range n {
 		i, ok := p.Next(pool.Want{Client: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, byte(k >> 8), byte(k)}), 40000), After: -1, Any: true, Take: true})
 		if !ok {

@@ -84,7 +84,7 @@ func TestOrder(t *testing.T) {
 
 		any := pool.New(pool.Config{Servers: []netip.AddrPort{six, one}, AnyFamily: true})
 		want(t, any, client, 0, 1)
-		if any.Index(one) != 1 || any.Index(three) != 0 || any.Len() != 2 || any.Addr(1) != one {
+		if any.Index(one) != 1 || any.Index(three) != 0 || any.Ready() != 2 || any.Addr(1) != one {
 			t.Error("addresses")
 		}
 		if order(pool.New(pool.Config{}), client) != nil {

@@ -38,7 +38,8 @@ func (c *Conn) adopt() {
 	if !ok {
 		// An endpoint has failed under our hands and dropped what it had, which ends
 		// the connection with the next event; or its FIN was acknowledged meanwhile.
-		c.Unprotect()
+		// Not at once: it is tried again with the next event, or when the janitor comes by.
+		c.openGates()
 		c.wanted.Store(true)
 		return
 	}

@@ -20,7 +20,7 @@ type alive struct {
 // passAsks makes the peers' questions ours.
 func (c *Conn) passAsks() {
 	c.flags.Moved.Store(int64(c.r.now()))
-	c.alive.due.Store(int64(c.r.now() + c.svc.Settings().Keepalive.Idle))
+	c.alive.due.Store(int64(c.r.now() + c.svc.Now().Keepalive.Idle))
 	c.client.PassAsks()
 	c.carrier.PassAsks()
 }
@@ -29,9 +29,9 @@ func (c *Conn) passAsks() {
 func (c *Conn) checkAlive() {
 	c.carrier.Pass(&c.alive.client)
 	now := c.r.now()
-	if c.svc.Settings().Keepalive.Idle == 0 || now < time.Duration(c.alive.due.Load()) || c.carrier.Draining() {
+	if c.svc.Now().Keepalive.Idle == 0 || now < time.Duration(c.alive.due.Load()) || c.carrier.Draining() {
 		return
 	}
-	next := c.carrier.Probe(&c.svc.Settings().Keepalive, c.alive.client.Probe(c.client, &c.svc.Settings().Keepalive))
+	next := c.carrier.Probe(&c.svc.Now().Keepalive, c.alive.client.Probe(c.client, &c.svc.Now().Keepalive))
 	c.alive.due.Store(int64(now + next))
 }

@@ -123,6 +123,14 @@ func (c *Conn) Opened() {
 // Unprotect is called by the journal when this connection is no longer kept
 // elsewhere: nothing is waited for any more.
 func (c *Conn) Unprotect() {
+	c.openGates()
+	if !c.isPassed() {
+		c.r.sched.add(c, false)
+	}
+}
+
+// openGates is Unprotect by whoever runs the connection anyway.
+func (c *Conn) openGates() {
 	c.flags.Protected.Store(false)
 	if c.isPassed() {
 		return
@@ -131,7 +139,6 @@ func (c *Conn) Unprotect() {
 	if c.begun.Load() {
 		c.carrier.OpenGates()
 	}
-	c.r.sched.add(c, false)
 }
 
 // Permit is called by the journal: ACKs to the sender of s may cover off.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -17,30 +18,7 @@ const (
 // one does not move. Nothing is woken or moved by it, so that a fault stays to be seen.
 // A connection whose worker does not let go of it in a while is said to be so.
 func (r *Relay) Describe(limit int, say func(string)) {
-	var busy []*Conn
-	r.Each(func(c *Conn) {
-		if limit--; limit < 0 {
-			return
-		}
-		if s, ok := c.describe(); ok {
-			say(s)
-		} else {
-			busy = append(busy, c)
-		}
-	})
-	for end := time.Now().Add(describeWait); len(busy) > 0 && time.Now().Before(end); {
-		time.Sleep(describeAgain)
-		left := busy[:0]
-		for _, c := range busy {
-			if s, ok := c.describe(); ok {
-				say(s)
-			} else {
-				left = append(left, c)
-			}
-		}
-		busy = left
-	}
-	for _, c := range busy {
+	for _, c := range r.eachAtRest(limit, describeWait, func(c *Conn) { say(c.text()) }) {
 		state := "waits for its turn"
 		if s := c.schedule.Load(); s == schedRunning || s == schedAgain {
 			state = "is being run"
@@ -49,15 +27,29 @@ func (r *Relay) Describe(limit int, say func(string)) {
 	}
 }
 
-// describe reads a connection in its worker's place; ok is false while a worker has it
-// or is about to.
-func (c *Conn) describe() (s string, ok bool) {
-	if !c.schedule.CompareAndSwap(schedIdle, schedRunning) {
-		return "", false
+// eachAtRest calls f for up to limit connections in their workers' place, which reads them and moves nothing. It returns
+// those that a worker had, or was about to have, for as long as wait, all together.
+func (r *Relay) eachAtRest(limit int, wait time.Duration, f func(*Conn)) (busy []*Conn) {
+	r.Each(func(c *Conn) {
+		if limit--; limit >= 0 && !c.atRest(f) {
+			busy = append(busy, c)
+		}
+	})
+	for end := time.Now().Add(wait); len(busy) > 0 && time.Now().Before(end); {
+		time.Sleep(describeAgain)
+		busy = slices.DeleteFunc(busy, func(c *Conn) bool { return c.atRest(f) })
 	}
-	s = c.text()
+	return busy
+}
+
+// atRest calls f in the worker's place; it returns false, and has not, while a worker has the connection or is about to.
+func (c *Conn) atRest(f func(*Conn)) bool {
+	if !c.schedule.CompareAndSwap(schedIdle, schedRunning) {
+		return false
+	}
+	f(c)
 	c.r.sched.leave(c, false)
-	return s, true
+	return true
 }
 
 // ago is how long ago t was, for people.

@@ -110,11 +110,14 @@ func (r *Relay) tend(w watched, turn uint64, now time.Duration) {
 	if c.flags.Paused.Load() && !r.journal.Congested() {
 		r.sched.add(c, false) // it may have nothing of its own to be confirmed
 	}
-	if c.begun.Load() && c.carrier.Draining() || due != 0 && now >= due && c.svc.Settings().Keepalive.Idle > 0 {
+	if c.wanted.Load() {
+		r.sched.add(c, false) // it could not be told to a standby, see adopt
+	}
+	if c.begun.Load() && c.carrier.Draining() || due != 0 && now >= due && c.svc.Now().Keepalive.Idle > 0 {
 		r.sched.add(c, false) // has its time run out?
 	}
 	idle := now - max(time.Duration(c.flags.Moved.Load()), c.born)
-	if (c.svc.Settings().Idle > 0 && idle > c.svc.Settings().Idle) || (!c.flags.Opened.Load() && now-c.born > dialMax) {
+	if (c.svc.Now().Idle > 0 && idle > c.svc.Now().Idle) || (!c.flags.Opened.Load() && now-c.born > dialMax) {
 		c.kill(false)
 	}
 }

@@ -34,7 +34,7 @@ func (s *Service) Parked() int { return int(s.parked.Load()) }
 
 // idles has the worker park the connection if it seems to be idle. It is the janitor's.
 func (c *Conn) idles(now time.Duration) {
-	after := c.svc.Settings().Park
+	after := c.svc.Now().Park
 	// One that was passed on, and is ended here because its client did not read, is not parked.
 	if after == 0 || c.passed != nil || c.alive.parked.Load() || !c.begun.Load() || now-max(time.Duration(c.flags.Moved.Load()), c.alive.lookedAt, c.born) < after {
 		return
@@ -68,7 +68,7 @@ func (c *Conn) park(again bool) {
 	if to == parkNot || again || c.phase != phaseOpen || c.unproven || c.alive.parked.Load() || c.rebuild.Load() != nil || c.carrier.Draining() {
 		return
 	}
-	rest := c.svc.Settings().Park
+	rest := c.svc.Now().Park
 	if to == parkNow {
 		rest = 0
 	}

@@ -233,15 +233,15 @@ func (c *Conn) tendPassed(now time.Duration) (calm bool) {
 	here := now - c.born
 	c.askUnheard(here)
 	idle, silent := min(t.Idle, here), min(t.Silent, here)
-	k := &c.svc.Settings().Keepalive
+	k := &c.svc.Now().Keepalive
 	if !t.Owed {
 		c.alive.asked = 0
 	}
 	switch {
-	case c.svc.Settings().Idle > 0 && idle > c.svc.Settings().Idle, !opened && here > dialMax:
+	case c.svc.Now().Idle > 0 && idle > c.svc.Now().Idle, !opened && here > dialMax:
 		c.kill(false)
 	case k.Idle == 0 || silent < k.Idle, !opened:
-		return opened && !t.Doubt && idle >= calmFor && c.stalled == 0 && c.takingSince.Load() == 0 && (k.Idle == 0 || silent+calmFor < k.Idle) && (c.svc.Settings().Idle == 0 || idle+calmFor < c.svc.Settings().Idle)
+		return opened && !t.Doubt && idle >= calmFor && c.stalled == 0 && c.takingSince.Load() == 0 && (k.Idle == 0 || silent+calmFor < k.Idle) && (c.svc.Now().Idle == 0 || idle+calmFor < c.svc.Now().Idle)
 	case c.alive.asked > 0 && now-c.alive.askedAt < k.Interval:
 	case int(c.alive.asked) >= k.Count:
 		c.kill(false)

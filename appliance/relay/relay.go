@@ -138,7 +138,7 @@ func (r *Relay) admit(c *Conn) (ok, over bool) {
 		return false, true
 	}
 	c.svc = r.services[vip]
-	if c.svc == nil || c.svc.conns.Load() >= int64(c.svc.Settings().MaxConns) {
+	if c.svc == nil || c.svc.conns.Load() >= int64(c.svc.Now().MaxConns) {
 		r.engine.C.CountConnLimit()
 		return false, false
 	}

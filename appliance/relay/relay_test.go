@@ -143,7 +143,7 @@ func TestChange(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	to := *svc.Settings()
+	to := *svc.Now()
 	to.MaxConns = 1
 	r.Relay().Change(svc, to)
 	syn(r.Dial(40002, 1, 2))

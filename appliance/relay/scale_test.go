@@ -105,7 +105,7 @@ func newBare(b testing.TB) (*relay.Relay, *stack.Engine, *tuntest.End) { return 
 
 // newBareOf is newBare with such a journal.
 func newBareOf(b testing.TB, j nobody) (*relay.Relay, *stack.Engine, *tuntest.End) {
-	svc := &relay.Service{Name: "web", Listen: []netip.AddrPort{passVIP}, MaxConns: 1 << 30, MaxHalfOpen: 1 << 16, Pass: true}
+	svc := &relay.Service{Name: "web", Listen: []netip.AddrPort{passVIP}, Settings: relay.Settings{MaxConns: 1 << 30}, MaxHalfOpen: 1 << 16, Pass: true}
 	svc.Pool = pool.New(pool.Config{Servers: []netip.AddrPort{passServer}})
 	r := relay.New([]*relay.Service{svc}, j)
 	near, far := tuntest.PipeSize(tuntest.MTU, 1<<14)

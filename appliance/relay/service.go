@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"lockstep/appliance/carry"
 	"lockstep/appliance/kept"
 	"lockstep/appliance/pool"
 )
@@ -17,13 +16,10 @@ type Service struct {
 	Pool          *pool.Pool     // its servers
 	SourceGateway bool           // dial from Gateways instead of the client's address
 	Gateways      []netip.Prefix // addresses of our own on the back network, with its length
-	MaxConns      int            // further clients' SYNs are dropped
 	MaxHalfOpen   int            // see stack.Engine.Listen
 	MaxSource     int            // 0: as MaxHalfOpen
-	Idle          time.Duration  // 0: never
-	Keepalive     carry.Keepalive
-	// Park is after how long a connection with which nothing is going on gives its endpoints back; 0: never.
-	Park time.Duration
+	// Settings are those of the start; those that hold are Now's.
+	Settings
 	// Drain is how long, after a reset, the other peer may acknowledge nothing of what
 	// was sent before it. 0: ten seconds.
 	Drain time.Duration
@@ -40,7 +36,7 @@ type Service struct {
 	// server; it must not block.
 	OnNoPort func(server netip.AddrPort)
 
-	settings atomic.Pointer[Settings] // nil: those above
+	changed atomic.Pointer[Settings] // nil: those of the start hold
 	serviceCounts
 }
 

@@ -8,28 +8,25 @@ import (
 
 // Settings are what of a service can be changed while its connections run.
 type Settings struct {
-	MaxConns  int
-	Idle      time.Duration
+	MaxConns  int           // further clients' SYNs are dropped
+	Idle      time.Duration // after which a connection is ended; 0: never
 	Keepalive carry.Keepalive
-	Park      time.Duration
+	// Park is after how long a connection with which nothing is going on gives its endpoints back; 0: never.
+	Park time.Duration
 }
 
-// Settings are the settings that hold now: those that the service was made with, until others have been given.
-func (s *Service) Settings() *Settings {
-	if now := s.settings.Load(); now != nil {
+// Now are the settings that hold: those that the service was made with, until others have been given.
+func (s *Service) Now() *Settings {
+	if now := s.changed.Load(); now != nil {
 		return now
 	}
-	first := &Settings{MaxConns: s.MaxConns, Idle: s.Idle, Keepalive: s.Keepalive, Park: s.Park}
-	if s.settings.CompareAndSwap(nil, first) {
-		return first
-	}
-	return s.settings.Load()
+	return &s.Settings
 }
 
 // Change gives a service other settings: they hold for the connections that it has, too. None is ended because there are
 // more than the new limit.
 func (r *Relay) Change(s *Service, to Settings) {
-	s.settings.Store(&to)
+	s.changed.Store(&to)
 	soon := int64(r.now() + to.Keepalive.Idle)
 	r.Each(func(c *Conn) {
 		// A question that is due later than the new time says is asked by the new one.

@@ -83,7 +83,7 @@ func (r *Relay) restoreOne(k *replication.Continue, shift uint32) (*Conn, error)
 	sr.HalfWay = !cr.PeerKnows
 	keep := svc.Kept || k.Record.Start != [2]uint64{}
 	// More than one server has to be found for a hot connection at once.
-	cr.Parked = svc.Settings().Park > 0 && cr.PeerKnows && !req.Fin && !resp.Fin && !(keep && svc.Hot)
+	cr.Parked = svc.Now().Park > 0 && cr.PeerKnows && !req.Fin && !resp.Fin && !(keep && svc.Hot)
 	sr.Parked = cr.Parked
 	if keep {
 		cr.ManySources = true

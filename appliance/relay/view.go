@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"math"
 	"net/netip"
 	"time"
 
@@ -18,9 +19,9 @@ type View struct {
 	Phase   string         // see the constants
 	// Protected: the standby holds its record, and what it must not lose.
 	Protected bool
-	Age, Idle time.Duration // since it was begun, or taken over, here; since it was last run, or a packet passed
-	WaitsFor  string        // empty: it is being run
-	Text      string        // all that there is to say, for support
+	Age, Idle time.Duration // since it was begun, or taken over, here; since it was last run
+	WaitsFor  string        // empty: it is about to be run
+	Text      string        // all that there is to say, for support; of Find's
 }
 
 // What View.Path can be.
@@ -40,54 +41,23 @@ const viewWait = 200 * time.Millisecond
 
 // Views calls f for each connection, in no order. Nothing is woken by it. busy is how many a worker did not let go of: these are not told.
 func (r *Relay) Views(f func(View)) (busy int) {
-	var again []*Conn
-	r.Each(func(c *Conn) {
-		if v, ok := c.view(); ok {
-			f(v)
-		} else {
-			again = append(again, c)
-		}
-	})
-	for end := time.Now().Add(viewWait); len(again) > 0 && time.Now().Before(end); {
-		time.Sleep(describeAgain)
-		left := again[:0]
-		for _, c := range again {
-			if v, ok := c.view(); ok {
-				f(v)
-			} else {
-				left = append(left, c)
-			}
-		}
-		again = left
-	}
-	return len(again)
+	return len(r.eachAtRest(math.MaxInt, viewWait, func(c *Conn) { f(c.view()) }))
 }
 
 // Find is the newest connection of a client's address, with its text; ok is false if there is none.
 func (r *Relay) Find(client netip.AddrPort) (v View, ok bool) {
-	r.Views(func(one View) {
-		if one.Client == client && (!ok || one.ID > v.ID) {
-			v, ok = one, true
+	r.eachAtRest(math.MaxInt, viewWait, func(c *Conn) {
+		if _, from := c.ends(); from == client && (!ok || c.ID > v.ID) {
+			v, ok = c.view(), true
+			v.Text = c.text()
 		}
 	})
-	if !ok {
-		return v, false
-	}
-	if c := r.Lookup(v.ID); c != nil {
-		if s, said := c.describe(); said {
-			v.Text = s
-		}
-	}
-	return v, true
+	return v, ok
 }
 
-// view reads a connection in its worker's place; ok is false while a worker has it, or is about to.
-func (c *Conn) view() (v View, ok bool) {
-	if !c.schedule.CompareAndSwap(schedIdle, schedRunning) {
-		return v, false
-	}
-	defer c.r.sched.leave(c, false)
-	v = View{ID: c.ID, Service: c.svc.Name, Path: pathEnded, Phase: phaseNames[c.phase], Protected: c.flags.Opened.Load() && c.flags.Protected.Load()}
+// view is of a connection that the caller has in its worker's place.
+func (c *Conn) view() View {
+	v := View{ID: c.ID, Service: c.svc.Name, Path: pathEnded, Phase: phaseNames[c.phase], Protected: c.flags.Opened.Load() && c.flags.Protected.Load()}
 	v.Listen, v.Client = c.ends()
 	v.WaitsFor = c.waitsFor()
 	now := c.r.now()
@@ -101,5 +71,5 @@ func (c *Conn) view() (v View, ok bool) {
 			v.Path = pathParked
 		}
 	}
-	return v, true
+	return v
 }

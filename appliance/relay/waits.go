@@ -49,13 +49,11 @@ func (r *Relay) Stuck() uint64 { return r.stuckN.Load() }
 // WaitForNothing describes the connections that nobody runs and that wait for nothing.
 func (r *Relay) WaitForNothing() (all []string) {
 	r.Each(func(c *Conn) {
-		if !c.schedule.CompareAndSwap(schedIdle, schedRunning) {
-			return
-		}
-		if c.phase != phaseDone && c.waitsFor() == "" {
-			all = append(all, c.text())
-		}
-		c.r.sched.leave(c, false)
+		c.atRest(func(c *Conn) {
+			if c.phase != phaseDone && c.waitsFor() == "" {
+				all = append(all, c.text())
+			}
+		})
 	})
 	return all
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/netip"
@@ -18,9 +17,9 @@ import (
 
 // connectionFlags are what says which connections are wanted.
 type connectionFlags struct {
-	statusOptions
-	client string
-	query  control.ConnectionQuery
+	socketFlags
+	from  string // --client
+	query control.ConnectionQuery
 }
 
 func connectionsCommand() *cobra.Command {
@@ -56,7 +55,7 @@ Exit status: 0 they were listed; 1 the appliance cannot be reached; 2 wrong flag
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.query.Service, "service", "", "only of this service")
-	f.StringVar(&o.client, "client", "", "only of clients at this `address`, or in this network")
+	f.StringVar(&o.from, "client", "", "only of clients at this `address`, or in this network")
 	f.StringVar(&o.query.State, "state", "", "only in this state")
 	f.StringVar(&o.query.Path, "path", "", "only on this path: passed on, ended or parked")
 	f.StringVar(&o.query.Sort, "sort", control.OrderAge, "order: "+strings.Join(control.Orders, ", "))
@@ -103,18 +102,16 @@ configuration.`,
 // common are the flags of both.
 func (o *connectionFlags) common(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.json, "json", false, "print one JSON object")
-	cmd.Flags().StringVar(&o.control, "control", "", "the appliance's control `socket`")
-	configFlag(cmd, &o.config, "")
-	cmd.MarkFlagsMutuallyExclusive("control", "config")
+	o.add(cmd, false)
 }
 
 // settle checks what was asked for.
 func (o *connectionFlags) settle() (err error) {
-	if o.client != "" {
-		if o.query.Client, err = netip.ParsePrefix(o.client); err != nil {
-			addr, e := netip.ParseAddr(o.client)
+	if o.from != "" {
+		if o.query.Client, err = netip.ParsePrefix(o.from); err != nil {
+			addr, e := netip.ParseAddr(o.from)
 			if e != nil {
-				return fmt.Errorf("--client: %q is neither an address nor a network", o.client)
+				return fmt.Errorf("--client: %q is neither an address nor a network", o.from)
 			}
 			o.query.Client = netip.PrefixFrom(addr, addr.BitLen())
 		}
@@ -130,11 +127,10 @@ func (o *connectionFlags) settle() (err error) {
 
 // ask for connections and show them.
 func (o *connectionFlags) ask(cmd *cobra.Command, show func(io.Writer, *control.ConnectionList) error) error {
-	path, err := o.socket()
+	client, err := o.client()
 	if err != nil {
 		return err
 	}
-	client := control.NewClient(path)
 	defer client.Close()
 	l, err := client.FindConnections(cmd.Context(), o.query)
 	if err != nil {
@@ -142,9 +138,7 @@ func (o *connectionFlags) ask(cmd *cobra.Command, show func(io.Writer, *control.
 	}
 	out := cmd.OutOrStdout()
 	if o.json {
-		enc := json.NewEncoder(out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(l)
+		return printJSON(out, l)
 	}
 	return show(out, &l)
 }

@@ -31,13 +31,13 @@ func TestConnectionsTable(t *testing.T) {
 
 func TestConnectionFlags(t *testing.T) {
 	for client, want := range map[string]string{"192.0.2.17": "192.0.2.17/32", "2001:db8::/32": "2001:db8::/32", "": "invalid Prefix"} {
-		o := connectionFlags{client: client, query: control.ConnectionQuery{Sort: control.OrderAge, Limit: 1}}
+		o := connectionFlags{from: client, query: control.ConnectionQuery{Sort: control.OrderAge, Limit: 1}}
 		if err := o.settle(); err != nil || o.query.Client.String() != want {
 			t.Errorf("%q: %v, %v", client, o.query.Client, err)
 		}
 	}
 	for _, o := range []connectionFlags{
-		{client: "web", query: control.ConnectionQuery{Sort: control.OrderAge, Limit: 1}},
+		{from: "web", query: control.ConnectionQuery{Sort: control.OrderAge, Limit: 1}},
 		{query: control.ConnectionQuery{Sort: "size", Limit: 1}},
 		{query: control.ConnectionQuery{Sort: control.OrderAge, Limit: control.MostConnections + 1}},
 	} {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +12,7 @@ import (
 )
 
 func reloadCommand() *cobra.Command {
-	var o statusOptions
+	var o socketFlags
 	var dry bool
 	cmd := &cobra.Command{
 		Use:   "reload",
@@ -35,20 +34,17 @@ reached; 2 wrong flags or configuration.`,
   lockstep reload --json | jq .changes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := o.socket()
+			client, err := o.client()
 			if err != nil {
 				return err
 			}
-			client := control.NewClient(path)
 			defer client.Close()
 			done, err := client.Reload(cmd.Context(), dry)
 			if err != nil {
 				return &exitError{exitFailed, err}
 			}
 			if o.json {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				err = enc.Encode(done)
+				err = printJSON(cmd.OutOrStdout(), done)
 			} else {
 				showReloaded(cmd.OutOrStdout(), &done)
 			}
@@ -63,9 +59,7 @@ reached; 2 wrong flags or configuration.`,
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "show what would change, and change nothing")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
-	cmd.Flags().StringVar(&o.control, "control", "", "the appliance's control `socket`")
-	configFlag(cmd, &o.config, "")
-	cmd.MarkFlagsMutuallyExclusive("control", "config")
+	o.add(cmd, false)
 	return cmd
 }
 

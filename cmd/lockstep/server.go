@@ -24,7 +24,7 @@ import (
 const waitPeriod = 100 * time.Millisecond
 
 type serverOptions struct {
-	statusOptions
+	socketFlags
 	force, wait bool
 }
 
@@ -54,10 +54,8 @@ Exit status: 0 done, and the standby knows; 1 refused, or the appliance cannot b
   lockstep server enable web 10.20.0.11:80
   lockstep server weight web 10.20.0.12:80 3`,
 	}
-	cmd.PersistentFlags().StringVar(&o.control, "control", "", "the appliance's control `socket`")
-	cmd.PersistentFlags().StringVarP(&o.config, "config", "c", "", "the appliance's configuration `file`")
+	o.add(cmd, true)
 	cmd.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON, one object per line")
-	cmd.MarkFlagsMutuallyExclusive("control", "config")
 	list := &cobra.Command{
 		Use: "list [SERVICE]", Short: "Show servers, what was ordered of them, their connections", Args: cobra.MaximumNArgs(1),
 		Example: "  lockstep server list web\n  lockstep server list --json | jq .state",
@@ -100,15 +98,6 @@ func (o *serverOptions) order(do, short, example string) *cobra.Command {
 			return o.run(cmd.OutOrStdout(), cmd.ErrOrStderr(), c)
 		},
 	}
-}
-
-// client connects to the appliance.
-func (o *serverOptions) client() (*control.Client, error) {
-	path, err := o.socket()
-	if err != nil {
-		return nil, err
-	}
-	return control.NewClient(path), nil
 }
 
 // run gives the order, and waits for what it takes if that is wanted.

@@ -22,9 +22,9 @@ import (
 const watchPeriod = time.Second
 
 type statusOptions struct {
-	json, watch     bool
-	all             bool // services
-	config, control string
+	socketFlags
+	watch bool
+	all   bool // services
 }
 
 func statusCommand() *cobra.Command {
@@ -46,11 +46,10 @@ configuration; 3 it runs, but the pair is not in sync: a crash now would cost co
   lockstep status >/dev/null || echo "not protected"`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := o.socket()
+			client, err := o.client()
 			if err != nil {
 				return err
 			}
-			client := control.NewClient(path)
 			defer client.Close()
 			if o.watch {
 				return watch(client, cmd.OutOrStdout(), &o)
@@ -62,25 +61,8 @@ configuration; 3 it runs, but the pair is not in sync: a crash now would cost co
 	f.BoolVar(&o.json, "json", false, "print one JSON object (with --watch: one per line and second)")
 	f.BoolVarP(&o.watch, "watch", "w", false, "show it anew every second until Ctrl-C")
 	f.BoolVar(&o.all, "all", false, "show every service, however many there are")
-	f.StringVar(&o.control, "control", "", "the appliance's control `socket`")
-	configFlag(cmd, &o.config, "")
-	cmd.MarkFlagsMutuallyExclusive("control", "config")
+	o.add(cmd, false)
 	return cmd
-}
-
-// socket finds the control socket.
-func (o *statusOptions) socket() (string, error) {
-	switch {
-	case o.control != "":
-		return o.control, nil
-	case o.config != "":
-		cfg, err := config.Load(o.config)
-		if err != nil {
-			return "", &exitError{exitUsage, explainConfig(o.config, "started", err)}
-		}
-		return cfg.Control, nil
-	}
-	return config.DefaultControl, nil
 }
 
 func showOnce(client *control.Client, out io.Writer, o *statusOptions) error {
@@ -89,9 +71,7 @@ func showOnce(client *control.Client, out io.Writer, o *statusOptions) error {
 		return &exitError{exitFailed, err}
 	}
 	if o.json {
-		enc := json.NewEncoder(out)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(s); err != nil {
+		if err := printJSON(out, s); err != nil {
 			return err
 		}
 	} else if _, err := io.WriteString(out, render(&s, newPalette(out), time.Now(), o.all)); err != nil {

@@ -8,14 +8,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"lockstep/appliance/config"
-	"lockstep/appliance/control"
 )
 
 // switchoverTimeout is longer than anything the appliance waits for.
 const switchoverTimeout = 8 * time.Second
 
 func switchoverCommand() *cobra.Command {
-	var o statusOptions
+	var o socketFlags
 	cmd := &cobra.Command{
 		Use:   "switchover",
 		Short: "Hand over to the standby: for maintenance and upgrades",
@@ -33,11 +32,10 @@ or configuration.`,
   lockstep switchover && lockstep status --watch`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := o.socket()
+			client, err := o.client()
 			if err != nil {
 				return err
 			}
-			client := control.NewClient(path)
 			defer client.Close()
 			ctx, cancel := context.WithTimeout(cmd.Context(), switchoverTimeout)
 			defer cancel()
@@ -49,8 +47,6 @@ or configuration.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&o.control, "control", "", "the appliance's control `socket`")
-	configFlag(cmd, &o.config, "")
-	cmd.MarkFlagsMutuallyExclusive("control", "config")
+	o.add(cmd, false)
 	return cmd
 }

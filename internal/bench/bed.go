@@ -206,7 +206,7 @@ func (b *bed) drained(ctx context.Context) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%d connections are still open at the server %v after their client closed them", open, limit)
 		}
-		if err := pause(ctx, drainPoll); err != nil {
+		if err := lab.Pause(ctx, drainPoll); err != nil {
 			return err
 		}
 	}
@@ -218,16 +218,4 @@ func (b *bed) checkedClient(args traffic.ClientArgs) (*lab.RoleProc, error) {
 		args.Addr = b.target(checkedPort)
 	}
 	return b.Client.Go(traffic.ClientRole, args)
-}
-
-// pause waits for d or the end of ctx.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

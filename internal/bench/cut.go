@@ -134,11 +134,11 @@ func (b *bed) cut(ctx context.Context, p pace) (ep episode, err error) {
 	if err != nil {
 		return ep, err
 	}
-	defer end(client)
+	defer client.Finish()
 	if err := awaitBytes(ctx, client); err != nil {
 		return ep, fmt.Errorf("begin the download: %w", err)
 	}
-	if err := pause(ctx, p.before); err != nil {
+	if err := lab.Pause(ctx, p.before); err != nil {
 		return ep, err
 	}
 	// What has flapped already would make a fine figure of a wrong thing.

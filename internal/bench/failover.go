@@ -111,13 +111,13 @@ func (b *bed) busySpell(ctx context.Context, n int, p pace, happens event) (ep e
 	if err != nil {
 		return ep, at, nil, err
 	}
-	defer end(client)
+	defer client.Finish()
 	if err := awaitOpen(ctx, client, readyTimeout); err != nil {
 		return ep, at, nil, fmt.Errorf("open %d busy connections: %w", n, err)
 	}
 	at = time.Now()
 	if happens != nil {
-		if err := pause(ctx, p.before); err != nil {
+		if err := lab.Pause(ctx, p.before); err != nil {
 			return ep, at, nil, err
 		}
 		if at, err = happens(ctx); err != nil {
@@ -179,12 +179,4 @@ func (b *bed) survivor(ctx context.Context, killed time.Time, ep *episode) error
 	}
 	ep.takeover, ep.known = *t, t.At.Sub(killed)
 	return nil
-}
-
-// end a client that may have ended already.
-func end(client *lab.RoleProc) {
-	if client.Running() {
-		_ = client.Kill()
-		<-client.Done()
-	}
 }

@@ -128,7 +128,7 @@ func (b *bed) awaitPort(ctx context.Context, proc *lab.Proc) error {
 		if !proc.Running() {
 			return fmt.Errorf("it ended (%s)", pair.Life(proc))
 		}
-		if e := pause(ctx, drainPoll); e != nil {
+		if e := lab.Pause(ctx, drainPoll); e != nil {
 			return fmt.Errorf("it does not listen: %w", err)
 		}
 	}

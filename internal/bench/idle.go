@@ -36,7 +36,7 @@ func (b *bed) openIdle(ctx context.Context, n int) (*idlers, error) {
 		return nil, err
 	}
 	if err := awaitOpen(ctx, client, idleTimeout); err != nil {
-		end(client)
+		client.Finish()
 		return nil, fmt.Errorf("open %d idle connections: %w", n, err)
 	}
 	return &idlers{n, client}, nil
@@ -108,7 +108,7 @@ func (b *bed) memory(ctx context.Context) ([]int64, error) {
 		if time.Since(since) >= settleFor || time.Since(begin) >= settleLimit {
 			return now, nil
 		}
-		if err := pause(ctx, settlePoll); err != nil {
+		if err := lab.Pause(ctx, settlePoll); err != nil {
 			return nil, err
 		}
 	}
@@ -160,7 +160,7 @@ func (b *bed) openMeasured(ctx context.Context, n int) (i *idlers, grown growth,
 		most, err = kernelMemory()
 	}
 	if err != nil {
-		end(i.client)
+		i.client.Finish()
 		return nil, grown, err
 	}
 	for k := range before {
@@ -176,7 +176,7 @@ func (b *bed) idleMemory(ctx context.Context, n int) (growth, error) {
 	if err != nil {
 		return grown, err
 	}
-	defer end(idle.client)
+	defer idle.client.Finish()
 	lost, why, err := idle.finish(ctx)
 	if err == nil && lost > 0 {
 		err = fmt.Errorf("%w: %d of %d idle connections did not answer, the first: %s", errLoad, lost, n, why)

@@ -214,7 +214,7 @@ func (b *bed) ahead(ctx context.Context, bytes int64) (grown []float64, lag uint
 	if err != nil {
 		return nil, 0, err
 	}
-	defer func() { end(client) }()
+	defer func() { client.Finish() }()
 	e, err := awaitSummary(ctx, client, aheadTimeout)
 	if err == nil && e.Summary.Lost > 0 {
 		err = fmt.Errorf("%w: the download that both have sent: %v", errLoad, e.Summary.Errors)

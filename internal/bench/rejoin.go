@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"lockstep/appliance/control"
+	"lockstep/internal/lab"
 )
 
 // rejoin is what happened when a standby joined a running active.
@@ -40,10 +41,10 @@ func (b *bed) rejoin(ctx context.Context, p pace, d time.Duration) (r rejoin, er
 	if err := sound(m, false); err != nil {
 		return r, err
 	}
-	if err := pause(ctx, p.warmUp); err != nil {
+	if err := lab.Pause(ctx, p.warmUp); err != nil {
 		return r, err
 	}
-	if r.before, err = b.rate(ctx, func() error { return pause(ctx, d) }); err != nil {
+	if r.before, err = b.rate(ctx, func() error { return lab.Pause(ctx, d) }); err != nil {
 		return r, err
 	}
 	if r.before == 0 {
@@ -96,7 +97,7 @@ func (b *bench) rejoinStep() step {
 		if err != nil {
 			return t, err
 		}
-		defer end(idle.client)
+		defer idle.client.Finish()
 		r, err := bed.rejoin(ctx, b.pace, b.duration)
 		if err == nil && r.connections < b.connections {
 			err = fmt.Errorf("%w: the snapshot was of %d connections", errLoad, r.connections)

@@ -88,7 +88,7 @@ func (g *rivalGateway) start(ctx context.Context, b *bed) error {
 		return err
 	}
 	// The second hears the first, or it would have taken the addresses by now.
-	if err := pause(ctx, 5*g.interval); err != nil {
+	if err := lab.Pause(ctx, 5*g.interval); err != nil {
 		return err
 	}
 	if err := g.await(ctx, g.holder); err != nil {
@@ -277,7 +277,7 @@ func (g *rivalGateway) await(ctx context.Context, cond func() error) error {
 				return e
 			}
 		}
-		if e := pause(ctx, statusPoll); e != nil {
+		if e := lab.Pause(ctx, statusPoll); e != nil {
 			return errors.Join(fmt.Errorf("not within %v", readyTimeout), err)
 		}
 	}

@@ -323,7 +323,7 @@ func (b *bench) crowdRejoins(ctx context.Context, bed *bed, c *crowd, t taken) (
 
 func (c *crowd) end() {
 	for _, p := range c.clients {
-		end(p)
+		p.Finish()
 	}
 }
 

@@ -129,7 +129,7 @@ func (b *bed) killDownload(ctx context.Context, p pace, k serverKill, happens fu
 	if err != nil {
 		return traffic.Result{}, err
 	}
-	defer end(client)
+	defer client.Finish()
 	due := int64(killAfter)
 	if k.service != "log" {
 		due = killChunk * int64(p.before/killPace)

@@ -164,7 +164,7 @@ func (b *bench) crowdStep() step {
 		if err != nil {
 			return t, err
 		}
-		defer end(idle.client)
+		defer idle.client.Finish()
 		ep, err := bed.killed(ctx, b.busy, b.pace)
 		if err != nil {
 			return t, err
@@ -195,7 +195,7 @@ func (b *bench) restStep() step {
 		if err != nil {
 			return t, err
 		}
-		defer end(idle.client)
+		defer idle.client.Finish()
 		killed, err := bed.killActive(ctx)
 		if err != nil {
 			return t, err

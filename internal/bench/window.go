@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"lockstep/internal/lab"
 )
 
 // window is one measurement: a load, and what was counted between two marks in it.
@@ -36,14 +38,14 @@ func (b *bed) measure(ctx context.Context, l load, warmUp, d time.Duration) (w w
 	if err := sound(m, false); err != nil {
 		return w, err
 	}
-	if err := pause(ctx, warmUp); err != nil {
+	if err := lab.Pause(ctx, warmUp); err != nil {
 		return w, err
 	}
 	begin, err := b.counters(ctx)
 	if err != nil {
 		return w, err
 	}
-	if err := pause(ctx, d); err != nil {
+	if err := lab.Pause(ctx, d); err != nil {
 		return w, err
 	}
 	end, err := b.counters(ctx)

@@ -87,7 +87,7 @@ func (s *show) breakAndMend(ctx context.Context) {
 		}
 		expected = heir
 	}
-	if s.opts.fault == faultFreeze && s.sleep(ctx, restAfter) {
+	if s.opts.fault == faultFreeze && lab.Pause(ctx, restAfter) == nil {
 		s.wake(victim)
 		s.view.say("kill -CONT %d: appliance %s wakes up and must keep quiet", victim.Process().PID(), victim.Name)
 		<-ctx.Done()
@@ -122,15 +122,6 @@ func (s *show) until(ctx context.Context, cond func() bool) bool {
 		}
 	}
 	return true
-}
-
-func (s *show) sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }
 
 // tookOver notes and tells that the other appliance is active.
@@ -240,7 +231,7 @@ func (s *show) repair(ctx context.Context, victim *appliance) error {
 
 // mend repairs what has failed and waits until a failure of the other one would cost nothing.
 func (s *show) mend(ctx context.Context, round int, victim, heir *appliance, f *failure) error {
-	if !s.sleep(ctx, restAfter) {
+	if lab.Pause(ctx, restAfter) != nil {
 		return ctx.Err()
 	}
 	f.repaired = time.Now()

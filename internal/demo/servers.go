@@ -8,6 +8,7 @@ import (
 
 	"lockstep/appliance/config"
 	"lockstep/appliance/control"
+	"lockstep/internal/lab"
 )
 
 // nobody is who serves while no server does.
@@ -118,7 +119,7 @@ func (s *show) breakServers(ctx context.Context) {
 			s.setServing(s.everyServer())
 		}
 	}
-	if s.opts.fault == faultServerFreeze && s.sleep(ctx, restAfter) {
+	if s.opts.fault == faultServerFreeze && lab.Pause(ctx, restAfter) == nil {
 		s.wakeServer(victim)
 		s.view.say("kill -CONT %d: server %s wakes up and must not disturb", victim.process().PID(), victim.name())
 	}
@@ -190,7 +191,7 @@ func (s *show) restartServer(ctx context.Context, victim *server) error {
 
 // mendServer repairs what has failed, and waits until it could go on if the other one failed.
 func (s *show) mendServer(ctx context.Context, round int, victim *server, f *failure) error {
-	if !s.sleep(ctx, restAfter) {
+	if lab.Pause(ctx, restAfter) != nil {
 		return ctx.Err()
 	}
 	f.repaired = time.Now()

@@ -62,7 +62,7 @@ func (w *world) rate(ctx context.Context, m mode, n int, span time.Duration) (fl
 	if err != nil {
 		return 0, err
 	}
-	defer end(client)
+	defer client.Finish()
 	return w.measure(ctx, client, span)
 }
 

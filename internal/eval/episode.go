@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lockstep/appliance/control"
+	"lockstep/internal/lab"
 	"lockstep/internal/lab/traffic"
 )
 
@@ -52,7 +53,7 @@ var (
 		if err := w.servers[0].Kill(); err != nil {
 			return err
 		}
-		if err := pause(ctx, 300*time.Millisecond); err != nil {
+		if err := lab.Pause(ctx, 300*time.Millisecond); err != nil {
 			return err
 		}
 		return w.pair.Active.Process().Kill()
@@ -75,7 +76,7 @@ func (w *world) episode(ctx context.Context, m mode, f fault, history int64) (e 
 	if err != nil {
 		return e, err
 	}
-	defer end(client)
+	defer client.Finish()
 	if f.undo != nil {
 		defer f.undo(w)
 	}

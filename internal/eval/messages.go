@@ -71,7 +71,7 @@ func (w *world) ttcp(ctx context.Context, m mode, way string, size int, o option
 	if err != nil {
 		return 0, err
 	}
-	defer end(client)
+	defer client.Finish()
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout+patience)
 	defer cancel()
 	for {

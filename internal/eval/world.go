@@ -209,23 +209,3 @@ func (w *world) client(m mode, args traffic.ClientArgs) (*lab.RoleProc, error) {
 	args.Addr, args.Patience = w.target(m), patience
 	return w.Client.Go(traffic.ClientRole, args)
 }
-
-// end a client that may have ended already.
-func end(client *lab.RoleProc) {
-	if client.Running() {
-		_ = client.Kill()
-		<-client.Done()
-	}
-}
-
-// pause waits for d or the end of ctx.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

@@ -125,6 +125,14 @@ func (p *Proc) Signal(sig os.Signal) error {
 // Kill is SIGKILL.
 func (p *Proc) Kill() error { return p.Signal(syscall.SIGKILL) }
 
+// Finish kills one that may have ended already, and returns when it is gone.
+func (p *Proc) Finish() {
+	if p.Running() {
+		_ = p.Kill()
+		<-p.Done()
+	}
+}
+
 // Stop freezes the process (SIGSTOP): it keeps its sockets and knows nothing of the time.
 func (p *Proc) Stop() error { return p.Signal(syscall.SIGSTOP) }
 

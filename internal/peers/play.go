@@ -132,7 +132,7 @@ func (b *bed) underWay(ctx context.Context, games []*game) {
 				g.failed = fmt.Sprintf("ended too early (%v): %s", g.proc.Err(), g.said())
 				break
 			}
-			if time.Now().After(deadline) || !sleep(ctx, lookEvery) {
+			if time.Now().After(deadline) || lab.Pause(ctx, lookEvery) != nil {
 				g.failed = "did not get under way: " + g.said()
 				break
 			}
@@ -224,13 +224,4 @@ func (g *game) said() string {
 		}
 	}
 	return ""
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }

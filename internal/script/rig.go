@@ -123,7 +123,7 @@ func (r *Rig) build(active, standby *replication.Core) error {
 	g := &generation{far: far, journal: newJournal(active, standby, r.violate, !r.o.Light)}
 	g.dev = &monitored{End: near, rig: r, j: g.journal, check: !r.o.Light}
 	svc := &relay.Service{
-		Name: "web", Listen: []netip.AddrPort{vip4, other4, vip6}, MaxConns: 1 << 20, MaxHalfOpen: 1 << 16,
+		Name: "web", Listen: []netip.AddrPort{vip4, other4, vip6}, Settings: relay.Settings{MaxConns: 1 << 20}, MaxHalfOpen: 1 << 16,
 		SourceGateway: r.o.SourceGateway, Gateways: []netip.Prefix{netip.PrefixFrom(gateway4, 24), netip.PrefixFrom(gateway6, 64)},
 	}
 	if r.o.Cookies || r.o.HalfOpen > 0 {

@@ -29,7 +29,7 @@ func (s *storm) astray(ctx context.Context) error {
 			s.find(finding{Kind: findAstray, Detail: wrong})
 			return nil
 		}
-		if !sleep(ctx, pollEvery) {
+		if lab.Pause(ctx, pollEvery) != nil {
 			return nil
 		}
 		// Somebody else may have become active meanwhile, on a busy machine.

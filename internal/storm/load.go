@@ -195,7 +195,7 @@ func (l *load) one(ctx context.Context, rng *rand.Rand) {
 func (l *load) dial(ctx context.Context, f *flight) (net.Conn, error) {
 	for {
 		c, err := l.storm.pair.Client.DialContext(ctx, "tcp", net.JoinHostPort(f.vip, fmt.Sprint(f.port)))
-		if errors.Is(err, unix.EHOSTUNREACH) && sleep(ctx, pauseBetween) {
+		if errors.Is(err, unix.EHOSTUNREACH) && lab.Pause(ctx, pauseBetween) == nil {
 			continue
 		}
 		if err == nil {

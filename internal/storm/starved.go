@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"lockstep/internal/lab"
 )
 
 // A machine without a CPU to spare does to a pair what a fault does, and tells nobody. The storm asks the kernel for
@@ -66,7 +68,7 @@ func newHunger(s *storm) *hunger {
 }
 
 func (h *hunger) watch(ctx context.Context) {
-	for h.look(time.Now()); sleep(ctx, sampleEvery); {
+	for h.look(time.Now()); lab.Pause(ctx, sampleEvery) == nil; {
 		h.look(time.Now())
 	}
 }

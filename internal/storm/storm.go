@@ -215,7 +215,7 @@ func (s *storm) faults(ctx context.Context, begin time.Time) error {
 	}
 	for n := 1; (s.opts.count == 0 || n <= s.opts.count) && time.Since(begin) < s.opts.duration; n++ {
 		f, pause := next.next()
-		if !sleep(ctx, pause) {
+		if lab.Pause(ctx, pause) != nil {
 			return nil
 		}
 		if err := s.await(ctx); err != nil || ctx.Err() != nil {
@@ -292,7 +292,7 @@ func (s *storm) happen(ctx context.Context, n int, f *fault) error {
 	if err := f.inject(ctx, s); err != nil {
 		s.find(finding{Kind: findBreak, Detail: err.Error()})
 	}
-	over := sleep(ctx, f.Length)
+	over := lab.Pause(ctx, f.Length) == nil
 	err := f.heal(context.WithoutCancel(ctx), s)
 	end := time.Now()
 	s.mu.Lock()
@@ -321,7 +321,7 @@ func (s *storm) settle(ctx context.Context, n int, f *fault, before uint64, foun
 	}
 	synced := time.Since(end)
 	if !s.opts.quick {
-		for s.load.waiting() > 0 && sleep(ctx, pollEvery) {
+		for s.load.waiting() > 0 && lab.Pause(ctx, pollEvery) == nil {
 		}
 		moved := time.Since(end)
 		t.synced, t.moved = append(t.synced, synced), append(t.moved, moved)
@@ -375,7 +375,7 @@ func (s *storm) ready(ctx context.Context) (why string) {
 		if time.Now().After(deadline) && looks > int(syncWithin/pollEvery)/4 {
 			return why
 		}
-		if !sleep(ctx, pollEvery) {
+		if lab.Pause(ctx, pollEvery) != nil {
 			return why
 		}
 	}
@@ -403,15 +403,6 @@ func (s *storm) describe() string {
 		return "none yet"
 	}
 	return fmt.Sprintf("%s for %v", s.fault.What, s.fault.Length)
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }
 
 // end lets everything end in order.

@@ -107,7 +107,7 @@ func (r *runner) underFailovers(ctx context.Context, play func(context.Context) 
 }
 
 func (r *runner) breakAndMend(ctx context.Context) error {
-	for sleep(ctx, r.opts.every) {
+	for lab.Pause(ctx, r.opts.every) == nil {
 		if err := r.nodes.AwaitInSync(ctx, pair.SyncWithin); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -124,15 +124,6 @@ func (r *runner) breakAndMend(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }
 
 // program runs one to its end on a host; its output goes to a file in dir and is returned. An exit

@@ -136,7 +136,7 @@ func listening(ctx context.Context, h *lab.Host, port int) error {
 		if err == nil {
 			return c.Close()
 		}
-		if !sleep(ctx, pollEvery) {
+		if lab.Pause(ctx, pollEvery) != nil {
 			return fmt.Errorf("nothing listens on port %d of %s: %w", port, h.Name(), err)
 		}
 	}
