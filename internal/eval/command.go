@@ -67,7 +67,7 @@ Exit status: 0 all has been measured, 1 something could not be (the report says 
 	fs := cmd.Flags()
 	fs.StringVar(&o.out, "out", "lockstep-eval", "write to this `directory`")
 	fs.StringVar(&only, "only", "", "only experiments whose name matches this `regexp`")
-	fs.BoolVar(&o.quick, "quick", false, "few and short runs: about five minutes")
+	fs.BoolVar(&o.quick, "quick", false, "few and short runs: about three minutes")
 	fs.BoolVar(&estimate, "estimate", false, "only say how many runs are left and how long they take")
 	return cmd
 }

@@ -44,10 +44,12 @@ type fault struct {
 	do   func(ctx context.Context, w *world) error
 	// undo what mend does not, before it.
 	undo func(w *world)
+	// ofServer: what goes on afterwards is another server, not another appliance.
+	ofServer bool
 }
 
 var (
-	serverKilled = fault{name: "server killed", do: func(_ context.Context, w *world) error { return w.servers[0].Kill() }}
+	serverKilled = fault{name: "server killed", ofServer: true, do: func(_ context.Context, w *world) error { return w.servers[0].Kill() }}
 	activeKilled = fault{name: "appliance killed", do: func(_ context.Context, w *world) error { return w.pair.Active.Process().Kill() }}
 	bothKilled   = fault{name: "server killed, 300 ms later the appliance", do: func(ctx context.Context, w *world) error {
 		if err := w.servers[0].Kill(); err != nil {

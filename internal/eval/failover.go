@@ -22,7 +22,7 @@ func failoverExperiment() experiment {
 		failure time.Duration
 	}{
 		{f: activeKilled, m: passedOn}, {f: activeKilled, m: ended}, {f: activeKilled, m: hot},
-		{f: switchover, m: passedOn}, {f: switchover, m: ended},
+		{f: switchover, m: passedOn},
 		{f: activeFrozen, m: passedOn, failure: 100 * time.Millisecond},
 		{f: serverKilled, m: hot}, {f: serverKilled, m: logged},
 	}
@@ -34,9 +34,12 @@ func failoverExperiment() experiment {
 			"it has sent; and the rest, in which the ends notice. Knowing is the optimum: what a failover costs beyond it is what there is to judge.",
 		runs: func(o options) (all []run) {
 			for _, k := range kinds {
-				name := k.f.name + ": " + k.m.name
+				name, cost := k.f.name+": "+k.m.name, episodeCost
+				if k.failure > 0 {
+					cost = frozenCost
+				}
 				for i := range o.times(3, 100) {
-					all = append(all, run{name: fmt.Sprintf("%s, %d", name, i+1), cost: episodeCost, world: worldOptions{failure: k.failure},
+					all = append(all, run{name: fmt.Sprintf("%s, %d", name, i+1), cost: cost, world: worldOptions{failure: k.failure},
 						do: func(ctx context.Context, w *world) ([]Sample, error) {
 							e, err := w.episode(ctx, k.m, k.f, 0)
 							if err != nil {
@@ -45,7 +48,7 @@ func failoverExperiment() experiment {
 							if !e.result.Intact {
 								return nil, fmt.Errorf("the connection was lost: %s", e.result.Error)
 							}
-							return e.parts(name, i, k.m), nil
+							return e.parts(name, i, k.f, k.m), nil
 						}})
 				}
 			}
@@ -54,14 +57,15 @@ func failoverExperiment() experiment {
 	}
 }
 
-// parts of an episode's pause.
-func (e *episode) parts(series string, run int, m mode) (all []Sample) {
+// parts of an episode's pause. Which of the two failovers it was is the fault's to say: an appliance that has taken over may give its
+// connections other servers, too, later.
+func (e *episode) parts(series string, run int, f fault, m mode) (all []Sample) {
 	gap := e.gap()
 	known, rebuild := time.Duration(0), time.Duration(0)
-	if k, ok := e.kept(m); ok && k.Failovers > 0 {
+	if k, ok := e.kept(m); f.ofServer && ok && k.Failovers > 0 {
 		rebuild = time.Duration(k.LastMicros) * time.Microsecond
 		known = k.LastAt.Add(-rebuild).Sub(e.at)
-	} else if t := e.status.LastTakeover; t != nil {
+	} else if t := e.status.LastTakeover; !f.ofServer && t != nil {
 		known, rebuild = t.At.Sub(e.at), time.Duration(t.DurationMicros)*time.Microsecond
 	}
 	// A leg that nobody waits for may be rebuilt after bytes move again.

@@ -24,7 +24,7 @@ func messagesExperiment() experiment {
 					if in.roundTrip > 0 {
 						name += fmt.Sprintf(", sync link of %v", in.roundTrip)
 					}
-					all = append(all, run{name: fmt.Sprintf("%s, %d bytes, %d", name, size, i+1), cost: 2 * time.Second, world: in,
+					all = append(all, run{name: fmt.Sprintf("%s, %d bytes, %d", name, size, i+1), cost: 1200 * time.Millisecond, world: in,
 						do: func(ctx context.Context, w *world) ([]Sample, error) {
 							rate, err := w.ttcp(ctx, m, way, size, o)
 							return []Sample{{Series: name, Part: way, Run: i, X: float64(size), Y: rate}}, err

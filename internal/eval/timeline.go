@@ -6,7 +6,11 @@ import (
 	"time"
 )
 
-const episodeCost = 4 * time.Second
+// What an episode takes on a quiet machine, the pair's new start included; frozenCost where who stood still has to find out.
+const (
+	episodeCost = 2800 * time.Millisecond
+	frozenCost  = 7 * time.Second
+)
 
 // timelineExperiment: what a client sees around each fault.
 func timelineExperiment() experiment {
